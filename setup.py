@@ -1,0 +1,42 @@
+"""Packaging. Every bound below carries its reason."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "tinyyolo/__init__.py").read_text()).group(1)
+
+setup(
+    name="tinyyolo",
+    version=VERSION,
+    description="Detection of tiny objects (2-16 px) in aerial images by normalised Wasserstein distance ranking.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="AGPL-3.0-only",
+    python_requires=">=3.10",
+    # cfg/ and data/ stand at the top of the repository, where people look for them, and travel inside the package.
+    packages=[*find_packages(include=["tinyyolo", "tinyyolo.*"]), "tinyyolo.cfg", "tinyyolo.cfg.models", "tinyyolo.data"],
+    package_dir={"tinyyolo.cfg": "cfg", "tinyyolo.cfg.models": "cfg/models", "tinyyolo.data": "data"},
+    package_data={"tinyyolo.cfg": ["*.yaml"], "tinyyolo.cfg.models": ["*.yaml"], "tinyyolo.data": ["*.yaml"]},
+    entry_points={"console_scripts": ["tinyyolo=tinyyolo.cli:main"]},
+    install_requires=[
+        "torch>=2.10",  # security fix in torch.load(weights_only=True); no upper bound: older CPU builds break torchvision
+        "torchvision>=0.25",  # the release that pairs with torch 2.10
+        "ultralytics==8.4.190",  # we subclass its engine, whose private parts change between patch releases (compat.py)
+        "opencv-python>=4.6",  # reads and resizes images; the bound is ultralytics' own
+        "numpy>=1.24",  # first with typed arrays as used here and wheels for Python 3.11
+        "pycocotools>=2.0.8",  # first release that works with numpy 2; RLE of crowd regions, referee in the tests
+        "matplotlib>=3.6",  # layout="constrained" on figures
+        "pyyaml>=6.0",  # safe loader by default
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",  # strict markers and current assertion messages
+            "hypothesis>=6.100",  # property tests
+            "ruff>=0.6",  # formatter and linter in one
+            "build>=1.2",  # builds the wheel in .ci/run
+        ]
+    },
+)
