@@ -1,0 +1,145 @@
+"""What ultralytics' engine asks of a model, in one place; every detector is a subclass."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.tasks import BaseModel
+
+from tinyyolo.boxes.nms import select
+
+IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
+IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+ENGINE_STRIDE = 32  # images are padded to its multiples; not the largest stride: an 800 px image stays 800 px
+PUBLISHED_TEST = {"score": 0.05, "iou": 0.5, "max_det": 3000}
+
+
+class Detector(BaseModel):
+    """backbone -> neck -> heads, behind the engine's contract.
+
+    In training `forward(batch dict)` gives the loss; in eval mode `forward(images)` gives `(y, maps)`, y (B, 4 + C, N)
+    float32: cx, cy, w, h in pixels of the network input, then class scores, before NMS. Subclasses have the heads as
+    attributes and give `losses` and `candidates`.
+
+    Args:
+        backbone: image -> list of maps, finest first, with `.channels` and `.strides`.
+        neck: list of maps -> list of maps, with `.channels` and `.strides`.
+        num_classes: C.
+        test: {"score", "iou", "max_det"} of `detect`, the published test settings where given.
+        normalize: {"mean": 3 floats, "std": 3 floats} applied to RGB in [0, 1]; None for none.
+        spec: the resolved model YAML that rebuilds this model.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        num_classes: int,
+        test: Mapping[str, float] | None = None,
+        normalize: Mapping[str, Sequence[float]] | None = None,
+        spec: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.backbone, self.neck = backbone, neck
+        self.nc = num_classes
+        self.names = {i: str(i) for i in range(num_classes)}
+        self.test = {**PUBLISHED_TEST, **(test or {})}
+        normalize = normalize or {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        self.register_buffer("mean", torch.tensor(normalize["mean"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalize["std"]).view(3, 1, 1), persistent=False)
+        # The engine reads these: padding, rebuilding, task dispatch, loss bookkeeping.
+        self.stride = torch.tensor([float(ENGINE_STRIDE)])
+        self.yaml = dict(spec or {})
+        self.task = "detect"
+        self.args: Any = {}
+        self.criterion = None
+        self.export = False  # tracing: return y alone
+        self.pt_path = None
+
+    @property
+    def model(self) -> nn.ModuleList:
+        """The children in data-flow order; the engine indexes it. A view: it owns nothing and names no tensor."""
+        return nn.ModuleList(self.children())
+
+    @abstractmethod
+    def losses(
+        self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True
+    ) -> dict[str, Tensor]:
+        """Training losses by name, scalars whose sum is minimised.
+
+        Args:
+            maps: the neck's outputs.
+            targets: per image {"boxes": (M, 4) xyxy in input pixels, "labels": (M,) int64, optional "ignore": (K, 4)}.
+            size_hw: height and width of the network input.
+            sample: False uses every positive and negative instead of a random sample.
+        """
+
+    @abstractmethod
+    def candidates(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) float32 xyxy in input pixels and class scores (B, N, C) float32, before NMS; N is fixed."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Neck maps of RGB images (B, 3, H, W) in [0, 1]."""
+        return self.neck(self.backbone((images - self.mean) / self.std))
+
+    def predict(self, x: Tensor, profile: bool = False, augment: bool = False, embed: Any = None) -> Any:
+        """Eval-mode forward of the engine: (y, maps). In train mode the maps alone."""
+        maps = self.features(x)
+        if self.training:
+            return maps
+        boxes, scores = self.candidates(maps, tuple(x.shape[-2:]))
+        centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+        y = torch.cat([centres, sizes, scores], dim=-1).transpose(1, 2)
+        return y if self.export else (y, maps)
+
+    def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The engine's loss: (sum over losses, {name: detached scalar}) of a batch as the dataset collates it."""
+        images = batch["img"]
+        if preds is None:
+            maps = self.features(images)
+        else:
+            maps = preds[1] if isinstance(preds, tuple) else preds
+        losses = self.losses(maps, targets_of(batch), tuple(images.shape[-2:]))
+        return sum(losses.values()), {name: value.detach() for name, value in losses.items()}
+
+    @torch.no_grad()
+    def detect(self, maps: list[Tensor], size_hw: tuple[int, int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Per image (boxes (K, 4), scores (K,), labels (K,)) after the test settings' score filter and NMS."""
+        boxes, scores = self.candidates(maps, size_hw)
+        settings = self.test
+        return [
+            select(b, s, settings["score"], settings["iou"], int(settings["max_det"]))
+            for b, s in zip(boxes, scores, strict=True)
+        ]
+
+    def set_head_attr(self, **attributes: Any) -> None:
+        """The engine passes max_det here for heads that do their own NMS; ours leave NMS to the engine."""
+
+
+def targets_of(batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+    """Per-image targets in input pixels from a collated batch.
+
+    Args:
+        batch: "img" (B, 3, H, W), "batch_idx" (K,), "cls" (K, 1), "bboxes" (K, 4) normalised cxcywh, and optionally
+            "ignore_idx" (J,), "ignore_bboxes" (J, 4).
+    """
+    images = batch["img"]
+    height, width = images.shape[-2:]
+    scale = torch.tensor([width, height, width, height], device=images.device, dtype=torch.float32)
+
+    def corners(boxes: Tensor) -> Tensor:
+        boxes = boxes.to(images.device, torch.float32) * scale
+        return torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], dim=1)
+
+    boxes, owner = corners(batch["bboxes"]), batch["batch_idx"].to(images.device)
+    labels = batch["cls"].to(images.device).view(-1).long()
+    ignore = corners(batch["ignore_bboxes"]) if "ignore_bboxes" in batch else boxes[:0]
+    ignore_owner = batch["ignore_idx"].to(images.device) if "ignore_bboxes" in batch else owner[:0]
+    return [
+        {"boxes": boxes[owner == i], "labels": labels[owner == i], "ignore": ignore[ignore_owner == i]}
+        for i in range(len(images))
+    ]
