@@ -1,0 +1,6 @@
+"""Image -> feature maps. Add a backbone: a class with `.channels` and `.strides`, and one line in the table."""
+
+from tinyyolo.backbones.hrnet import HRNet
+from tinyyolo.backbones.resnet import ResNet
+
+BACKBONES = {"resnet": ResNet, "hrnet": HRNet}

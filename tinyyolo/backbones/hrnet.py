@@ -1,0 +1,151 @@
+"""HRNet: branches of several resolutions side by side that exchange features after every module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from tinyyolo.backbones.resnet import norms_to_eval
+
+WIDTHS = (18, 32, 48)
+STEM_CHANNELS = 64
+BLOCKS = 4  # blocks a branch in every module
+MODULES = {2: 1, 3: 4, 4: 3}  # stage -> modules; stage i has i branches
+STRIDES = (4, 8, 16, 32)
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
+    """Convolution without bias, batch norm and, if wanted, ReLU, padded to keep the size at stride 1."""
+    layers = [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+
+
+def downsampling(inputs: int, outputs: int, steps: int, widen_first: bool = False) -> nn.Sequential:
+    """`steps` 3x3 convolutions of stride 2; the last one changes the channels, and has no ReLU when branches are fused.
+
+    Args:
+        inputs, outputs: channels.
+        steps: how many times to halve.
+        widen_first: ReLU after the last step too, as in the transitions between stages.
+    """
+    last = steps - 1
+    return nn.Sequential(
+        *(
+            conv_bn(inputs, outputs if i == last else inputs, stride=2, relu=i != last or widen_first)
+            for i in range(steps)
+        )
+    )
+
+
+class HighResolutionModule(nn.Module):
+    """Four basic blocks on each branch, then every branch receives the sum of all branches at its own resolution.
+
+    Args:
+        channels: channels of the branches, finest first.
+    """
+
+    def __init__(self, channels: tuple[int, ...]):
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(c, c) for _ in range(BLOCKS))) for c in channels)
+        # fuse_layers[i][j] takes branch j to branch i; there is none for j == i.
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleDict({str(j): self._fusion(channels, j, i) for j in range(len(channels)) if j != i})
+            for i in range(len(channels))
+        )
+
+    @staticmethod
+    def _fusion(channels: tuple[int, ...], source: int, target: int) -> nn.Sequential:
+        if source > target:
+            return conv_bn(channels[source], channels[target], kernel=1, relu=False)
+        return downsampling(channels[source], channels[target], target - source)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps of the branches, finest first -> as many maps of the same shapes."""
+        maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
+        return [F.relu(self._gather(maps, i)) for i in range(len(maps))]
+
+    def _gather(self, maps: list[Tensor], target: int) -> Tensor:
+        size, total = maps[target].shape[-2:], None
+        for source, x in enumerate(maps):
+            if source != target:
+                x = self.fuse_layers[target][str(source)](x)
+            if source > target:
+                x = F.interpolate(x, size=size, mode="nearest")
+            total = x if total is None else total + x
+        return total
+
+
+class HRNet(nn.Module):
+    """Image (B, 3, H, W) -> maps of w, 2w, 4w and 8w channels at strides 4, 8, 16, 32, finest first.
+
+    Sun et al., 2019 (HRNetV2). Nothing is frozen by stage. Parameter names are those of the published weights.
+
+    Args:
+        width: channels of the finest branch: 18, 32 or 48.
+        norm_eval: all batch norm in eval mode during training, with weight and bias still learnt.
+
+    Raises:
+        ValueError: unknown width.
+
+    Examples:
+        >>> backbone = HRNet(width=18)
+        >>> [tuple(m.shape[1:]) for m in backbone(torch.zeros(1, 3, 64, 64))]
+        [(18, 16, 16), (36, 8, 8), (72, 4, 4), (144, 2, 2)]
+    """
+
+    def __init__(self, width: int = 32, norm_eval: bool = True):
+        super().__init__()
+        if width not in WIDTHS:
+            raise ValueError(f"width={width}: choices are {', '.join(map(str, WIDTHS))}")
+        self.norm_eval = norm_eval
+        self.channels = tuple(width * 2**i for i in range(len(STRIDES)))
+        self.strides = STRIDES
+
+        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.conv2 = nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(STEM_CHANNELS)
+        first = STEM_CHANNELS * Bottleneck.expansion
+        self.layer1 = nn.Sequential(
+            Bottleneck(STEM_CHANNELS, STEM_CHANNELS, downsample=conv_bn(STEM_CHANNELS, first, kernel=1, relu=False)),
+            *(Bottleneck(first, STEM_CHANNELS) for _ in range(BLOCKS - 1)),
+        )
+        # A transition adds one branch; the first one also brings the finest branch to its width.
+        self.transition1 = nn.ModuleDict(
+            {"0": conv_bn(first, self.channels[0]), "1": downsampling(first, self.channels[1], 1, widen_first=True)}
+        )
+        for stage, modules in MODULES.items():
+            channels = self.channels[:stage]
+            if stage > 2:
+                added = downsampling(channels[-2], channels[-1], 1, widen_first=True)
+                setattr(self, f"transition{stage - 1}", nn.ModuleDict({str(stage - 1): added}))
+            setattr(self, f"stage{stage}", nn.Sequential(*(HighResolutionModule(channels) for _ in range(modules))))
+        self.apply(initialise)
+        self.train()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> four maps, finest first."""
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = self.layer1(F.relu(self.bn2(self.conv2(x))))
+        maps = self.stage2([self.transition1["0"](x), self.transition1["1"](x)])
+        maps = self.stage3([*maps, self.transition2["2"](maps[-1])])
+        return self.stage4([*maps, self.transition3["3"](maps[-1])])
+
+    def train(self, mode: bool = True) -> HRNet:
+        """Train mode with, if `norm_eval`, all batch norm left in eval mode."""
+        super().train(mode)
+        if mode and self.norm_eval:
+            norms_to_eval(self)
+        return self
+
+
+@torch.no_grad()
+def initialise(module: nn.Module) -> None:
+    """He et al. normal initialisation of one convolution, as in torchvision's ResNet."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

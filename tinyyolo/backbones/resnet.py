@@ -1,0 +1,95 @@
+"""ResNet of torchvision, as the published detectors train it: first stages frozen, batch norm in eval mode."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+
+# depth -> (block, blocks in each of the four stages); 10 is for tests
+DEPTHS = {
+    10: (BasicBlock, (1, 1, 1, 1)),
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+STAGE_WIDTHS = (64, 128, 256, 512)
+STAGE_STRIDES = (4, 8, 16, 32)
+
+
+def freeze(module: nn.Module) -> None:
+    """No gradients for `module`, and its batch norm keeps its statistics."""
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def norms_to_eval(module: nn.Module) -> None:
+    """Batch norm of `module` uses its running statistics; its weight and bias still learn."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eval()
+
+
+class ResNet(TorchvisionResNet):
+    """Image (B, 3, H, W) -> maps of the four stages at strides 4, 8, 16, 32, finest first.
+
+    Parameter names are torchvision's, without `fc`. The frozen part is frozen again by every call of `train()`, because
+    a trainer may set `requires_grad` on everything before it starts.
+
+    Args:
+        depth: 10, 18, 34, 50 or 101.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
+        norm_eval: all batch norm in eval mode during training, with weight and bias still learnt (He et al., 2016, as
+            fine-tuned in the published rows). Set it False when training from scratch.
+
+    Raises:
+        ValueError: unknown depth, or no such stage.
+
+    Examples:
+        >>> import torch
+        >>> backbone = ResNet(depth=18, frozen_stages=1)
+        >>> [tuple(m.shape[1:]) for m in backbone(torch.zeros(1, 3, 64, 96))]
+        [(64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
+    """
+
+    def __init__(self, depth: int = 50, frozen_stages: int = 1, norm_eval: bool = True):
+        if depth not in DEPTHS:
+            raise ValueError(f"depth={depth}: choices are {', '.join(map(str, DEPTHS))}")
+        block, blocks = DEPTHS[depth]
+        if not -1 <= frozen_stages <= len(blocks):
+            raise ValueError(f"frozen_stages={frozen_stages}: choices are -1 to {len(blocks)}")
+        super().__init__(block, list(blocks))
+        del self.avgpool, self.fc
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.channels = tuple(width * block.expansion for width in STAGE_WIDTHS)
+        self.strides = STAGE_STRIDES
+        self.train()
+
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The four stages, finest first."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
+    def stem(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 64, H/4, W/4)."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> four maps, finest first."""
+        x, maps = self.stem(images), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def train(self, mode: bool = True) -> ResNet:
+        """Train mode with the frozen part and, if `norm_eval`, all batch norm left in eval mode."""
+        super().train(mode)
+        if self.frozen_stages >= 0:
+            for module in (self.conv1, self.bn1, *self.stages[: self.frozen_stages]):
+                freeze(module)
+        if mode and self.norm_eval:
+            norms_to_eval(self)
+        return self

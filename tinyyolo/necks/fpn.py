@@ -1,0 +1,106 @@
+"""Feature pyramid network with extra coarse levels."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EXTRA_LEVELS = ("pool", "conv")
+
+
+def conv_layer(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = False) -> nn.Sequential:
+    """Convolution with bias under the name `conv`, padded to keep the size at stride 1, with ReLU if wanted."""
+    layers = OrderedDict(conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
+    if relu:
+        layers["activate"] = nn.ReLU(inplace=True)
+    return nn.Sequential(layers)
+
+
+def every_second_cell(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2))."""
+    return F.max_pool2d(x, kernel_size=1, stride=2)
+
+
+def xavier_uniform(module: nn.Module) -> None:
+    """Glorot's uniform initialisation and no bias, for the convolutions and linear layers of `module`."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            nn.init.zeros_(child.bias)
+
+
+class FPN(nn.Module):
+    """Maps of a backbone -> maps of equal channels, finest first, with coarser levels added (Lin et al., 2017a).
+
+    Args:
+        in_channels: channels of the backbone's maps, finest first.
+        in_strides: their strides.
+        channels: channels of every output.
+        levels: number of outputs.
+        start_level: index of the first backbone map that is used.
+        extra: the levels beyond the backbone's: "pool" takes every second cell of the last output (Faster R-CNN),
+            "conv" adds 3x3 convolutions of stride 2, the first on the backbone's last map, without ReLU between
+            (RetinaNet).
+
+    Raises:
+        ValueError: unknown kind of extra levels, fewer outputs than used maps, or no such start level.
+
+    Examples:
+        >>> import torch
+        >>> neck = FPN((8, 16), (4, 8), channels=4, levels=3)
+        >>> neck.strides, [tuple(m.shape) for m in neck([torch.zeros(1, 8, 6, 6), torch.zeros(1, 16, 3, 3)])]
+        ((4, 8, 16), [(1, 4, 6, 6), (1, 4, 3, 3), (1, 4, 2, 2)])
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        channels: int = 256,
+        levels: int = 5,
+        start_level: int = 0,
+        extra: str = "pool",
+    ):
+        super().__init__()
+        if extra not in EXTRA_LEVELS:
+            raise ValueError(f"extra={extra}: choices are {', '.join(EXTRA_LEVELS)}")
+        if not 0 <= start_level < len(in_channels):
+            raise ValueError(f"start_level={start_level}: choices are 0 to {len(in_channels) - 1}")
+        used = list(in_channels)[start_level:]
+        if levels < len(used):
+            raise ValueError(f"levels={levels}: the maps from start_level={start_level} on need at least {len(used)}")
+        self.start_level, self.extra = start_level, extra
+        self.added = levels - len(used)
+        strides = list(in_strides)[start_level:]
+        self.strides = tuple(strides + [strides[-1] * 2 ** (i + 1) for i in range(self.added)])
+        self.channels = (channels,) * levels
+
+        self.lateral_convs = nn.ModuleList(conv_layer(c, channels, kernel=1) for c in used)
+        self.fpn_convs = nn.ModuleList(conv_layer(channels, channels, kernel=3) for _ in used)
+        if extra == "conv":
+            sources = [used[-1]] + [channels] * (self.added - 1)
+            self.fpn_convs.extend(conv_layer(c, channels, kernel=3, stride=2) for c in sources[: self.added])
+        xavier_uniform(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Backbone maps, finest first -> `levels` maps (B, channels, H/stride, W/stride), finest first."""
+        used = list(maps)[self.start_level :]
+        tops = [lateral(x) for lateral, x in zip(self.lateral_convs, used, strict=True)]
+        for i in range(len(tops) - 1, 0, -1):
+            tops[i - 1] = tops[i - 1] + F.interpolate(tops[i], size=tops[i - 1].shape[-2:], mode="nearest")
+        outputs = [self.fpn_convs[i](x) for i, x in enumerate(tops)]
+        return outputs + self._extra_levels(used[-1], outputs[-1])
+
+    def _extra_levels(self, last_input: Tensor, last_output: Tensor) -> list[Tensor]:
+        if self.extra == "pool":
+            x, steps = last_output, [every_second_cell] * self.added
+        else:
+            x, steps = last_input, list(self.fpn_convs[len(self.lateral_convs) :])
+        levels = []
+        for step in steps:
+            x = step(x)
+            levels.append(x)
+        return levels
