@@ -1,0 +1,149 @@
+"""The lattice of anchor boxes: every level is a map of cells, every cell carries the same few boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+class AnchorGrid:
+    """Anchors of a feature pyramid.
+
+    Either `scales` and `ratios` (base size = stride, the same for all levels; boxes of a cell ratio-major, scale-minor,
+    ratios are h / w), or explicit `sizes` per level. The centre of cell i is at (i + center_offset) * stride px: 0 in
+    the official code, .5 in YOLO.
+
+    Args:
+        strides: px per cell of each level, finest first.
+        scales: multiples of the stride.
+        ratios: h / w.
+        center_offset: place of the centre in its cell, in cells.
+        sizes: per level a list of (w, h) in px, in place of scales and ratios.
+
+    Attributes:
+        strides: as given.
+        base_boxes: per level (A, 4) float32 xyxy of cell (0, 0).
+        per_cell: boxes per cell of each level.
+
+    Raises:
+        ValueError: nothing or both of scales+ratios and sizes given, a number <= 0, or sizes not one list per stride.
+
+    Examples:
+        >>> grid = AnchorGrid(strides=(4, 8), scales=(8,), ratios=(0.5, 1, 2))
+        >>> grid.map_sizes((800, 804)), len(grid.boxes((800, 804)))
+        ([(200, 201), (100, 101)], 150900)
+        >>> AnchorGrid(strides=(8,), sizes=[[(4, 6)]], center_offset=0.5).boxes((8, 16))
+        tensor([[ 2.,  1.,  6.,  7.],
+                [10.,  1., 14.,  7.]])
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[float],
+        scales: Sequence[float] | None = None,
+        ratios: Sequence[float] | None = None,
+        center_offset: float = 0.0,
+        sizes: Sequence[Sequence[Sequence[float]]] | None = None,
+    ):
+        if (sizes is None) == (scales is None or ratios is None) or (sizes is not None and (scales or ratios)):
+            raise ValueError("an AnchorGrid takes either scales and ratios, or sizes")
+        self.strides = tuple(_positive(strides, "strides"))
+        self.center_offset = float(center_offset)
+        if sizes is None:
+            sizes_wh = [_scaled(s, _positive(scales, "scales"), _positive(ratios, "ratios")) for s in self.strides]
+        else:
+            if len(sizes) != len(self.strides):
+                raise ValueError(f"sizes has {len(sizes)} levels, strides {len(self.strides)}")
+            sizes_wh = [_explicit(level) for level in sizes]
+        self.base_boxes = [
+            torch.cat((self.center_offset * s - 0.5 * wh, self.center_offset * s + 0.5 * wh), 1)
+            for s, wh in zip(self.strides, sizes_wh, strict=True)
+        ]
+        self.per_cell = [len(base) for base in self.base_boxes]
+
+    def map_sizes(self, size_hw: Size) -> list[Size]:
+        """Cells (rows, columns) of each level: ceil(side / stride)."""
+        height, width = _size(size_hw)
+        return [(math.ceil(height / s), math.ceil(width / s)) for s in self.strides]
+
+    def level_sizes(self, size_hw: Size, map_sizes: Sequence[Size] | None = None) -> list[int]:
+        """Anchors of each level."""
+        maps = self._maps(size_hw, map_sizes)
+        return [rows * columns * a for (rows, columns), a in zip(maps, self.per_cell, strict=True)]
+
+    def boxes(
+        self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | str | None = None
+    ) -> Tensor:
+        """All anchors, (N, 4) float32 xyxy px, in the order level, row, column, box of the cell.
+
+        Args:
+            size_hw: network input, px.
+            map_sizes: (rows, columns) of each level where they are not ceil(side / stride): HRNet's last level.
+            device: where the tensor lives; CPU if None.
+        """
+        levels = []
+        for base, stride, (rows, columns) in zip(
+            self.base_boxes, self.strides, self._maps(size_hw, map_sizes), strict=True
+        ):
+            y, x = _steps(rows, stride, device), _steps(columns, stride, device)
+            shifts = torch.stack((x.expand(rows, -1), y[:, None].expand(-1, columns)), -1).repeat(1, 1, 2)
+            levels.append((base.to(device) + shifts[:, :, None]).reshape(-1, 4))
+        return torch.cat(levels)
+
+    def inside(
+        self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Which anchors lie wholly in the image, (N,) bool: x1 >= 0, y1 >= 0, x2 < width, y2 < height."""
+        height, width = _size(size_hw)
+        levels = []
+        for base, stride, (rows, columns) in zip(
+            self.base_boxes, self.strides, self._maps(size_hw, map_sizes), strict=True
+        ):
+            x1, y1, x2, y2 = base.to(device).unbind(1)
+            x, y = _steps(columns, stride, device)[:, None], _steps(rows, stride, device)[:, None]
+            column_in = (x1 + x >= 0) & (x2 + x < width)
+            row_in = (y1 + y >= 0) & (y2 + y < height)
+            levels.append((row_in[:, None] & column_in).reshape(-1))
+        return torch.cat(levels)
+
+    def _maps(self, size_hw: Size, map_sizes: Sequence[Size] | None) -> list[Size]:
+        if map_sizes is None:
+            return self.map_sizes(size_hw)
+        maps = [(int(rows), int(columns)) for rows, columns in map_sizes]
+        if len(maps) != len(self.strides) or min(min(m) for m in maps) < 1:
+            raise ValueError(f"map_sizes must be {len(self.strides)} pairs of rows and columns >= 1, got {maps}")
+        return maps
+
+
+def _steps(count: int, stride: float, device: torch.device | str | None) -> Tensor:
+    return torch.arange(count, dtype=torch.float32, device=device) * stride
+
+
+def _size(size_hw: Size) -> Size:
+    if len(size_hw) != 2 or min(size_hw) < 1:
+        raise ValueError(f"size_hw must be (height, width) in px >= 1, got {tuple(size_hw)}")
+    return size_hw
+
+
+def _positive(values: Sequence[float], name: str) -> list[float]:
+    if len(values) == 0 or not all(v > 0 for v in values):
+        raise ValueError(f"{name} must be numbers > 0, got {list(values)}")
+    return list(values)
+
+
+def _scaled(stride: float, scales: list[float], ratios: list[float]) -> Tensor:
+    # float32 from here on, in the official order: anchors are compared bit by bit.
+    scale, root = torch.tensor(scales, dtype=torch.float32), torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
+    return torch.stack((stride * (1 / root) * scale, stride * root * scale), -1).reshape(-1, 2)
+
+
+def _explicit(level: Sequence[Sequence[float]]) -> Tensor:
+    wh = torch.as_tensor(level, dtype=torch.float32)
+    if wh.ndim != 2 or wh.shape[1] != 2 or not bool((wh > 0).all()):
+        raise ValueError(f"sizes of a level must be (w, h) pairs > 0 px, got {level}")
+    return wh
