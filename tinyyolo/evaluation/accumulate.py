@@ -1,0 +1,167 @@
+"""Precision, recall and LRP from matched pairs. Only matched detections are visited: precision peaks at true positives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyyolo.evaluation.inputs import Truth
+from tinyyolo.evaluation.matching import Ranked, Wins
+
+RECALLS = np.linspace(0, 1, 101)  # COCO's recall thresholds
+LRP_PARTS = ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "threshold")
+TINY = np.spacing(1)  # COCO's evaluator adds it to the denominator of the precision
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """T thresholds, R = 101 recalls, K classes, A area ranges, M detection limits; -1 where a class has no object.
+
+    `precision`, `scores` (T, R, K, A, M), `recall` (T, K, A, M), and `lrp`, one (K, A, M) array for each of LRP_PARTS.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    scores: np.ndarray
+    lrp: dict[str, np.ndarray]
+
+
+def empty_curves(thresholds: int, classes: int, areas: int, limits: int) -> Curves:
+    """Curves of -1."""
+    shape = (classes, areas, limits)
+    return Curves(
+        precision=np.full((thresholds, len(RECALLS), *shape), -1.0),
+        recall=np.full((thresholds, *shape), -1.0),
+        scores=np.full((thresholds, len(RECALLS), *shape), -1.0),
+        lrp={part: np.full(shape, -1.0) for part in LRP_PARTS},
+    )
+
+
+def accumulate(
+    curves: Curves, truth: Truth, ranked: Ranked, wins: Wins, areas: np.ndarray, at: slice, max_dets: Sequence[int],
+    lanes: int, tau: int | None,
+) -> None:  # fmt: skip
+    """Fill the area ranges `at` of `curves` from the wins of that group.
+
+    Args:
+        areas: (A, 2) px² of all ranges.
+        lanes: thresholds in a word for each area range; those beyond the arrays serve LRP only.
+        tau: index of LRP's threshold, None for no LRP.
+    """
+    classes = np.arange(len(truth.category_ids) + 1)
+    bounds = np.searchsorted(ranked.category, classes)
+    win_bounds = np.searchsorted(wins.detection, bounds)
+    for k in classes[:-1]:
+        rows, pairs = slice(bounds[k], bounds[k + 1]), slice(win_bounds[k], win_bounds[k + 1])
+        objects = np.flatnonzero((truth.category == k) & ~truth.crowd)
+        for a in range(at.start, at.stop):
+            low, high = areas[a]
+            count = int(np.count_nonzero((truth.area[objects] >= low) & (truth.area[objects] <= high)))
+            if not count:
+                continue
+            in_range = (ranked.area[rows] >= low) & (ranked.area[rows] <= high)
+            lane = ClassLane(ranked, wins, rows, pairs, in_range, count)
+            for m, limit in enumerate(max_dets):
+                before = m and (ranked.rank[rows] < max_dets[m - 1]).all()
+                if before:  # no image has more detections than the last limit: nothing changes
+                    copy_limit(curves, k, a, m)
+                    continue
+                lane.fill(curves, (k, a, m), limit, (a - at.start) * lanes, tau)
+
+
+def copy_limit(curves: Curves, k: int, a: int, m: int) -> None:
+    for array in (curves.precision, curves.recall, curves.scores, *curves.lrp.values()):
+        array[..., k, a, m] = array[..., k, a, m - 1]
+
+
+class ClassLane:
+    """One class and area range: what its detections share over thresholds and limits."""
+
+    def __init__(self, ranked: Ranked, wins: Wins, rows: slice, pairs: slice, in_range: np.ndarray, count: int) -> None:
+        self.scores, self.rank = ranked.scores[rows], ranked.rank[rows]
+        self.place = wins.detection[pairs] - rows.start
+        self.lanes, self.ignored, self.iou = wins.lanes[pairs], wins.ignored[pairs], wins.iou[pairs]
+        self.in_range, self.count = in_range, count
+
+    def fill(self, curves: Curves, at: tuple[int, int, int], limit: int, first_lane: int, tau: int | None) -> None:
+        kept = self.rank < limit
+        kept_pairs = kept[self.place]
+        counted = np.cumsum(self.in_range & kept)  # detections that are a false positive unless matched
+        for t in range(len(curves.recall)):
+            place, falses, _ = self.true_positives(first_lane + t, kept_pairs, counted)
+            k, a, m = at
+            curves.recall[t, k, a, m], curves.precision[t, :, k, a, m], curves.scores[t, :, k, a, m] = self.curve(
+                place, falses
+            )
+        if tau is not None:
+            place, falses, iou = self.true_positives(first_lane + tau, kept_pairs, counted)
+            opening = self.first_counted(first_lane + tau, kept)
+            for part, value in zip(LRP_PARTS, self.lrp(place, falses, iou, opening, 0.5), strict=True):
+                curves.lrp[part][at] = value
+
+    def true_positives(
+        self, lane: int, kept: np.ndarray, counted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places, false positives up to there, and IoU of the true positives of one lane, by falling score."""
+        bit = np.uint64(1 << lane)
+        matched = np.flatnonzero(((self.lanes & bit) != 0) & kept)
+        place = self.place[matched]
+        falses = counted[place] - np.cumsum(self.in_range[place])
+        true = (self.ignored[matched] & bit) == 0
+        return place[true], falses[true], self.iou[matched[true]]
+
+    def curve(self, place: np.ndarray, falses: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Recall, and precision and score at each of RECALLS."""
+        precision, scores = np.zeros(len(RECALLS)), np.zeros(len(RECALLS))
+        if not len(self.scores):
+            return 0.0, precision, scores
+        scores[0] = self.scores[0]  # recall 0 is reached by the first detection, whatever it is
+        if not len(place):
+            return 0.0, precision, scores
+        trues = np.arange(1, len(place) + 1, dtype=np.float64)
+        recall = trues / self.count
+        best = np.maximum.accumulate((trues / (falses + trues + TINY))[::-1])[::-1]
+        index = np.searchsorted(recall, RECALLS, side="left")
+        reached = index < len(recall)
+        precision[reached] = best[index[reached]]
+        scores[reached] = self.scores[place[index[reached]]]
+        scores[0] = self.scores[0]
+        return recall[-1], precision, scores
+
+    def first_counted(self, lane: int, kept: np.ndarray) -> int:
+        """Place of the first detection that is not ignored in a lane, -1 if there is none."""
+        bit = np.uint64(1 << lane)
+        matched = np.flatnonzero((self.lanes & bit) != 0)
+        counts = self.in_range.copy()
+        counts[self.place[matched]] = (self.ignored[matched] & bit) == 0
+        counts &= kept
+        return int(np.argmax(counts)) if counts.any() else -1
+
+    def lrp(
+        self, place: np.ndarray, falses: np.ndarray, iou: np.ndarray, opening: int, tau: float
+    ) -> tuple[float, float, float, float, float]:
+        """Least LRP over all score thresholds, its three parts and that threshold (Oksuz et al., 2018 and 2021).
+
+        A false positive never lowers LRP, so the minimum is at a true positive, or at the first detection.
+        """
+        nan = float("nan")
+        if not len(place):
+            return 1.0, nan, nan, 1.0, nan
+        trues = np.arange(1, len(place) + 1, dtype=np.float64)
+        if opening != place[0]:
+            place, falses = np.append(opening, place), np.append(1, falses)
+            trues, iou = np.append(0.0, trues), np.append(1.0, iou)
+        missed = self.count - trues
+        loc = np.cumsum(1 - iou)
+        lrp = (loc / (1 - tau) + falses + missed) / (trues + falses + missed)
+        i = int(np.argmin(lrp))
+        found = trues[i] > 0
+        return (
+            float(lrp[i]),
+            float(loc[i] / trues[i]) if found else nan,
+            float(falses[i] / (trues[i] + falses[i])),
+            float(missed[i] / self.count),
+            float(self.scores[place[i]]),
+        )

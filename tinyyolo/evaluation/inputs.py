@@ -1,0 +1,292 @@
+"""Objects and detections as columns, from COCO JSON paths, dicts, records, arrays or `Annotations`, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyyolo.config import UserError
+from tinyyolo.evaluation.records import read_json
+
+FIELDS = ("image_id", "category_id", "bbox")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Objects of I images and C categories, both sorted by id as COCO's evaluator sorts them.
+
+    `image`, `category` (M,) index `image_ids` and `category_ids`; -1 in `category` is an ignore region of every class.
+    `boxes` (M, 4) float64 xywh px, `area` (M,) px², `crowd` (M,) bool. Objects keep the order of the file, since of two
+    objects with equal IoU the later one is matched. `file_names` and `sizes_hw` (I, 2) serve the report, 0 if unknown.
+    """
+
+    source: str
+    image_ids: np.ndarray
+    file_names: tuple[str, ...]
+    sizes_hw: np.ndarray
+    category_ids: np.ndarray
+    names: tuple[str, ...]
+    image: np.ndarray
+    category: np.ndarray
+    boxes: np.ndarray
+    area: np.ndarray
+    crowd: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """D detections: `image`, `category` (D,) index those of a `Truth`; `boxes` (D, 4) float64 xywh px, `scores` (D,)."""
+
+    source: str
+    image: np.ndarray
+    category: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def read_truth(gt: Any) -> Truth:
+    """Objects from a COCO JSON path, a COCO dict, or `tinyyolo.datasets` Annotations.
+
+    As in COCO's evaluator `iscrowd` alone makes an ignore region; the key `ignore` is not read.
+
+    Raises:
+        UserError: unreadable, a key or value is wrong, an id is doubled or refers to nothing.
+    """
+    if isinstance(gt, Truth):
+        return gt
+    if hasattr(gt, "image_index") and hasattr(gt, "category_ids"):
+        return truth_from_annotations(gt)
+    source = str(gt) if isinstance(gt, (str, Path)) else "gt"
+    content = read_json(gt) if isinstance(gt, (str, Path)) else gt
+    if not isinstance(content, Mapping) or not {"images", "annotations", "categories"} <= content.keys():
+        raise UserError(f"{source}: not a COCO annotation file: it needs the keys images, annotations and categories")
+    image_ids, file_names, sizes = image_table(content["images"], source)
+    category_ids, names = category_table(content["categories"], source)
+    columns = columns_of(content["annotations"], source, "annotation", optional={"area": None, "iscrowd": 0})
+    boxes = checked_boxes(columns["bbox"], source, "annotation")
+    return Truth(
+        source=source,
+        image_ids=image_ids,
+        file_names=file_names,
+        sizes_hw=sizes,
+        category_ids=category_ids,
+        names=names,
+        image=index_of(columns["image_id"], image_ids, f"{source}: annotations", "image_id", "images"),
+        category=index_of(columns["category_id"], category_ids, f"{source}: annotations", "category_id", "categories"),
+        boxes=boxes,
+        area=checked_areas(columns["area"], boxes, source),
+        crowd=numbers(columns["iscrowd"], source, "annotation", "iscrowd").astype(bool),
+    )
+
+
+def read_detections(dt: Any, truth: Truth) -> Detections:
+    """Detections on the images of `truth`.
+
+    Args:
+        dt: a path to COCO results JSON, its list of records, a dict of arrays {"image_id": (D,), "category_id": (D,),
+            "bbox": (D, 4) xywh px, "score": (D,)}, the (D, 7) array image_id, x, y, w, h, score, category_id that
+            pycocotools takes, or a COCO dict with "annotations" (boxes without a score count 1).
+
+    Raises:
+        UserError: unreadable, a field is missing, an id that the objects lack, a NaN, a negative size, or a score
+            outside 0..1.
+    """
+    if isinstance(dt, Detections):
+        return dt
+    source = str(dt) if isinstance(dt, (str, Path)) else "dt"
+    content = read_json(dt) if isinstance(dt, (str, Path)) else dt
+    optional: dict[str, Any] = {"score": ...}
+    if isinstance(content, Mapping) and "annotations" in content:
+        content, optional = content["annotations"], {"score": 1.0}
+    if isinstance(content, np.ndarray) and content.ndim == 2 and content.shape[1] == 7:
+        content = {
+            "image_id": content[:, 0],
+            "bbox": content[:, 1:5],
+            "score": content[:, 5],
+            "category_id": content[:, 6],
+        }
+    columns = columns_of(content, source, "detection", optional)
+    scores = numbers(columns["score"], source, "detection", "score")
+    wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+    if wrong.size:
+        raise UserError(f"{source}: detection {wrong[0]} has score {scores[wrong[0]]}, expected 0 to 1")
+    return Detections(
+        source=source,
+        image=index_of(columns["image_id"], truth.image_ids, source, "image_id", f"{truth.source}"),
+        category=index_of(columns["category_id"], truth.category_ids, source, "category_id", f"{truth.source}"),
+        boxes=checked_boxes(columns["bbox"], source, "detection"),
+        scores=scores,
+    )
+
+
+def truth_from_annotations(annotations: Any) -> Truth:
+    """The columns of `tinyyolo.datasets` Annotations; their label -1 is an ignore region for every class."""
+    source = str(annotations.path)
+    image_ids = np.asarray(annotations.image_ids)
+    category_ids = np.asarray(annotations.category_ids)
+    check_unique(image_ids, source, "image id")
+    images, classes = np.argsort(image_ids, kind="stable"), np.argsort(category_ids, kind="stable")
+    labels = np.asarray(annotations.labels)
+    corners = np.asarray(annotations.boxes, np.float64).reshape(-1, 4)
+    names = [str(annotations.names[i]) for i in range(len(category_ids))]
+    return Truth(
+        source=source,
+        image_ids=image_ids[images],
+        file_names=tuple(str(annotations.file_names[i]) for i in images),
+        sizes_hw=np.asarray(annotations.sizes_hw, np.int64).reshape(-1, 2)[images],
+        category_ids=category_ids[classes],
+        names=tuple(names[i] for i in classes),
+        image=np.argsort(images)[np.asarray(annotations.image_index, np.int64)],
+        category=np.where(labels < 0, -1, np.append(np.argsort(classes), -1)[labels]).astype(np.int64),
+        boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1),
+        area=np.asarray(annotations.areas, np.float64),
+        crowd=labels < 0,
+    )
+
+
+def spread_regions(truth: Truth) -> Truth:
+    """`truth` with every region of all classes (category -1) repeated for each class."""
+    shared = truth.category < 0
+    if not shared.any():
+        return truth
+    classes = len(truth.category_ids)
+    keep, region = np.flatnonzero(~shared), np.repeat(np.flatnonzero(shared), classes)
+    rows = np.concatenate([keep, region])
+    category = np.concatenate([truth.category[keep], np.tile(np.arange(classes), int(shared.sum()))])
+    columns = {key: getattr(truth, key)[rows] for key in ("image", "boxes", "area", "crowd")}
+    return replace(truth, category=category, **columns)
+
+
+def columns_of(records: Any, source: str, what: str, optional: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns by name from a list of records or a mapping of arrays; `optional` maps a field to its default.
+
+    A default of `...` makes the field required.
+    """
+    wanted = [*FIELDS, *optional]
+    if isinstance(records, Mapping):
+        given = {key: np.asarray(records[key]) for key in wanted if key in records}
+        size = len(given["bbox"]) if "bbox" in given else 0
+        uneven = [key for key, value in given.items() if len(value) != size]
+        if uneven:
+            raise UserError(f"{source}: {uneven[0]} has {len(given[uneven[0]])} rows, bbox has {size}")
+    elif isinstance(records, Sequence) and not isinstance(records, (str, bytes)):
+        size = len(records)
+        given = {key: column_of(records, key, optional.get(key, ...), source, what) for key in wanted}
+    else:
+        raise UserError(f"{source}: expected a list of {what}s, found {type(records).__name__}")
+    out = {}
+    for key in wanted:
+        default = optional.get(key, ...)
+        if key not in given and default is ...:
+            raise UserError(f"{source}: {what}s have no {key!r}")
+        out[key] = given[key] if key in given else (None if default is None else np.full(size, default))
+    return out
+
+
+def column_of(records: Sequence[Any], key: str, default: Any, source: str, what: str) -> Any:
+    """The values of one field of all records as a list."""
+    try:
+        return [r[key] for r in records] if default is ... else [r.get(key, default) for r in records]
+    except (KeyError, TypeError, AttributeError):
+        at = next(i for i, r in enumerate(records) if not isinstance(r, Mapping) or key not in r)
+        raise UserError(f"{source}: {what} {at} has no {key!r}") from None
+
+
+def numbers(values: Any, source: str, what: str, key: str) -> np.ndarray:
+    """`values` as float64 (n,).
+
+    Raises:
+        UserError: a value is no number; the line names the first.
+    """
+    try:
+        return np.asarray(values, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        at = next((i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, (int, float))), 0)
+        raise UserError(f"{source}: {what} {at} has {key} {values[at]!r}, expected a number") from None
+
+
+def checked_boxes(values: Any, source: str, what: str) -> np.ndarray:
+    """`values` as float64 (n, 4) xywh, finite and without negative sizes."""
+    try:
+        boxes = np.asarray(values, np.float64)
+        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
+    except (TypeError, ValueError):
+        boxes = np.empty((0, 0))
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        at = next((i for i, b in enumerate(values) if not (isinstance(b, Sequence) and len(b) == 4)), 0)
+        raise UserError(f"{source}: {what} {at} has bbox {values[at]!r}, expected [x, y, width, height]")
+    wrong = np.flatnonzero(~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1)))
+    if wrong.size:
+        raise UserError(
+            f"{source}: {what} {wrong[0]} has bbox {boxes[wrong[0]].tolist()}: not finite or a negative size"
+        )
+    return boxes
+
+
+def checked_areas(values: Any, boxes: np.ndarray, source: str) -> np.ndarray:
+    """The `area` column; where it is missing, width times height."""
+    own = boxes[:, 2] * boxes[:, 3]
+    if values is None:
+        return own
+    area = numbers(
+        [np.nan if v is None else v for v in values] if isinstance(values, list) else values,
+        source,
+        "annotation",
+        "area",
+    )
+    return np.where(np.isnan(area), own, area)
+
+
+def image_table(images: Any, source: str) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """Image ids sorted, their file names, and their (height, width), 0 where unknown."""
+    try:
+        ids = np.asarray([r["id"] for r in images])
+        names = [str(r.get("file_name", r["id"])) for r in images]
+        sizes = [(int(r.get("height") or 0), int(r.get("width") or 0)) for r in images]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise UserError(f"{source}: every entry of images needs an id") from None
+    check_unique(ids, source, "image id")
+    order = np.argsort(ids, kind="stable")
+    return ids[order], tuple(names[i] for i in order), np.asarray(sizes, np.int64).reshape(-1, 2)[order]
+
+
+def category_table(categories: Any, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Category ids sorted, and their names."""
+    try:
+        ids, names = np.asarray([r["id"] for r in categories]), [str(r["name"]) for r in categories]
+    except (KeyError, TypeError):
+        raise UserError(f"{source}: every entry of categories needs an id and a name") from None
+    check_unique(ids, source, "category id")
+    check_unique(np.asarray(names), source, "category name")
+    order = np.argsort(ids, kind="stable")
+    return ids[order], tuple(names[i] for i in order)
+
+
+def check_unique(ids: np.ndarray, source: str, what: str) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"{source}: {what} {values[counts > 1][0]} stands there {counts.max()} times")
+
+
+def index_of(ids: Any, known: np.ndarray, source: str, key: str, where: str) -> np.ndarray:
+    """Positions of `ids` in the sorted `known`.
+
+    Raises:
+        UserError: an id that `known` lacks.
+    """
+    ids = np.asarray(ids)
+    if not ids.size:
+        return np.empty(0, np.int64)
+    alike = known.size and (ids.dtype.kind in "iuf") == (known.dtype.kind in "iuf") and ids.ndim == 1
+    at = np.minimum(np.searchsorted(known, ids), len(known) - 1) if alike else np.zeros(len(ids), np.int64)
+    missing = np.flatnonzero(known[at] != ids) if alike else np.arange(len(ids))
+    if missing.size:
+        raise UserError(f"{source}: {key} {ids[missing[0]]!s} is not in {where} ({missing.size} such)")
+    return at
