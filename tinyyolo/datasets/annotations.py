@@ -1,0 +1,199 @@
+"""Annotations of one split as arrays, whatever file format they came from. Needs numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tinyyolo.config import UserError, suggest
+
+# Faults that make the numbers wrong for everyone; a strict reader stops at the first of them. All others only cost
+# the box or image concerned, or nothing, and are listed in `Annotations.problems`.
+FATAL = frozenset(
+    {"unknown class", "unknown image", "duplicate image", "duplicate category", "bad record", "no size", "orphan label"}
+)
+IGNORED = -1
+
+
+class Problem(str):
+    """One fault as a line of text, `where: what`, with its `kind` to count by.
+
+    Examples:
+        >>> fault = Problem("empty box", "train.json: annotation 7", "width 0")
+        >>> fault, fault.kind
+        ('train.json: annotation 7: width 0', 'empty box')
+    """
+
+    __slots__ = ("kind",)
+
+    def __new__(cls, kind: str, where: str, what: str) -> Problem:
+        line = super().__new__(cls, f"{where}: {what}")
+        line.kind = kind
+        return line
+
+    def __getnewargs__(self) -> tuple[str, str, str]:
+        where, _, what = str(self).partition(": ")
+        return self.kind, where, what
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """Objects of I images, K boxes and C classes. The arrays are read-only, so that a reader may hand out one twice.
+
+    Attributes:
+        path: the file or folder that was read.
+        file_names: I image names, relative to the split's image folder.
+        sizes_hw: (I, 2) int64, height and width in pixels.
+        image_ids: (I,) int64, the file's own ids.
+        names: class index -> name, 0-based, in class order.
+        category_ids: (C,) int64, the file's own id of every class.
+        image_index: (K,) int64, sorted: the image of every box.
+        boxes: (K, 4) float64, xyxy in pixels of the original image.
+        labels: (K,) int64 class indices; -1 is an ignore region.
+        areas: (K,) float64, the file's `area`, else width * height.
+        ids: (K,) int64, the file's own annotation ids.
+        problems: every fault found, one line each; boxes with a fault of geometry are not in the arrays.
+        categories: every category of the file, ignored ones too: id -> name.
+        box_categories: (K,) int64, the category id of every box, also of ignore regions.
+        crowd: (K,) bool, whether the box itself was marked (iscrowd or ignore), not its category.
+    """
+
+    path: Path
+    file_names: list[str]
+    sizes_hw: np.ndarray
+    image_ids: np.ndarray
+    names: dict[int, str]
+    category_ids: np.ndarray
+    image_index: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+    ids: np.ndarray
+    problems: list[Problem] = field(default_factory=list)
+    categories: dict[int, str] = field(default_factory=dict)
+    box_categories: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.file_names)
+
+    def rows(self, image: int) -> slice:
+        """The boxes of one image (by its index) as a slice of every (K, ...) array."""
+        first, last = np.searchsorted(self.image_index, [image, image + 1])
+        return slice(int(first), int(last))
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(I + 1,) int64: boxes of image i stand at `offsets[i]:offsets[i + 1]`."""
+        return np.searchsorted(self.image_index, np.arange(len(self) + 1))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The boxes under COCO's own keys and ids, ignore regions as `iscrowd`.
+
+        Returns:
+            `image_id`, `category_id`, `id` (K,) int64, `bbox` (K, 4) float64 xywh, `area` (K,) float64 and
+            `iscrowd` (K,) bool.
+        """
+        xywh = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
+        return {
+            "image_id": self.image_ids[self.image_index],
+            "category_id": self.box_categories,
+            "id": self.ids,
+            "bbox": xywh,
+            "area": self.areas,
+            "iscrowd": self.labels == IGNORED,
+        }
+
+
+def as_names(names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
+    """Class names as {0: first, 1: second, ...}; a mapping must have exactly these keys.
+
+    Raises:
+        ValueError: keys are not 0..C-1, or a name stands twice.
+
+    Examples:
+        >>> as_names(["ship", "car"])
+        {0: 'ship', 1: 'car'}
+    """
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+    out = {int(key): str(name) for key, name in pairs}
+    if sorted(out) != list(range(len(out))):
+        raise ValueError(f"names must be numbered 0 to {len(out) - 1}, found {sorted(out)}")
+    twice = sorted({name for name in out.values() if list(out.values()).count(name) > 1})
+    if twice:
+        raise ValueError(f"the same name stands twice in names: {', '.join(twice)}")
+    return dict(sorted(out.items()))
+
+
+def select_classes(
+    categories: Mapping[int, str], names: Sequence[str] | Mapping[int, str] | None, ignore: Sequence[str], source: Path
+) -> tuple[dict[int, str], np.ndarray, dict[int, int]]:
+    """Match a file's categories with the wanted classes by name.
+
+    Args:
+        categories: the file's id -> name.
+        names: wanted classes; None takes those of the file in id order, without the ignored ones.
+        ignore: names of categories that are ignore regions.
+        source: the file, for messages.
+
+    Returns:
+        names {index: name}, category_ids (C,) int64, and {category id: label}, without unknown categories.
+        A class that the file does not have gets an id above all of the file's.
+    """
+    skipped = set(ignore)
+    if names is None:
+        names = list(dict.fromkeys(name for _, name in sorted(categories.items()) if name not in skipped))
+        if not names:
+            raise UserError(f"{source}: no names: it has no category besides the ignored ones; give `names:`")
+    wanted = {i: name for i, name in enumerate(n for n in as_names(names).values() if n not in skipped)}
+    index = {name: i for i, name in wanted.items()}
+    first: dict[str, int] = {}
+    for key, name in sorted(categories.items()):
+        first.setdefault(name, key)
+    fresh = max(categories, default=0) + 1
+    ids = [first.get(name, fresh + i) for i, name in wanted.items()]
+    known = {key: index.get(name, IGNORED) for key, name in categories.items() if name in index or name in skipped}
+    return wanted, np.array(ids, np.int64), known
+
+
+def box_faults(boxes: np.ndarray) -> list[str]:
+    """Why each box (K, 4) xyxy has no area a detector could learn: '' for a good one.
+
+    Examples:
+        >>> box_faults(np.array([[0, 0, 4, 4], [0, 0, 0, 4], [0, 0, np.nan, 1]]))
+        ['', 'empty box', 'not a number']
+    """
+    finite = np.isfinite(boxes).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    kinds = np.where(~finite, "not a number", np.where(~solid, "empty box", ""))
+    return kinds.tolist()
+
+
+def raise_fatal(problems: Sequence[Problem]) -> None:
+    """Stop at the first fault that would make every number wrong; says how many more there are.
+
+    Raises:
+        UserError: there is a fault of a kind in `FATAL`.
+    """
+    fatal = [problem for problem in problems if problem.kind in FATAL]
+    if fatal:
+        more = f" (and {len(fatal) - 1} more; `tinyyolo data check` lists them)" if len(fatal) > 1 else ""
+        raise UserError(f"{fatal[0]}{more}")
+
+
+def unknown_class(where: str, name: object, choices: Sequence[str]) -> Problem:
+    """The fault of a category or class id that `names` does not have."""
+    return Problem("unknown class", where, f"class {name!r} is not in names; {suggest(name, choices)}")
+
+
+def freeze(annotations: Annotations) -> Annotations:
+    """The same object, its arrays made read-only."""
+    for value in vars(annotations).values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    return annotations
