@@ -1,0 +1,42 @@
+"""Two-stage detectors: proposals of a region proposal network, then box heads on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinyyolo.detectors.base import Detector
+
+
+class TwoStage(Detector):
+    """backbone -> neck -> proposals -> box heads (Faster R-CNN, Cascade R-CNN, DetectoRS).
+
+    Args:
+        backbone, neck: see `Detector`.
+        rpn_head: called on the maps; has `losses(outputs, targets, size_hw, sample)` and `proposals(outputs, size_hw)`.
+        roi_head: has `losses(maps, proposals, targets, size_hw, sample)` and
+            `candidates(maps, proposals, valid, size_hw)`.
+        base: further arguments of `Detector`.
+    """
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, rpn_head: nn.Module, roi_head: nn.Module, **base: Any):
+        super().__init__(backbone, neck, **base)
+        self.rpn_head, self.roi_head = rpn_head, roi_head
+
+    def losses(
+        self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True
+    ) -> dict[str, Tensor]:
+        """See `Detector.losses`."""
+        outputs = self.rpn_head(maps)
+        losses = self.rpn_head.losses(outputs, targets, size_hw, sample=sample)
+        boxes, scores = self.rpn_head.proposals(outputs, size_hw)
+        proposals = [b[s >= 0] for b, s in zip(boxes, scores, strict=True)]
+        return losses | self.roi_head.losses(maps, proposals, targets, size_hw, sample=sample)
+
+    @torch.no_grad()
+    def candidates(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """See `Detector.candidates`."""
+        boxes, scores = self.rpn_head.proposals(self.rpn_head(maps), size_hw)
+        return self.roi_head.candidates(maps, boxes, scores >= 0, size_hw)

@@ -1,0 +1,133 @@
+"""RetinaNet's head: class scores and deltas for every anchor, trained by the focal loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tinyyolo.assigners.assignment import IGNORE
+from tinyyolo.boxes.anchors import AnchorGrid
+from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
+from tinyyolo.losses import focal_loss, smooth_l1
+from tinyyolo.necks.fpn import conv_layer
+
+INIT_STD = 0.01
+
+
+class RetinaHead(DenseHead):
+    """Two branches of 3x3 convolutions, shared by all levels (Lin et al., 2017b).
+
+    Args:
+        in_channels, in_strides: of the neck's maps, finest first.
+        num_classes: C.
+        anchors, assigner, coder, inside_only: see `DenseHead`.
+        channels: of the branches.
+        convs: 3x3 convolutions with ReLU in each branch.
+        prior: probability of an object that the classifier starts from.
+        gamma, alpha: of the focal loss.
+        box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
+        pre_nms: best (anchor, class) pairs kept per level.
+
+    Raises:
+        ValueError: levels of unequal channels, or anchors that do not fit the maps.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        num_classes: int,
+        anchors: AnchorGrid,
+        assigner: object,
+        coder: DeltaCoder | None = None,
+        inside_only: bool = False,
+        channels: int = 256,
+        convs: int = 4,
+        prior: float = 0.01,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        box_beta: float = 0.0,
+        pre_nms: int = 3000,
+    ):
+        super().__init__(in_strides, anchors, assigner, coder, inside_only)
+        if len(set(in_channels)) != 1:
+            raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
+        self.num_classes, self.pre_nms = num_classes, pre_nms
+        self.gamma, self.alpha, self.box_beta = gamma, alpha, box_beta
+        widths = [in_channels[0]] + [channels] * convs
+        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        self.cls_convs = nn.ModuleList(conv_layer(i, o, kernel=3, relu=True) for i, o in steps)
+        self.reg_convs = nn.ModuleList(conv_layer(i, o, kernel=3, relu=True) for i, o in steps)
+        per_cell = anchors.per_cell[0]
+        self.retina_cls = nn.Conv2d(widths[-1], per_cell * num_classes, 3, padding=1)
+        self.retina_reg = nn.Conv2d(widths[-1], per_cell * BOX, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=INIT_STD)
+                nn.init.zeros_(module.bias)
+        nn.init.constant_(self.retina_cls.bias, math.log(prior / (1 - prior)))
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level class logits (B, A C, H, W) and deltas (B, 4 A, H, W)."""
+        logits, deltas = [], []
+        for x in maps:
+            classes = boxes = x
+            for class_conv, box_conv in zip(self.cls_convs, self.reg_convs, strict=True):
+                classes, boxes = class_conv(classes), box_conv(boxes)
+            logits.append(self.retina_cls(classes))
+            deltas.append(self.retina_reg(boxes))
+        return logits, deltas
+
+    def losses(
+        self,
+        maps: Sequence[Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        size_hw: tuple[int, int],
+        sample: bool = True,
+    ) -> dict[str, Tensor]:
+        """{"loss_cls", "loss_bbox"}: focal and box loss, both divided by the positives of the batch, one at least an image.
+
+        Args:
+            maps: the neck's outputs.
+            targets, size_hw: see `Detector.losses`.
+            sample: of no effect: the focal loss uses every anchor.
+        """
+        logits, deltas = self(maps)
+        logits = torch.cat([flat(x, self.num_classes) for x in logits], dim=1)
+        deltas = torch.cat([flat(x, BOX) for x in deltas], dim=1)
+        anchors = torch.cat(self.anchors(maps, size_hw))
+        classes, boxes, count = logits.new_zeros((), dtype=torch.float32), 0.0, 0
+        for i, assignment in enumerate(self.assign(maps, targets, size_hw)):
+            gt_index = assignment.gt_index.to(logits.device)
+            positive = (gt_index >= 0).nonzero().squeeze(1)
+            objects = gt_index[positive]
+            labels = gt_index.clone()  # negative values stay: background
+            labels[positive] = targets[i]["labels"].to(labels)[objects]
+            used = gt_index != IGNORE
+            expected = self.coder.encode(anchors[positive], targets[i]["boxes"][objects])
+            classes = classes + focal_loss(logits[i][used], labels[used], self.gamma, self.alpha)
+            boxes = boxes + smooth_l1(deltas[i, positive], expected, self.box_beta)
+            count += max(len(positive), 1)
+        return {"loss_cls": classes / count, "loss_bbox": boxes / count}
+
+    @torch.no_grad()
+    def candidates(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) and scores (B, N, C): the best (anchor, class) pairs of every level, each with its one score.
+
+        Args:
+            maps: the neck's outputs.
+            size_hw: boxes are clipped to this image.
+        """
+        boxes, scores = [], []
+        for anchors, logits, deltas in zip(self.anchors(maps, size_hw), *self(maps), strict=True):
+            probability = flat(logits, self.num_classes).float().sigmoid()
+            top, pair = best(probability.flatten(1), self.pre_nms)
+            anchor, label = pair // self.num_classes, pair % self.num_classes
+            boxes.append(self.coder.decode(anchors[anchor], rows(flat(deltas, BOX), anchor), size_hw))
+            one = torch.arange(self.num_classes, device=label.device) == label[..., None]
+            scores.append(top[..., None] * one)
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)

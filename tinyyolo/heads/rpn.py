@@ -1,0 +1,136 @@
+"""Region proposal network: which anchors hold an object, and the boxes they propose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import nms
+
+from tinyyolo.assigners.samplers import RandomSampler
+from tinyyolo.boxes.anchors import AnchorGrid
+from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
+from tinyyolo.losses import smooth_l1
+
+PADDING_SCORE = -1.0  # below every sigmoid: marks rows that hold no proposal
+INIT_STD = 0.01
+
+
+class RPNHead(DenseHead):
+    """Shared 3x3 convolution, then objectness and deltas for every anchor (Ren et al., 2015).
+
+    Args:
+        in_channels, in_strides: of the neck's maps, finest first.
+        anchors, assigner, coder, inside_only: see `DenseHead`.
+        sampler: picks the anchors that the losses see.
+        channels: of the shared convolution.
+        pre_nms: best anchors kept per level before NMS.
+        nms_iou: NMS threshold within a level.
+        proposals: how many are kept over all levels.
+        box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
+
+    Raises:
+        ValueError: levels of unequal channels, or anchors that do not fit the maps.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        anchors: AnchorGrid,
+        assigner: object,
+        sampler: RandomSampler,
+        coder: DeltaCoder | None = None,
+        inside_only: bool = False,
+        channels: int = 256,
+        pre_nms: int = 3000,
+        nms_iou: float = 0.7,
+        proposals: int = 3000,
+        box_beta: float = 0.0,
+    ):
+        super().__init__(in_strides, anchors, assigner, coder, inside_only)
+        if len(set(in_channels)) != 1:
+            raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
+        self.sampler, self.everything = sampler, RandomSampler(None, 1.0)
+        self.pre_nms, self.nms_iou, self.max_proposals, self.box_beta = pre_nms, nms_iou, proposals, box_beta
+        per_cell = anchors.per_cell[0]
+        self.rpn_conv = nn.Conv2d(in_channels[0], channels, 3, padding=1)
+        self.rpn_cls = nn.Conv2d(channels, per_cell, 1)
+        self.rpn_reg = nn.Conv2d(channels, per_cell * BOX, 1)
+        for conv in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
+            nn.init.normal_(conv.weight, std=INIT_STD)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level objectness logits (B, A, H, W) and deltas (B, 4 A, H, W)."""
+        shared = [F.relu(self.rpn_conv(x), inplace=True) for x in maps]
+        return [self.rpn_cls(x) for x in shared], [self.rpn_reg(x) for x in shared]
+
+    def losses(
+        self,
+        outputs: tuple[list[Tensor], list[Tensor]],
+        targets: Sequence[dict[str, Tensor]],
+        size_hw: tuple[int, int],
+        sample: bool = True,
+    ) -> dict[str, Tensor]:
+        """{"loss_rpn_cls", "loss_rpn_bbox"}: cross-entropy and box loss over the sampled anchors of the batch.
+
+        Both are divided by the number of sampled anchors, where an image counts at least one positive and one negative.
+
+        Args:
+            outputs: of `forward`.
+            targets: see `Detector.losses`.
+            size_hw: height and width of the network input.
+            sample: False uses every positive and negative.
+        """
+        logits = torch.cat([flat(x, 1) for x in outputs[0]], dim=1).squeeze(2).float()
+        deltas = torch.cat([flat(x, BOX) for x in outputs[1]], dim=1).float()
+        anchors = torch.cat(self.anchors(outputs[0], size_hw))
+        sampler = self.sampler if sample else self.everything
+        classes, boxes, count = logits.new_zeros(()), logits.new_zeros(()), 0
+        for i, assignment in enumerate(self.assign(outputs[0], targets, size_hw)):
+            positive, negative = (index.to(logits.device) for index in sampler(assignment))
+            gt_boxes = targets[i]["boxes"][assignment.gt_index.to(logits.device)[positive]]
+            expected = self.coder.encode(anchors[positive], gt_boxes)
+            classes = classes + F.softplus(-logits[i, positive]).sum() + F.softplus(logits[i, negative]).sum()
+            boxes = boxes + smooth_l1(deltas[i, positive], expected, self.box_beta)
+            count += max(len(positive), 1) + max(len(negative), 1)
+        return {"loss_rpn_cls": classes / count, "loss_rpn_bbox": boxes / count}
+
+    @torch.no_grad()
+    def proposals(self, outputs: tuple[list[Tensor], list[Tensor]], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The best boxes of each image after NMS within each level, by falling score.
+
+        Args:
+            outputs: of `forward`.
+            size_hw: boxes are clipped to this image.
+
+        Returns:
+            boxes (B, K, 4) float32 xyxy and scores (B, K), K fixed by the sizes of the maps; rows without a proposal
+            have zero boxes and a negative score.
+        """
+        boxes, scores = [], []
+        for anchors, logits, deltas in zip(self.anchors(outputs[0], size_hw), *outputs, strict=True):
+            top, index = best(flat(logits, 1).squeeze(2).float().sigmoid(), self.pre_nms)
+            boxes.append(self.coder.decode(anchors[index], rows(flat(deltas, BOX), index), size_hw))
+            scores.append(top)
+        images = [self._suppress([b[i] for b in boxes], [s[i] for s in scores]) for i in range(len(scores[0]))]
+        return torch.stack([b for b, _ in images]), torch.stack([s for _, s in images])
+
+    def _suppress(self, boxes: list[Tensor], scores: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Per-level boxes and scores of one image -> (K, 4), (K,), padded to a number that no content changes."""
+        total = min(self.max_proposals, sum(int(s.shape[0]) for s in scores))
+        kept_boxes, kept_scores = [], []
+        for level_boxes, level_scores in zip(boxes, scores, strict=True):
+            real = (level_boxes[:, 2:] > level_boxes[:, :2]).all(dim=1)
+            level_boxes, level_scores = level_boxes[real], level_scores[real]
+            keep = nms(level_boxes, level_scores, self.nms_iou)
+            kept_boxes.append(level_boxes[keep])
+            kept_scores.append(level_scores[keep])
+        padding = scores[0].new_full((total,), PADDING_SCORE)
+        ranked, order = torch.cat([*kept_scores, padding]).sort(descending=True, stable=True)
+        ranked_boxes = torch.cat([*kept_boxes, boxes[0].new_zeros(total, BOX)])[order]
+        return ranked_boxes[:total], ranked[:total]
