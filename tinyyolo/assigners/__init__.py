@@ -1,0 +1,21 @@
+"""Which anchor learns which object. An assigner is a class with `_assign` and one line in ASSIGNERS."""
+
+from tinyyolo.assigners.assignment import IGNORE, NEGATIVE, Assigner, Assignment
+from tinyyolo.assigners.atss import ATSSAssigner
+from tinyyolo.assigners.ranking import RankingAssigner
+from tinyyolo.assigners.samplers import RandomSampler
+from tinyyolo.assigners.threshold import ThresholdAssigner
+
+ASSIGNERS = {"ranking": RankingAssigner, "threshold": ThresholdAssigner, "atss": ATSSAssigner}
+
+__all__ = [
+    "ASSIGNERS",
+    "IGNORE",
+    "NEGATIVE",
+    "ATSSAssigner",
+    "Assigner",
+    "Assignment",
+    "RandomSampler",
+    "RankingAssigner",
+    "ThresholdAssigner",
+]

@@ -1,8 +1,8 @@
 """How alike two boxes are: iou, iof, giou, diou, ciou, gwd, nwd and dotd.
 
 `pairwise_x(boxes (M, 4), others (N, 4)) -> (M, N)` compares every row with every row, `aligned_x(boxes, others)` two
-tensors that broadcast against each other, box by box. Boxes are xyxy in pixels. Half precision and integers are computed
-in float32, float64 stays float64; both forms of a measure share one formula and so agree bit by bit. All are
+tensors that broadcast against each other, box by box. Boxes are xyxy in pixels. Half precision and integers become
+float32, float64 stays float64; both forms of a measure share one formula and so agree bit by bit. All are
 differentiable. Adding a measure is one formula and one line in SIMILARITIES.
 """
 
@@ -182,7 +182,7 @@ def pairwise_nwd(boxes: Tensor, others: Tensor, constant: float = CONSTANT) -> T
 
     Examples:
         >>> pairwise_nwd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[0.0, 0, 8, 8], [3, 4, 11, 12]]))
-        tensor([[0.9999, 0.6745]])
+        tensor([[0.9999, 0.6746]])
     """
     return _nwd(*_pairwise(boxes, others), constant)
 
@@ -192,7 +192,7 @@ def aligned_nwd(boxes: Tensor, others: Tensor, constant: float = CONSTANT) -> Te
 
     Examples:
         >>> aligned_nwd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[3.0, 4, 11, 12]]))
-        tensor([0.6745])
+        tensor([0.6746])
     """
     return _nwd(*_aligned(boxes, others), constant)
 
@@ -207,7 +207,7 @@ def pairwise_dotd(boxes: Tensor, others: Tensor, constant: float = CONSTANT) -> 
 
     Examples:
         >>> pairwise_dotd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[3.0, 4, 11, 12]]))
-        tensor([[0.6745]])
+        tensor([[0.6746]])
     """
     return _dotd(*_pairwise(boxes, others), constant)
 
@@ -217,7 +217,7 @@ def aligned_dotd(boxes: Tensor, others: Tensor, constant: float = CONSTANT) -> T
 
     Examples:
         >>> aligned_dotd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[3.0, 4, 11, 12]]))
-        tensor([0.6745])
+        tensor([0.6746])
     """
     return _dotd(*_aligned(boxes, others), constant)
 

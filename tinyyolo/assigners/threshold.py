@@ -1,0 +1,70 @@
+"""Thresholds: an anchor learns the object it is most similar to, if it is similar enough."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tinyyolo.assigners.assignment import CONSTANT, IGNORE, NEGATIVE, Assigner, chunks, measure
+
+
+class ThresholdAssigner(Assigner):
+    """Max-similarity assignment of Faster R-CNN and RetinaNet; the baselines of the paper's Tables 6 and 8.
+
+    Let best be an anchor's highest similarity to any object (the first object on ties). best >= positive: it learns
+    that object; best < negative: background; between: IGNORE. Then, with `low_quality`, each object in order whose own
+    best anchor reaches min_positive takes every anchor that equals it, also from objects before.
+
+    Args:
+        similarity: a name in SIMILARITIES.
+        positive: bound of positives.
+        negative: bound of negatives.
+        min_positive: lowest best similarity of an object for the low-quality rule.
+        low_quality: whether that rule applies.
+        constant: C of nwd and dotd, px.
+
+    Raises:
+        ValueError: unknown similarity, a bound < 0, negative > positive, or constant <= 0.
+
+    Examples:
+        >>> anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [40, 0, 48, 8]])
+        >>> ThresholdAssigner()(anchors, torch.tensor([[1.0, 0, 9, 8]])).gt_index
+        tensor([ 0, -2, -1])
+    """
+
+    def __init__(
+        self,
+        similarity: str = "iou",
+        positive: float = 0.7,
+        negative: float = 0.3,
+        min_positive: float = 0.3,
+        low_quality: bool = True,
+        constant: float = CONSTANT,
+    ):
+        self.pairwise = measure(similarity, constant)
+        for name, value in (("positive", positive), ("negative", negative), ("min_positive", min_positive)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be >= 0, got {value}")
+        if negative > positive:
+            raise ValueError(f"negative {negative} must not exceed positive {positive}")
+        self.similarity, self.constant = similarity, float(constant)
+        self.positive, self.negative, self.min_positive = positive, negative, min_positive
+        self.low_quality = bool(low_quality)
+
+    def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
+        columns = chunks(self.pairwise, gt_boxes, anchors)
+        gt_index = torch.full((len(anchors),), IGNORE, device=anchors.device)
+        best = torch.full((len(gt_boxes),), -torch.inf, device=anchors.device)
+        for part, matrix in columns():
+            highest, first = matrix.max(0)
+            found = torch.where(highest >= self.positive, first, IGNORE)
+            gt_index[part] = torch.where(highest < self.negative, NEGATIVE, found)
+            best = best.maximum(matrix.amax(1))
+        if not self.low_quality:
+            return gt_index
+        best = best.masked_fill(best < self.min_positive, torch.inf)  # equals no similarity
+        objects = torch.arange(len(gt_boxes), device=anchors.device)[:, None]
+        for part, matrix in columns():
+            last = torch.where(matrix == best[:, None], objects, NEGATIVE).amax(0)
+            gt_index[part] = torch.where(last >= 0, last, gt_index[part])
+        return gt_index
