@@ -1,0 +1,462 @@
+"""Aerial scenes: town, harbour, airport, industry, country. What stands in them, and the objects put into them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from tinyyolo.datasets.toy_ground import (
+    CONCRETE, GROUND, NAMES, PAVED, PLANE, ROAD, SHIP, TANK, VEHICLE, WATER, Scene, Slot, noise,
+)
+from tinyyolo.datasets.toy_objects import OBJECTS, Sprite, ellipse, fit_side, paint, pick, rectangle, shade, turn
+
+ALLOWED = {VEHICLE: ROAD | PAVED | GROUND, SHIP: WATER, PLANE: PAVED, TANK: PAVED | GROUND}
+HEIGHT = {VEHICLE: 0.22, SHIP: 0.1, PLANE: 0.12, TANK: 0.3}  # of the side
+CROP = 0.5  # an object at the border shows at least this share of its box
+CAR_WIDTH = 0.45  # of its length
+CROWD_FIRST = 0.7  # a crowd's turn is earlier than that of most single places
+CROWD_GAP = 1.3  # px, at least, between parked things
+
+ASPHALT = np.array([(96, 94, 92), (118, 116, 114), (134, 134, 132)], dtype=np.float64)
+ROOFS = np.array(
+    [(72, 90, 158), (86, 104, 150), (120, 120, 122), (160, 160, 158), (208, 210, 210), (96, 84, 80), (110, 126, 116)],
+    dtype=np.float64,
+)
+BOXES = np.array([(70, 80, 170), (150, 100, 60), (80, 125, 80), (60, 130, 195), (190, 190, 188)], dtype=np.float64)
+LEAVES = np.array([(34, 66, 48), (40, 74, 60), (30, 56, 40), (48, 82, 74)], dtype=np.float64)
+LINE = np.array((212.0, 216.0, 216.0))
+YELLOW = np.array((60.0, 170.0, 205.0))
+
+
+def road(scene: Scene, width: float, angle: float, bend: float, markings: bool = True) -> None:
+    """A road from border to border with edge lines, a dashed middle, and places for cars on both lanes."""
+    rng, size = scene.rng, scene.size
+    along = np.array([np.cos(angle), np.sin(angle)])
+    middle = rng.uniform(0.15, 0.85, 2) * size
+    ends = middle - along * size * 1.2, middle + along * size * 1.2
+    control = middle + np.array([-along[1], along[0]]) * bend * size
+    t = np.linspace(0, 1, int(size * 2.4))[:, None]
+    path = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * control + t**2 * ends[1]
+    normal = np.gradient(path, axis=0)[:, ::-1] * (-1, 1)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+
+    def band(half: float) -> np.ndarray:
+        return np.vstack([path + normal * half, (path - normal * half)[::-1]])
+
+    scene.fill(band(width / 2 + 2.5), pick(rng, CONCRETE), GROUND)
+    scene.fill(band(width / 2), pick(rng, ASPHALT), ROAD)
+    if markings:
+        for edge in (-1, 1):
+            scene.line(path + normal * edge * (width / 2 - 1.5), LINE, 0.45)
+        dash = max(int(scene.car * 0.8), 4)
+        for start in range(0, len(path) - dash, 2 * dash):
+            scene.line(path[start : start + dash], LINE, 0.7)
+    heading = np.arctan2(-normal[:, 0], normal[:, 1])
+    step = int(scene.car * 2.2)
+    for lane in (-1, 1):
+        for k in range(int(rng.integers(step)), len(path), step):
+            at = path[k] + normal[k] * lane * width * rng.uniform(0.22, 0.27)
+            flip = np.pi if lane < 0 else 0.0
+            scene.add(VEHICLE, at, heading[k] + flip + rng.normal(0, 0.03), scene.side(VEHICLE, 0.5))
+
+
+def lot(scene: Scene, rows: int, bays: int, angle: float) -> None:
+    """A car park: rows of bays with lines, most of them taken; the crowd of the set."""
+    rng, side = scene.rng, scene.side(VEHICLE, 0.3)
+    c, s = np.abs([np.cos(angle), np.sin(angle)])
+    length = side / np.sqrt((c + CAR_WIDTH * s) * (s + CAR_WIDTH * c))
+    bay = max(0.62 * length, 1.06 * CAR_WIDTH * length + CROWD_GAP)
+    depth, aisle = 1.15 * length, 1.2 * length
+    width, height = bays * bay + length, rows * depth + ((rows + 1) // 2) * aisle
+    centre = scene.spot(width, height, angle)
+    if centre is None:
+        return
+    scene.fill(turn(rectangle(-width / 2, width / 2, height / 2), angle) + centre, pick(rng, ASPHALT), PAVED)
+    top, order = -height / 2, rng.random() * CROWD_FIRST
+    for row in range(rows):
+        top += aisle if row % 2 == 0 else 0
+        y0, y1 = top, top + depth
+        top = y1
+        for bay_index in range(bays + 1):
+            x = -bays * bay / 2 + bay_index * bay
+            scene.line(turn(np.array([(x, y0), (x, y1)]), angle) + centre, LINE, 0.45)
+            if bay_index < bays and rng.random() < 0.85:
+                local = np.array([[x + bay / 2, (y0 + y1) / 2 + rng.normal(0, 0.05 * length)]])
+                flip = rng.choice([np.pi / 2, -np.pi / 2])
+                scene.add(VEHICLE, turn(local, angle)[0] + centre, angle + flip, side * rng.uniform(0.94, 1.04), order)
+
+
+def roof(scene: Scene, width: float, depth: float, angle: float, gable: bool) -> None:
+    """A building: gabled with a lit and a dark half, or flat with a rim, vents and plant on it."""
+    rng = scene.rng
+    centre = scene.spot(width + 3, depth + 3, angle)
+    if centre is None:
+        return
+    colour, height = pick(rng, ROOFS), rng.uniform(0.35, 0.9) * scene.car
+
+    def part(x0: float, x1: float, y0: float, y1: float) -> np.ndarray:
+        return turn(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), angle) + centre
+
+    w, d = width / 2, depth / 2
+    scene.stand(part(-w, w, -d, d), colour, height)
+    if gable:
+        lit = turn(scene.light[None], -angle)[0, 1]
+        scene.stand(part(-w, w, -d, 0), shade(colour, (1 - 0.2 * lit)))
+        scene.stand(part(-w, w, 0, d), shade(colour, (1 + 0.2 * lit)))
+        scene.stand(part(-w, w, -0.4, 0.4), shade(colour, 1.15))
+        return
+    scene.stand(part(-w + 1, w - 1, -d + 1, d - 1), colour * rng.uniform(0.86, 0.95))
+    for x in np.arange(-w + 6, w - 4, rng.uniform(6, 14)):
+        scene.stand(part(x, x + 0.5, -d + 1, d - 1), colour * 0.84)
+    for _ in range(int(rng.integers(0, 6))):
+        x, y = rng.uniform(-0.8, 0.8, 2) * (w, d)
+        a, b = rng.uniform(1, 0.2 * scene.car + 1.5, 2)
+        shift = turn(-scene.light[None] * 1.2, -angle)[0]
+        scene.stand(part(x - a + shift[0], x + a + shift[0], y - b + shift[1], y + b + shift[1]), colour * 0.5)
+        scene.stand(part(x - a, x + a, y - b, y + b), pick(rng, ROOFS[2:5]))
+
+
+def trees(scene: Scene, count: int) -> None:
+    """Trees, alone and in groups, lit from the sun's side."""
+    rng = scene.rng
+    heart = rng.uniform(0, scene.size, (max(count // 7, 1), 2))
+    for index in range(count):
+        at = heart[index % len(heart)] + rng.normal(0, scene.size * 0.045, 2)
+        radius = scene.car * rng.uniform(0.22, 0.6)
+        ring = ellipse(0, 0, radius, radius, 14) * rng.uniform(0.82, 1.12, (14, 1))
+        if not scene.free(ring * 1.1 + at, GROUND):
+            continue
+        leaf = pick(rng, LEAVES, 6)
+        scene.stand(ring + at, leaf, radius)
+        scene.stand(ring * 0.7 + at + scene.light * radius * 0.22, leaf * 1.22)
+        for _ in range(3):
+            tuft = at + scene.light * radius * 0.25 + rng.normal(0, radius * 0.3, 2)
+            scene.stand(ring * 0.25 + tuft, shade(leaf, rng.uniform(1.2, 1.6)))
+
+
+def stones(scene: Scene, count: int, kinds: int) -> None:
+    """Rocks on land or in water: irregular and grey, of the size of the objects."""
+    rng = scene.rng
+    for _ in range(count):
+        radius = scene.car * rng.uniform(0.12, 0.45)
+        ring = ellipse(0, 0, radius, radius * rng.uniform(0.5, 1), 9) * rng.uniform(0.65, 1.2, (9, 1))
+        ring = turn(ring, rng.uniform(0, np.pi))
+        at = scene.spot(2.4 * radius, 2.4 * radius, 0.0, kinds, tries=4)
+        if at is None:
+            continue
+        grey = pick(rng, np.vstack([(112, 120, 126), (92, 104, 114), (138, 146, 150)]))
+        scene.stand(ring + at, grey * 0.8, radius * 0.5)
+        scene.stand(ring * 0.62 + at + scene.light * radius * 0.2, grey * 1.12)
+
+
+def containers(scene: Scene, blocks: int) -> None:
+    """Stacks of containers side by side: coloured boxes that are no vehicles."""
+    rng = scene.rng
+    length, width = 1.15 * scene.car, 0.42 * scene.car
+    for _ in range(blocks):
+        rows, columns, angle = int(rng.integers(2, 7)), int(rng.integers(1, 4)), scene.angle
+        w, h = columns * (length + 0.8), rows * width
+        centre = scene.spot(w + 3, h + 3, angle, GROUND | PAVED)
+        if centre is None:
+            continue
+        scene.stand(turn(rectangle(-w / 2, w / 2, h / 2), angle) + centre, np.array((70.0, 70, 70)), 0.4 * scene.car)
+        for row in range(rows):
+            for column in range(columns):
+                x, y = column * (length + 0.8) - w / 2, row * width - h / 2 + width / 2
+                box = rectangle(x, x + length, width * 0.47) + (0, y)
+                colour = pick(rng, BOXES, 12)
+                scene.stand(turn(box, angle) + centre, colour)
+                scene.stand(turn(rectangle(x, x + length, width * 0.06) + (0, y), angle) + centre, colour * 0.86)
+
+
+def round_things(scene: Scene, count: int) -> None:
+    """Bales, pools and bushes: round, but no tanks."""
+    rng = scene.rng
+    palette = np.array([(120, 170, 186), (176, 168, 92), (44, 84, 62), (70, 96, 110)], dtype=np.float64)
+    for _ in range(count):
+        radius = scene.car * rng.uniform(0.16, 0.34)
+        at = scene.spot(2 * radius + 2, 2 * radius + 2, 0.0, tries=4)
+        if at is not None:
+            colour = pick(rng, palette)
+            ring = ellipse(0, 0, radius, radius * rng.uniform(0.6, 1.0), 20)
+            scene.stand(turn(ring, rng.uniform(0, np.pi)) + at, colour, radius * 0.4)
+            scene.stand(turn(ring * 0.75, 0.3) + at, shade(colour, 1.08))
+
+
+def apron(scene: Scene, share: float, angle: float) -> None:
+    """A concrete apron with joints, a yellow taxi line and rows of parked planes."""
+    rng, size = scene.rng, scene.size
+    width, height = share * size, rng.uniform(0.35, 0.6) * size
+    centre = rng.uniform(0.3, 0.7, 2) * size
+    scene.fill(turn(rectangle(-width / 2, width / 2, height / 2), angle) + centre, pick(rng, CONCRETE), PAVED)
+    joint = rng.uniform(9, 16)
+    dark = np.array((120.0, 122, 124))
+    for x in np.arange(-width / 2 + joint, width / 2, joint):
+        scene.line(turn(np.array([(x, -height / 2), (x, height / 2)]), angle) + centre, dark, 0.25)
+    for y in np.arange(-height / 2 + joint, height / 2, joint):
+        scene.line(turn(np.array([(-width / 2, y), (width / 2, y)]), angle) + centre, dark, 0.25)
+    taxi = rng.uniform(-0.12, 0.12) * height
+    scene.line(turn(np.array([(-width / 2, taxi), (width / 2, taxi)]), angle) + centre, YELLOW, 0.8)
+    for edge in (-1, 1):
+        side = scene.side(PLANE, 0.6)
+        pitch = 1.5 * side
+        y = edge * (height / 2 - 0.85 * side)
+        for x in np.arange(-width / 2 + pitch / 2, width / 2 - pitch / 2, pitch):
+            at = turn(np.array([(x, y)]), angle)[0] + centre
+            stand = np.array([(x, y), (x, taxi)])
+            scene.line(turn(stand, angle) + centre, YELLOW, 0.6)
+            nose = angle - edge * np.pi / 2 + (rng.normal(0, 0.06) if rng.random() < 0.9 else np.pi)
+            scene.add(PLANE, at, nose, side * rng.uniform(0.85, 1.15))
+            cart = at + turn(np.array([(pitch * 0.42, edge * side * 0.4)]), angle)[0]
+            scene.add(VEHICLE, cart, angle + rng.uniform(0, np.pi), 0.8 * scene.side(VEHICLE, 0.5))
+    for x in rng.uniform(-0.45, 0.45, 2) * width:
+        at = turn(np.array([(x, taxi)]), angle)[0] + centre
+        scene.add(PLANE, at, angle + rng.choice([0, np.pi]), scene.side(PLANE))
+
+
+def tank_yard(scene: Scene, rows: int, columns: int, angle: float) -> None:
+    """A tank farm: a paved yard with bunds, pipes and a grid of tanks of about one size."""
+    rng, side = scene.rng, scene.side(TANK, 0.8)
+    pitch = side * rng.uniform(1.3, 1.6) + 2
+    width, height = columns * pitch, rows * pitch
+    centre = scene.spot(width, height, angle)
+    if centre is None:
+        return
+    ground = pick(rng, np.vstack([CONCRETE * 0.9, (118, 140, 156), (110, 116, 120)]))
+    scene.fill(turn(rectangle(-width / 2, width / 2, height / 2), angle) + centre, ground, PAVED)
+    for row in range(rows + 1):
+        y = row * pitch - height / 2
+        scene.line(turn(np.array([(-width / 2, y), (width / 2, y)]), angle) + centre, LINE * 0.9, 0.5)
+    for column in range(columns + 1):
+        x = column * pitch - width / 2
+        scene.line(turn(np.array([(x, -height / 2), (x, height / 2)]), angle) + centre, LINE * 0.6, 0.5)
+    order = rng.random() * CROWD_FIRST
+    for row in range(rows):
+        for column in range(columns):
+            local = np.array([[(column + 0.5) * pitch - width / 2, (row + 0.5) * pitch - height / 2]])
+            if rng.random() < 0.9:
+                scene.add(TANK, turn(local, angle)[0] + centre, 0.0, side * rng.uniform(0.88, 1.08), order)
+
+
+def jetty(scene: Scene) -> None:
+    """A jetty out into the water with boats moored along both sides: the crowd of the harbour."""
+    rng = scene.rng
+    shore = np.argwhere(np.abs(scene.depth) < 2)
+    if len(shore) == 0:
+        return
+    start = shore[rng.integers(len(shore))][::-1] - scene.normal * 4
+    angle = np.arctan2(scene.normal[1], scene.normal[0])
+    length, half = rng.uniform(0.2, 0.4) * scene.size, max(0.12 * scene.car, 1.2)
+    side = scene.side(SHIP, 0.5) * 0.8
+    scene.stand(turn(rectangle(0, length, half), angle) + start, pick(rng, CONCRETE) * 0.85, 1.5)
+    order = rng.random() * CROWD_FIRST
+    for x in np.arange(10 + side, length - side / 2, side * 0.75 + CROWD_GAP):
+        for edge in (-1, 1):
+            if rng.random() < 0.8:
+                at = turn(np.array([(x, edge * (half + side * 0.75))]), angle)[0] + start
+                scene.add(SHIP, at, angle + edge * np.pi / 2, side * rng.uniform(0.85, 1.05), order)
+
+
+def free_places(scene: Scene, label: int, count: int) -> None:
+    """Places anywhere that the class may be, at any angle; a ship may be under way."""
+    rng = scene.rng
+    rows, columns = np.nonzero(scene.kind & ALLOWED[label])
+    if len(rows) == 0:
+        return
+    course = rng.uniform(0, 2 * np.pi)
+    for index in rng.integers(0, len(rows), count):
+        at = np.array([columns[index], rows[index]]) + rng.uniform(0, 1, 2)
+        angle = course + rng.normal(0, 0.5) if rng.random() < 0.6 else rng.uniform(0, 2 * np.pi)
+        scene.add(label, at, angle, scene.side(label), moving=label == SHIP and rng.random() < 0.5)
+
+
+def town(scene: Scene) -> None:
+    """Two streets, car parks, houses in rows, trees."""
+    rng = scene.rng
+    scene.grow_ground(farmed=False)
+    road(scene, 2.0 * scene.car, scene.angle, rng.uniform(-0.3, 0.3))
+    road(scene, 1.7 * scene.car, scene.angle + np.pi / 2, rng.uniform(-0.1, 0.1))
+    for _ in range(int(rng.integers(1, 4))):
+        lot(scene, int(rng.integers(1, 4)), int(rng.integers(5, 13)), scene.angle)
+    for _ in range(int(rng.integers(8, 18))):
+        width, depth = scene.car * rng.uniform((1.6, 1.4), (4.5, 3.0))
+        roof(scene, width, depth, scene.angle + rng.choice([0, np.pi / 2]), rng.random() < 0.65)
+    round_things(scene, 5)
+    trees(scene, int(rng.integers(40, 110)))
+    free_places(scene, TANK, 6)
+
+
+def harbour(scene: Scene) -> None:
+    """A quay or a beach, jetties, ships, containers, a few sheds, a street."""
+    rng = scene.rng
+    scene.grow_ground(farmed=False)
+    straight = rng.random() < 0.6
+    road(scene, 1.7 * scene.car, scene.angle + rng.normal(0, 0.05), 0.0)
+    scene.flood(straight)
+    for _ in range(int(rng.integers(1, 4))):
+        jetty(scene)
+    if straight:
+        containers(scene, int(rng.integers(3, 8)))
+    tank_yard(scene, int(rng.integers(1, 3)), int(rng.integers(2, 4)), scene.angle)
+    lot(scene, 1, int(rng.integers(4, 9)), scene.angle)
+    for _ in range(int(rng.integers(2, 7))):
+        width, depth = scene.car * rng.uniform((2, 1.5), (5, 3))
+        roof(scene, width, depth, scene.angle, rng.random() < 0.5)
+    stones(scene, int(rng.integers(4, 14)), WATER)
+    trees(scene, int(rng.integers(10, 50)))
+    free_places(scene, SHIP, 40)
+
+
+def airport(scene: Scene) -> None:
+    """An apron with planes, a runway, hangars, a car park."""
+    rng = scene.rng
+    scene.grow_ground(farmed=False)
+    road(scene, 3.2 * scene.car, scene.angle, 0.0)
+    scene.slots.clear()  # nobody drives on the runway
+    apron(scene, rng.uniform(0.9, 1.6), scene.angle)
+    road(scene, 1.6 * scene.car, scene.angle + rng.choice([0, np.pi / 2]), rng.uniform(-0.1, 0.1))
+    for _ in range(int(rng.integers(1, 3))):
+        lot(scene, int(rng.integers(1, 3)), int(rng.integers(5, 10)), scene.angle)
+    for _ in range(int(rng.integers(3, 8))):
+        width, depth = scene.car * rng.uniform((3, 2), (6, 4))
+        roof(scene, width, depth, scene.angle + rng.choice([0, np.pi / 2]), rng.random() < 0.4)
+    containers(scene, 1)
+    trees(scene, int(rng.integers(5, 30)))
+    free_places(scene, TANK, 4)
+
+
+def industry(scene: Scene) -> None:
+    """Tank farms, sheds with vents, containers, lorries on a street."""
+    rng = scene.rng
+    scene.grow_ground(farmed=False)
+    road(scene, 1.9 * scene.car, scene.angle, rng.uniform(-0.15, 0.15))
+    for _ in range(int(rng.integers(2, 5))):
+        tank_yard(scene, int(rng.integers(1, 5)), int(rng.integers(2, 6)), scene.angle)
+    for _ in range(int(rng.integers(3, 8))):
+        width, depth = scene.car * rng.uniform((2.5, 2), (7, 4))
+        roof(scene, width, depth, scene.angle, rng.random() < 0.25)
+    lot(scene, 1, int(rng.integers(4, 10)), scene.angle)
+    containers(scene, int(rng.integers(1, 5)))
+    stones(scene, 5, GROUND)
+    round_things(scene, 5)
+    trees(scene, int(rng.integers(5, 40)))
+    free_places(scene, TANK, 10)
+
+
+def country(scene: Scene) -> None:
+    """Fields, a road with few cars, a lake or wide river with boats, a farm."""
+    rng = scene.rng
+    scene.grow_ground(farmed=True)
+    road(scene, 1.6 * scene.car, rng.uniform(0, np.pi), rng.uniform(-0.3, 0.3), rng.random() < 0.6)
+    road(scene, 1.2 * scene.car, rng.uniform(0, np.pi), rng.uniform(-0.2, 0.2), False)
+    scene.flood(straight=False)
+    for _ in range(int(rng.integers(2, 6))):
+        width, depth = scene.car * rng.uniform((1.6, 1.4), (4, 2.5))
+        roof(scene, width, depth, rng.uniform(0, np.pi), True)
+    round_things(scene, int(rng.integers(5, 20)))
+    stones(scene, 6, GROUND | WATER)
+    trees(scene, int(rng.integers(30, 90)))
+    free_places(scene, SHIP, 20)
+
+
+THEMES = {  # how often; what the objects are
+    town: (0.26, {VEHICLE: 0.92, TANK: 0.08}),
+    harbour: (0.24, {SHIP: 0.62, VEHICLE: 0.2, TANK: 0.18}),
+    airport: (0.22, {PLANE: 0.6, VEHICLE: 0.35, TANK: 0.05}),
+    industry: (0.18, {TANK: 0.6, VEHICLE: 0.4}),
+    country: (0.1, {VEHICLE: 0.6, SHIP: 0.4}),
+}
+
+
+def settle(scene: Scene, shares: dict[int, float], count: int) -> list[tuple[Slot, Sprite]]:
+    """Objects for `count` of the places, class by class; none shares a pixel with another or stands where it cannot."""
+    taken = np.zeros_like(scene.kind, dtype=bool)
+    placed = []
+    for label, share in shares.items():
+        wanted = round(share * count)
+        for slot in sorted((s for s in scene.slots if s.label == label), key=lambda s: s.turn):
+            if wanted == 0:
+                break
+            sprite = shaped(scene, slot)
+            if sprite is None:
+                continue
+            under = sprite.alpha > 0
+            clash = taken[sprite.window] | ((scene.kind[sprite.window] & ~np.uint8(ALLOWED[label])) > 0)
+            if not (clash & under).any():
+                taken[sprite.window] |= under
+                placed.append((slot, sprite))
+                wanted -= 1
+    return placed
+
+
+def shaped(scene: Scene, slot: Slot) -> Sprite | None:
+    """The painted object of a place, or None if the border hides too much of it."""
+    draw = OBJECTS[NAMES[slot.label]]
+    parts = fit_side(draw(scene.rng, turn(scene.light[None], -slot.angle)[0]), slot.angle, slot.side)
+    sprite = paint(parts, slot.at, scene.size)
+    if sprite is None:
+        return None
+    points = np.vstack([p for p, _ in parts])
+    whole = np.prod(points.max(0) - points.min(0))
+    return sprite if np.prod(sprite.box[2:] - sprite.box[:2]) >= CROP * whole else None
+
+
+def shadow(image: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) float32 darkened, more in red than in blue, where `cover` (H, W) uint8 is."""
+    soft = cv2.GaussianBlur(cover, (3, 3), 0.6).astype(np.float32)[..., None] / 255
+    return image * (1 - soft * np.array((0.48, 0.54, 0.58), np.float32))
+
+
+def cast_all(scene: Scene, placed: list[tuple[Slot, Sprite]]) -> np.ndarray:
+    """(size, size) uint8 with the shadows of the objects."""
+    cover = np.zeros_like(scene.shade)
+    for slot, sprite in placed:
+        for outline in sprite.outlines:
+            scene.cast(cover, outline, HEIGHT[slot.label] * slot.side)
+    return cover
+
+
+def wakes(scene: Scene, placed: list[tuple[Slot, Sprite]], image: np.ndarray) -> np.ndarray:
+    """White water behind the ships under way."""
+    foam = np.zeros_like(scene.shade)
+    for slot, _ in placed:
+        if slot.moving:
+            length = slot.side * scene.rng.uniform(1.2, 3.0)
+            fan = np.array([(0.3, 0.0), (-length, -0.22 * length), (-length * 0.9, 0.0), (-length, 0.22 * length)])
+            points = turn(fan, slot.angle) + slot.at
+            cv2.fillPoly(foam, [np.round(points * 16).astype(np.int32)], 150, cv2.LINE_AA, 4)
+    streaks = np.clip(0.5 + 0.5 * noise(scene.rng, scene.size, 4, 2), 0, 1)
+    amount = cv2.GaussianBlur(foam, (0, 0), 1.2).astype(np.float32) / 255 * streaks * (scene.kind == WATER)
+    return image + (225 - image) * amount[..., None]
+
+
+def sensor(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Haze, tint, optics and noise of a camera: (H, W, 3) float32 -> uint8."""
+    gain, haze = rng.uniform(0.82, 1.12), rng.uniform(0, 22)
+    tint = rng.normal(1, 0.025, 3) * gain
+    image = image * tint.astype(np.float32) + np.array((1.15, 1.0, 0.9), np.float32) * haze
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.6))
+    image = image + rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(1, 3))
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+
+
+def draw_aerial(
+    rng: np.random.Generator, size: int, objects: tuple[int, int], side_px: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One aerial scene; arguments and result as `tinyyolo.datasets.toy.draw_scene`."""
+    odds = np.array([share for share, _ in THEMES.values()])
+    theme = list(THEMES)[rng.choice(len(THEMES), p=odds / odds.sum())]
+    scene = Scene(rng, size, side_px)
+    theme(scene)
+    placed = settle(scene, THEMES[theme][1], int(rng.integers(objects[0], objects[1] + 1)))
+    grain = 1 + 0.03 * noise(rng, size, 6, 3)[..., None]
+    image = shadow(scene.image.astype(np.float32) * grain, scene.shade)
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    image = scene.raise_tops(image).astype(np.float32)
+    image = wakes(scene, placed, image)
+    image = shadow(image, cast_all(scene, placed))
+    for _, sprite in placed:
+        image[sprite.window] = image[sprite.window] * (1 - sprite.alpha[..., None]) + sprite.colour
+    boxes = np.array([sprite.box for _, sprite in placed]).reshape(-1, 4)
+    labels = np.array([slot.label for slot, _ in placed], dtype=np.int64)
+    return sensor(rng, image), boxes, labels
