@@ -1,0 +1,104 @@
+"""Recursive feature pyramid of DetectoRS (Qiao et al., 2021): a second backbone looks again, with the first pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinyyolo.backbones.detectors_resnet import DetectoRSResNet
+from tinyyolo.necks.fpn import FPN
+
+ASPP_KERNELS = (1, 3, 3)
+ASPP_DILATIONS = (1, 3, 6)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: 1x1, 3x3 dilation 3, 3x3 dilation 6, and the global mean, concatenated.
+
+    Args:
+        inputs: channels that enter.
+        channels: channels that leave, a quarter from each branch, with ReLU.
+
+    Raises:
+        ValueError: `channels` is no multiple of 4.
+
+    Examples:
+        >>> tuple(ASPP(8, 16)(torch.zeros(2, 8, 5, 6)).shape)
+        (2, 16, 5, 6)
+    """
+
+    def __init__(self, inputs: int, channels: int):
+        super().__init__()
+        branches = len(ASPP_KERNELS) + 1
+        if channels % branches:
+            raise ValueError(f"channels={channels}: must be a multiple of {branches}")
+        local = [
+            nn.Conv2d(inputs, channels // branches, kernel, padding=dilation * (kernel // 2), dilation=dilation)
+            for kernel, dilation in zip(ASPP_KERNELS, ASPP_DILATIONS, strict=True)
+        ]
+        self.aspp = nn.ModuleList([*local, nn.Conv2d(inputs, channels // branches, 1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, channels, H, W)."""
+        *local, glob = self.aspp
+        mean = glob(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        return F.relu(torch.cat([*(branch(x) for branch in local), mean], dim=1), inplace=True)
+
+
+class RFP(FPN):
+    """FPN run `steps` times: each further step feeds the pyramid, through an ASPP, into a second backbone.
+
+    new = FPN(second backbone(image, ASPP(P3-P5))), then on every level sigma * new + (1 - sigma) * old with
+    sigma = sigmoid(rfp_weight(new)). The FPN's convolutions and the ASPP are the same in all steps.
+
+    Args:
+        in_channels: (3, C2, C3, C4, C5): the image, then the backbone's maps, finest first.
+        in_strides: their strides.
+        backbone: the first backbone; every further step gets a `twin` of it, which starts with the same weights.
+        channels: channels of every output.
+        levels: number of outputs, those beyond the backbone's by taking every second cell.
+        steps: how often the pyramid is made; 1 is a plain FPN.
+
+    Raises:
+        ValueError: steps < 1, or as FPN and ASPP.
+
+    Examples:
+        >>> backbone = DetectoRSResNet(depth=14, width=4)
+        >>> neck = RFP(backbone.channels, backbone.strides, backbone, channels=16)
+        >>> neck.strides, [tuple(m.shape[1:]) for m in neck(backbone(torch.zeros(1, 3, 96, 96)))][:2]
+        ((4, 8, 16, 32, 64), [(16, 24, 24), (16, 12, 12)])
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        backbone: DetectoRSResNet,
+        channels: int = 256,
+        levels: int = 5,
+        steps: int = 2,
+    ):
+        if steps < 1:
+            raise ValueError(f"steps={steps}: must be at least 1")
+        super().__init__(in_channels[1:], in_strides[1:], channels, levels)
+        self.rfp_modules = nn.ModuleList(backbone.twin(channels) for _ in range(steps - 1))
+        self.rfp_aspp = ASPP(channels, channels)
+        self.rfp_weight = nn.Conv2d(channels, 1, 1)
+        nn.init.zeros_(self.rfp_weight.weight)
+        nn.init.zeros_(self.rfp_weight.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The image and backbone maps, finest first -> `levels` maps (B, channels, H/stride, W/stride)."""
+        image, *stages = maps
+        pyramid = super().forward(stages)
+        for backbone in self.rfp_modules:
+            feedback = [self.rfp_aspp(x) for x in pyramid[1 : len(stages)]]
+            _, *stages = backbone(image, feedback)
+            pyramid = [self._fuse(new, old) for new, old in zip(super().forward(stages), pyramid, strict=True)]
+        return pyramid
+
+    def _fuse(self, new: Tensor, old: Tensor) -> Tensor:
+        return torch.lerp(old, new, self.rfp_weight(new).sigmoid())
