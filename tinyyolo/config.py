@@ -81,7 +81,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = out.get(key)
-        same = isinstance(old, dict) and isinstance(value, Mapping) and value.get("type", old.get("type")) == old.get("type")
+        same = (
+            isinstance(old, dict)
+            and isinstance(value, Mapping)
+            and value.get("type", old.get("type")) == old.get("type")
+        )
         out[key] = merge(old, value) if same else copy.deepcopy(value)
     return out
 

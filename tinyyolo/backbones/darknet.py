@@ -1,0 +1,58 @@
+"""A small CSP-Darknet whose width is set level by level, so that it can be spent where tiny objects live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tinyyolo.compat import SPPF, C2f, Conv
+
+
+class Darknet(nn.Module):
+    """Stem, then one stride-2 stage per level; P2 to P5 are returned.
+
+    Args:
+        channels: output channels of the stem (stride 2) and of the stages at stride 4, 8, 16, 32.
+        depths: bottlenecks in the CSP block of each stage.
+        in_channels: image channels.
+
+    Attributes:
+        channels, strides: of the returned maps, finest first.
+
+    Raises:
+        ValueError: `channels` has not one entry more than `depths`.
+
+    Examples:
+        >>> import torch
+        >>> net = Darknet(channels=(8, 16, 16, 16, 16), depths=(1, 1, 1, 1))
+        >>> [tuple(m.shape) for m in net(torch.zeros(1, 3, 64, 64))]
+        [(1, 16, 16, 16), (1, 16, 8, 8), (1, 16, 4, 4), (1, 16, 2, 2)]
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 32, 64, 128, 256),
+        depths: Sequence[int] = (1, 2, 2, 1),
+        in_channels: int = 3,
+    ):
+        super().__init__()
+        if len(channels) != len(depths) + 1:
+            raise ValueError(f"channels {list(channels)} must have one entry more than depths {list(depths)}: the stem")
+        self.stem = Conv(in_channels, channels[0], 3, 2)
+        self.stages = nn.ModuleList(
+            nn.Sequential(Conv(c1, c2, 3, 2), C2f(c2, c2, n, shortcut=True))
+            for c1, c2, n in zip(channels, channels[1:], depths, strict=False)
+        )
+        self.pool = SPPF(channels[-1], channels[-1], 5)
+        self.channels = list(channels[1:])
+        self.strides = [4 * 2**i for i in range(len(depths))]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> maps, finest first."""
+        x, maps = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        maps[-1] = self.pool(maps[-1])
+        return maps

@@ -1,0 +1,127 @@
+"""Every private or unstable ultralytics touch point, in one file, and the settings that keep it quiet.
+
+Import this before anything else of ultralytics: the environment below is read when ultralytics is first imported.
+The numbers behind each function are rows of the table in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+
+# No DNS probe, telemetry, font or weight download, and no pip install at run time, whatever the user's own settings say.
+os.environ["YOLO_OFFLINE"] = "1"
+os.environ["YOLO_AUTOINSTALL"] = "false"
+
+import ultralytics.engine.trainer
+import ultralytics.engine.validator
+import ultralytics.utils.events
+import ultralytics.utils.plotting
+from ultralytics.cfg import get_cfg
+from ultralytics.data.augment import Mosaic, RandomPerspective
+from ultralytics.nn.modules import SPPF, C2f, Conv
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+
+__all__ = [
+    "DEFAULT_CFG_DICT",
+    "LOGGER",
+    "SPPF",
+    "C2f",
+    "Conv",
+    "Mosaic",
+    "RandomPerspective",
+    "TinyPerspective",
+    "engine_args",
+    "get_cfg",
+    "own_amp_check",
+    "own_data",
+    "quiet",
+]
+
+MIN_VISIBLE = 0.1  # share of an object's area that must stay in the picture after augmentation; ultralytics' own value
+
+
+def quiet() -> None:
+    """Switch off, for this process, what the environment above cannot when ultralytics was imported before us."""
+    ultralytics.utils.events.events.enabled = False
+    ultralytics.utils.plotting.check_font = local_font
+
+
+def local_font(font: str = "") -> str:
+    """The font that comes with matplotlib, whatever was asked for: upstream downloads Arial."""
+    from matplotlib import get_data_path
+
+    return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@contextlib.contextmanager
+def own_amp_check() -> Iterator[None]:
+    """Within this context mixed precision is on wherever there is a GPU: upstream's check downloads a model."""
+
+    def on_gpu(model: Any) -> bool:
+        return next(model.parameters()).device.type == "cuda"
+
+    with mock.patch.object(ultralytics.engine.trainer, "check_amp", on_gpu):
+        yield
+
+
+def engine_args(args: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`args` without the keys that ultralytics does not know (`own`): it refuses unknown ones."""
+    return {key: value for key, value in dict(args).items() if key not in own}
+
+
+@contextlib.contextmanager
+def own_data(load: Callable[..., dict[str, Any]]) -> Iterator[None]:
+    """Within this context the engine's validator reads data YAMLs by `load(data, split)` instead of its own checker.
+
+    The engine's checker knows no COCO JSON, downloads missing sets, and falls back to coco8; its call is not a method.
+    """
+    with mock.patch.object(ultralytics.engine.validator, "check_det_dataset", lambda data, **kw: load(data)):
+        yield
+
+
+class TinyPerspective(RandomPerspective):
+    """RandomPerspective that keeps tiny objects and moves pixels and boxes alike.
+
+    Upstream drops every box of 2 px or less and leaves its pixels in the picture as background, and it warps pixel
+    centres by the matrix of pixel corners, which shifts the picture against its boxes by up to half the change in
+    scale: .25 px at scale .5, a tenth of a 5 px object's IoU.
+    """
+
+    def apply_image(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Warp by the same map as the boxes: corners at integers, pixel centres at halves."""
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=np.float32)
+        centred = np.linalg.inv(half) @ params["M"] @ half
+        return super().apply_image(labels, {**params, "M": centred.astype(np.float32)})
+
+    @staticmethod
+    def box_candidates(box1: np.ndarray, box2: np.ndarray, area_thr: float = MIN_VISIBLE, **_: Any) -> np.ndarray:
+        """(N,) bool: boxes of which enough area is left, however small they are.
+
+        Args:
+            box1: (4, N) xyxy before, already scaled.
+            box2: (4, N) xyxy after clipping to the picture.
+            area_thr: least share of the area.
+        """
+        before = (box1[2] - box1[0]) * (box1[3] - box1[1])
+        width, height = box2[2] - box2[0], box2[3] - box2[1]
+        return (width > 0) & (height > 0) & (width * height > area_thr * before)
+
+
+def read_image(path: str) -> np.ndarray | None:
+    """(H, W, 3) uint8 BGR as ultralytics' loaders read it: grey and 16-bit converted, alpha dropped; None if unreadable."""
+    from ultralytics.utils.patches import imread
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return imread(path, flags=cv2.IMREAD_COLOR)
+
+
+quiet()

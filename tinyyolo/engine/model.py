@@ -1,0 +1,286 @@
+"""`Model`: one object to train, validate and predict with any detector of the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.engine.model import Model as EngineModel
+from ultralytics.utils import RANK
+
+from tinyyolo.compat import DEFAULT_CFG_DICT, engine_args
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
+from tinyyolo.datasets import spec as data_yaml
+from tinyyolo.detectors.base import Detector
+from tinyyolo.detectors.build import build_model
+from tinyyolo.detectors.weights import load_reference
+from tinyyolo.engine import checkpoint
+from tinyyolo.engine.arguments import OWN, resolve
+from tinyyolo.engine.predictor import TinyPredictor
+from tinyyolo.engine.trainer import TinyTrainer
+from tinyyolo.engine.validator import TinyMetrics, TinyValidator
+
+FORMATS = ("torchscript",)
+KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
+# A 2 px line and a label would hide what they mark.
+DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
+
+
+class Model(EngineModel):
+    """A detector by name, YAML or checkpoint.
+
+    Args:
+        model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt) or to an export.
+        overrides: dotted keys of the model YAML, {"head.assigner.topk": 3}; strings are parsed.
+        verbose: print the model's summary.
+
+    Raises:
+        UserError: no such model, or an override that it does not have.
+
+    Examples:
+        >>> from tinyyolo import Model
+        >>> model = Model("tinyyolo-n.yaml", overrides={"head.assigner.topk": "2"})
+        >>> model.model.yaml["head"]["assigner"]["topk"]
+        2
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "tinyyolo-n.yaml",
+        overrides: Mapping[str, Any] | None = None,
+        task: str | None = "detect",
+        verbose: bool = False,
+    ):
+        if task not in {None, "detect"}:
+            raise UserError(f"task={task}: every tinyyolo model is task=detect")
+        self._given = dict(overrides or {})
+        name = str(model)
+        if not name.endswith((".pt", ".pth", ".torchscript", ".yaml", ".yml")):
+            name += ".yaml"
+        super().__init__(name, task="detect", verbose=verbose)
+
+    @property
+    def task_map(self) -> dict[str, dict[str, Any]]:
+        """The engine's parts; one task for every detector."""
+        return {
+            "detect": {
+                "model": Detector,
+                "trainer": TinyTrainer,
+                "validator": TinyValidator,
+                "predictor": TinyPredictor,
+            }
+        }
+
+    def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
+        """Build from a model YAML."""
+        path = find_yaml(cfg, "cfg/models")
+        self.model = build_model(load_model_yaml(path, self._given))
+        self.cfg = self.model_name = str(path)
+        self.task, self.overrides = "detect", {"model": str(path), "task": "detect"}
+        self.model.args = {**DEFAULT_CFG_DICT, **self.overrides}
+        if verbose:
+            self.model.info()
+
+    def _load(self, weights: str, task: str | None = None) -> None:
+        """Load a checkpoint, or keep the path of an export."""
+        if self._given:
+            raise UserError(
+                f"{weights}: a model's YAML cannot be overridden once it is trained; found {', '.join(self._given)}"
+            )
+        path = Path(weights).expanduser()
+        self.task, self.model_name, self.ckpt_path = "detect", str(path), str(path)
+        self.overrides = {"model": str(path), "task": "detect"}
+        if path.suffix == ".torchscript":
+            if not path.is_file():
+                raise UserError(f"{path}: no such file")
+            self.model, self.ckpt = str(path), None
+            return
+        self.ckpt = checkpoint.load(path)
+        self.model = checkpoint.to_model(self.ckpt, path)
+        self.overrides |= {key: self.model.args[key] for key in KEPT if self.model.args.get(key) is not None}
+
+    def load(self, weights: str | Path | Mapping[str, Any] | torch.nn.Module) -> Model:
+        """Copy weights into this model: a tinyyolo checkpoint, or the authors' by name ({"state_dict": ...}).
+
+        Args:
+            weights: a path, a state dict (bare, or under "state_dict"), or a module.
+
+        Returns:
+            This object.
+
+        Raises:
+            UserError: no such file, or weights of another model.
+        """
+        self._check_is_pytorch_model()
+        if isinstance(weights, torch.nn.Module):
+            weights = weights.state_dict()
+        own = isinstance(weights, (str, Path)) and Path(weights).suffix == ".pt"
+        content = checkpoint.load(weights)["model"] if own else weights
+        if own:
+            count = checkpoint.transfer(self.model, content)
+            if count < len(self.model.state_dict()) // 2:
+                raise UserError(
+                    f"{weights}: the weights of another model: {count} of {len(self.model.state_dict())} tensors fit"
+                )
+        else:
+            print(load_reference(self.model, content))
+        self.predictor = None
+        self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
+        return self
+
+    def save(self, filename: str | Path = "saved_model.pt") -> None:
+        """Write a checkpoint that predicts."""
+        self._check_is_pytorch_model()
+        checkpoint.save(Path(filename), checkpoint.of_model(self.model, dict(self.model.args or {})))
+
+    def train(self, trainer: type[TinyTrainer] | None = None, **kwargs: Any) -> TinyMetrics | None:
+        """Train; the best checkpoint becomes this model.
+
+        Args:
+            trainer: a subclass of `TinyTrainer`.
+            kwargs: training arguments, over the model YAML's `train:` and cfg/default.yaml; `data` is a data YAML.
+                `resume=True` continues the checkpoint this model was loaded from, `resume=path` another.
+
+        Returns:
+            The best checkpoint's metrics.
+
+        Raises:
+            UserError: an unknown key, a bad value, missing data, or nothing to resume.
+        """
+        self._check_is_pytorch_model()
+        args = resolve("train", self.model.yaml.get("train") or {}, kwargs)
+        args["model"], weights = self.overrides["model"], None
+        if args["resume"]:
+            args["resume"] = str(self.ckpt_path or "") if args["resume"] is True else str(args["resume"])
+            if not args["resume"]:
+                raise UserError("resume=True needs a model loaded from a checkpoint: model=runs/train/weights/last.pt")
+        else:
+            if args["data"] is None:
+                raise UserError(f"data= is missing; a data YAML, its path or its name. {data_names()}")
+            args["data"] = str(data_yaml.load(args["data"]).file)
+            if self.ckpt and args["pretrained"] is not False:
+                weights = self.model.state_dict()
+            if isinstance(args["pretrained"], (str, Path)):
+                weights = checkpoint.load(args["pretrained"])["model"]
+        self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks)
+        spec = self.trainer.ckpt["yaml"] if self.trainer.ckpt else self.model.yaml
+        self.trainer.model = self.trainer.get_model(spec, weights)
+        self.trainer.train()
+        if RANK in {-1, 0}:
+            best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
+            self._given = {}
+            self._load(str(best))
+            self.predictor = None
+            self.metrics = getattr(self.trainer.validator, "metrics", None)
+        return self.metrics
+
+    def val(self, validator: type[TinyValidator] | None = None, **kwargs: Any) -> TinyMetrics:
+        """Validate on `data` (by default the training data), `split=` val or test.
+
+        Returns:
+            Metrics by name: `.AP`, `.AP50`, `.AP_vt`, `.AR1500`, `.per_class["ship"]["AP"]`, fractions.
+        """
+        recipe = {"conf": self.test_settings().get("score", 0.001), "plots": True}
+        args = resolve("val", recipe, {**self.kept(), **kwargs})
+        if args["data"] is None:
+            raise UserError(f"data= is missing: this model was not trained on a set that is here. {data_names()}")
+        args["data"] = str(data_yaml.load(args["data"]).file)
+        self.validator = (validator or TinyValidator)(args=engine_args(args, OWN), _callbacks=self.callbacks)
+        self.validator(model=self.model)
+        self.metrics = self.validator.metrics
+        return self.metrics
+
+    def predict(self, source: Any = None, stream: bool = False, predictor: Any = None, **kwargs: Any) -> Any:
+        """Ultralytics Results of images, folders, globs, videos, arrays; see its documentation.
+
+        Raises:
+            UserError: no source, or one that does not exist.
+        """
+        if source is None:
+            raise UserError("source= is missing: an image, a folder, a glob, a video or a list of paths")
+        check_source(source)
+        recipe = {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}
+        args = resolve("predict", recipe, {**self.kept(), **kwargs})
+        settings = {key: value for key, value in engine_args(args, OWN).items() if value != DEFAULT_CFG_DICT.get(key)}
+        return super().predict(
+            source,
+            stream,
+            predictor,
+            **{**settings, **recipe, **{k: args[k] for k in (*recipe, "imgsz", "iou", "max_det", "project")}},
+        )
+
+    def kept(self) -> dict[str, Any]:
+        """What this model's training says of how to run it."""
+        return {key: self.overrides[key] for key in KEPT if key in self.overrides}
+
+    def test_settings(self) -> dict[str, Any]:
+        """The `test:` section of the model's YAML."""
+        return dict(self.model.yaml.get("test") or {}) if isinstance(self.model, Detector) else {}
+
+    def export(self, **kwargs: Any) -> str:
+        """Write a TorchScript file beside the checkpoint; `Model(path)` predicts with it.
+
+        Raises:
+            UserError: another format.
+        """
+        self._check_is_pytorch_model()
+        kwargs.setdefault("format", "torchscript")
+        if kwargs["format"] not in FORMATS:
+            raise UserError(f"format={kwargs['format']}: not supported yet; {suggest(kwargs['format'], FORMATS)}")
+        from tinyyolo.engine.export import torchscript
+
+        return torchscript(self, resolve("export", {}, {**self.kept(), **kwargs}))
+
+    def info(
+        self, detailed: bool = False, verbose: bool = True, imgsz: int = 640
+    ) -> tuple[int, int, int, float] | None:
+        """Layers, parameters, gradients, GFLOPs; printed when verbose."""
+        self._check_is_pytorch_model()
+        return deepcopy(self.model).info(detailed=detailed, verbose=verbose, imgsz=imgsz)
+
+    def track(self, *args: Any, **kwargs: Any) -> None:
+        """Not supported yet."""
+        raise UserError("track: not supported yet; use predict")
+
+    def tune(self, *args: Any, **kwargs: Any) -> None:
+        """Not supported yet."""
+        raise UserError("tune: not supported yet; use train with the values to compare")
+
+    def benchmark(self, *args: Any, **kwargs: Any) -> None:
+        """Not supported yet."""
+        raise UserError("benchmark: not supported yet; see benchmarks/ in the repository")
+
+    def _check_is_pytorch_model(self) -> None:
+        """Raise UserError for an export, which can only predict and validate."""
+        if not isinstance(self.model, torch.nn.Module):
+            raise UserError(f"{self.model}: an export predicts and validates; use the .pt checkpoint for anything else")
+
+
+def data_names() -> str:
+    """The data YAMLs that come with the package, in words."""
+    from tinyyolo.config import yaml_names
+
+    return "Choices: " + ", ".join(yaml_names("data"))
+
+
+def check_source(source: Any) -> None:
+    """Raise UserError for a path that does not exist; other kinds of source are the engine's."""
+    if not isinstance(source, (str, Path)):
+        return
+    text = str(source)
+    if "*" in text or "://" in text or text.isnumeric() or text.startswith("screen"):
+        return
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise UserError(f"source={text}: no such file or folder")
+    if path.is_dir() and not any(path.iterdir()):
+        raise UserError(f"source={text}: the folder is empty")
+
+
+def dump(result: Mapping[str, Any]) -> str:
+    """JSON of a result, for the command."""
+    return json.dumps(result, indent=1)

@@ -1,0 +1,311 @@
+"""The validator: AI-TOD's metrics in pixels of the original image, on detections kept in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from ultralytics.data import build_dataloader
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils.ops import scale_boxes
+
+from tinyyolo.boxes.nms import select
+from tinyyolo.compat import own_data
+from tinyyolo.config import UserError
+from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.dataset import TinyDataset
+from tinyyolo.detectors.base import ENGINE_STRIDE
+from tinyyolo.evaluation import evaluate, format_table, write_json
+
+MAX_CANDIDATES = 30_000  # best candidates of an image that enter NMS
+HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
+PICTURES = 16  # images of the comparison picture
+PICTURE_SCORE = 0.25  # least score of a box in a picture
+
+
+class TinyMetrics:
+    """Figures of the last evaluation by name: `metrics.AP`, `metrics["AP_vt"]`, `metrics.per_class["ship"]["AP"]`.
+
+    Fractions; -1 where there is no object of that size, as COCO's tools have it.
+    """
+
+    keys = [f"metrics/{name}" for name in HEADLINE]
+
+    def __init__(self):
+        self.result: dict[str, Any] = {}
+        self.speed: dict[str, float] = {}
+        self.save_dir: Path | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        result = self.__dict__.get("result", {})
+        if name in result:
+            return result[name]
+        raise AttributeError(f"no metric {name!r}; there are: {', '.join(result) or 'none before validation'}")
+
+    def __getitem__(self, name: str) -> Any:
+        return self.result[name]
+
+    @property
+    def fitness(self) -> float:
+        """What training maximises: AP; 0 without objects."""
+        return max(self.result["AP"], 0.0)
+
+    @property
+    def results_dict(self) -> dict[str, float]:
+        """Headline figures under the engine's keys."""
+        return {f"metrics/{name}": self.result[name] for name in HEADLINE} | {"fitness": self.fitness}
+
+    def __repr__(self) -> str:
+        return format_table(self.result) if self.result else "TinyMetrics(no evaluation yet)"
+
+
+class TinyValidator(DetectionValidator):
+    """Validates any tinyyolo detector; `metrics` is a `TinyMetrics`."""
+
+    def __init__(self, dataloader: Any = None, save_dir: Path | None = None, args: Any = None, _callbacks: Any = None):
+        super().__init__(dataloader, save_dir, args, _callbacks)
+        self.metrics = TinyMetrics()
+
+    def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
+        """Run, reading data YAMLs by our own loader."""
+        from tinyyolo.engine.trainer import data_dict
+
+        with own_data(data_dict):
+            return super().__call__(trainer, model, **kwargs)
+
+    # ---- data
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> TinyDataset:
+        """The dataset of the split named `img_path`, unpadded: an 800 px image is validated at 800 px."""
+        return TinyDataset(
+            self.data["spec"],
+            img_path,
+            imgsz=self.args.imgsz,
+            batch_size=batch,
+            augment=False,
+            hyp=self.args,
+            rect=True,
+            single_cls=self.args.single_cls,
+            stride=ENGINE_STRIDE,
+            pad=0.0,
+            prefix=colorstr(f"{mode}: "),
+            classes=self.args.classes,
+            fraction=1.0,
+        )
+
+    def get_dataloader(self, dataset_path: str | None, batch_size: int) -> Any:
+        """A loader over `build_dataset`."""
+        if dataset_path is None:
+            self.data["spec"].split(self.args.split)  # raises, naming the splits there are
+        dataset = self.build_dataset(dataset_path, batch=batch_size)
+        return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
+
+    # ---- detections
+
+    def init_metrics(self, model: Any) -> None:
+        """Empty the memory; match the model's classes with the data's by name."""
+        self.names, self.nc, self.seen, self.jdict = model.names, len(model.names), 0, []
+        self.truth = ground_truth(self.dataloader.dataset)
+        self.category_of = match_classes(self.names, self.truth)
+        self.detections: list[dict[str, np.ndarray]] = []
+        self.pictures: list[dict[str, Any]] = []
+        self.end2end, self.is_custom_json, self.build_gdict = False, False, False
+
+    def get_desc(self) -> str:
+        """Text of the progress bar."""
+        return "validating"
+
+    def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
+        """Score filter and class-wise NMS image by image; no time limit, so none is dropped."""
+        y = preds[0] if isinstance(preds, (list, tuple)) else preds
+        settings = self.args
+        out = []
+        for candidates in y.transpose(1, 2):
+            boxes = corners(candidates[:, :4].float())
+            boxes, scores, labels = select(
+                boxes,
+                candidates[:, 4:],
+                settings.conf,
+                settings.iou,
+                settings.max_det,
+                MAX_CANDIDATES,
+                settings.classes,
+                settings.agnostic_nms or settings.single_cls,
+            )
+            out.append({"bboxes": boxes, "conf": scores, "cls": labels})
+        return out
+
+    def update_metrics(self, preds: list[dict[str, Tensor]], batch: dict[str, Any]) -> None:
+        """Keep a batch's detections in pixels of the original images."""
+        for i, found in enumerate(preds):
+            self.seen += 1
+            boxes = scale_boxes(
+                batch["img"].shape[2:], found["bboxes"].clone(), batch["ori_shape"][i], ratio_pad=batch["ratio_pad"][i]
+            )
+            known = [self.category_of.get(int(label), -1) for label in found["cls"].tolist()]
+            category = np.array(known, dtype=np.int64)
+            xyxy = boxes.cpu().numpy().astype(np.float64).reshape(-1, 4)
+            rows = {
+                "image_id": np.full(len(category), int(batch["image_id"][i]), dtype=np.int64),
+                "category_id": category,
+                "bbox": np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1),
+                "score": found["conf"].cpu().numpy().astype(np.float64),
+            }
+            self.detections.append({key: value[category >= 0] for key, value in rows.items()})
+            if self.args.save_txt:
+                name = Path(batch["im_file"][i]).with_suffix(".txt").name
+                row = {"bboxes": boxes, "conf": found["conf"], "cls": found["cls"]}
+                self.save_one_txt(row, self.args.save_conf, batch["ori_shape"][i], self.save_dir / "labels" / name)
+            if self.args.plots and len(self.pictures) < PICTURES and RANK in {-1, 0}:
+                self.pictures.append(
+                    {
+                        "path": batch["im_file"][i],
+                        "image_id": int(batch["image_id"][i]),
+                        "found": len(self.detections) - 1,
+                    }
+                )
+
+    def gather_stats(self) -> None:
+        """Bring the detections of all processes to the first; images that padding repeated count once."""
+        if RANK == -1:
+            return
+        parts: list[Any] = [None] * dist.get_world_size() if RANK == 0 else []
+        dist.gather_object(self.detections, parts if RANK == 0 else None, dst=0)
+        if RANK == 0:
+            seen: set[int] = set()
+            self.detections = []
+            for rows in (row for part in parts for row in part):
+                ids = set(rows["image_id"].tolist())
+                if not ids & seen:
+                    self.detections.append(rows)
+                seen |= ids
+
+    def get_stats(self) -> dict[str, float]:
+        """Evaluate; the headline figures under the engine's keys."""
+        self.metrics.result = evaluate(self.truth, self.collected())
+        return dict(self.metrics.results_dict)
+
+    def collected(self) -> dict[str, np.ndarray]:
+        """All detections as one dict of arrays."""
+        empty = {"image_id": np.zeros(0, np.int64), "category_id": np.zeros(0, np.int64)}
+        empty |= {"bbox": np.zeros((0, 4)), "score": np.zeros(0)}
+        return {key: np.concatenate([empty[key], *[rows[key] for rows in self.detections]]) for key in empty}
+
+    def finalize_metrics(self) -> None:
+        """Write metrics.json and, outside training or with save_json, predictions.json; pictures with `plots`."""
+        self.metrics.speed, self.metrics.save_dir = self.speed, self.save_dir
+        write_json(self.metrics.result, self.save_dir / "metrics.json")
+        if not self.training or self.args.save_json:
+            write_predictions(self.collected(), self.save_dir / "predictions.json")
+        if self.args.plots:
+            self.draw()
+
+    def print_results(self) -> None:
+        """The table, in percent: one line during training, all of it at the end."""
+        result = self.metrics.result
+        if self.training:
+            LOGGER.info(format_table({name: result[name] for name in HEADLINE}))
+            return
+        LOGGER.info("\n" + format_table(result))
+        LOGGER.info(f"Metrics, predictions and pictures: {self.save_dir}")
+
+    def draw(self) -> None:
+        """A picture of predictions beside ground truth."""
+        from tinyyolo import plots
+
+        if not self.pictures:
+            return
+        notes, rows = self.truth, []
+        row_of = {int(image): i for i, image in enumerate(notes.image_ids)}
+        for picture in self.pictures:
+            found = self.detections[picture["found"]]
+            sure = found["score"] >= PICTURE_SCORE
+            boxes = found["bbox"][sure]
+            part = notes.rows(row_of[picture["image_id"]])
+            rows.append(
+                {
+                    "path": picture["path"],
+                    "truth": notes.boxes[part][notes.labels[part] >= 0],
+                    "found": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+                }
+            )
+        self.on_plot(plots.compare_images(rows, self.save_dir / "predictions.jpg"))
+
+    def plot_val_samples(self, batch: dict[str, Any], ni: int) -> None:
+        """Drawn once, at the end, by `draw`."""
+
+    def plot_predictions(self, batch: dict[str, Any], preds: Any, ni: int, max_det: int | None = None) -> None:
+        """Drawn once, at the end, by `draw`."""
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """(N, 4) cxcywh -> xyxy."""
+    return torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], dim=1)
+
+
+def ground_truth(dataset: TinyDataset) -> Annotations:
+    """The annotations of exactly the images, classes and regions that the dataset shows."""
+    notes = dataset.annotations
+    rows = np.sort(np.array(dataset.rows, dtype=np.int64))
+    place = np.full(len(notes), -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    kept = place[notes.image_index] >= 0
+    labels = notes.labels[kept]
+    names, category_ids, categories = notes.names, notes.category_ids, notes.box_categories[kept]
+    if dataset.single_cls:
+        labels = np.where(labels >= 0, 0, labels)
+        categories = np.where(labels >= 0, category_ids[0], categories)
+        names, category_ids = {0: "item"}, category_ids[:1]
+    return replace(
+        notes,
+        file_names=[notes.file_names[i] for i in rows],
+        sizes_hw=notes.sizes_hw[rows],
+        image_ids=notes.image_ids[rows],
+        names=names,
+        category_ids=category_ids,
+        image_index=place[notes.image_index[kept]],
+        boxes=notes.boxes[kept],
+        labels=labels,
+        areas=notes.areas[kept],
+        ids=notes.ids[kept],
+        box_categories=categories,
+        crowd=notes.crowd[kept],
+    )
+
+
+def match_classes(names: Mapping[int, str], truth: Annotations) -> dict[int, int]:
+    """The model's class index -> the annotation file's category id, by name.
+
+    Raises:
+        UserError: model and data have no class in common.
+    """
+    ids = {name: int(truth.category_ids[i]) for i, name in truth.names.items()}
+    out = {index: ids[name] for index, name in names.items() if name in ids}
+    if not out:
+        raise UserError(
+            f"{truth.path}: none of its classes ({', '.join(ids)}) is one of the model's ({', '.join(names.values())})"
+        )
+    return out
+
+
+def write_predictions(detections: Mapping[str, np.ndarray], path: Path) -> None:
+    """Detections in COCO's results format."""
+    columns = (
+        detections["image_id"],
+        detections["category_id"],
+        detections["bbox"].round(3),
+        detections["score"].round(5),
+    )
+    rows = [
+        {"image_id": i, "category_id": c, "bbox": b, "score": s}
+        for i, c, b, s in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
