@@ -6,7 +6,20 @@ import cv2
 import numpy as np
 
 from tinyyolo.datasets.toy_ground import (
-    CONCRETE, GROUND, NAMES, PAVED, PLANE, ROAD, SHIP, TANK, VEHICLE, WATER, Scene, Slot, noise,
+    BUILT,
+    CONCRETE,
+    GROUND,
+    NAMES,
+    PAVED,
+    PLANE,
+    ROAD,
+    SHIP,
+    TANK,
+    VEHICLE,
+    WATER,
+    Scene,
+    Slot,
+    noise,
 )
 from tinyyolo.datasets.toy_objects import OBJECTS, Sprite, ellipse, fit_side, paint, pick, rectangle, shade, turn
 
@@ -14,7 +27,7 @@ ALLOWED = {VEHICLE: ROAD | PAVED | GROUND, SHIP: WATER, PLANE: PAVED, TANK: PAVE
 HEIGHT = {VEHICLE: 0.22, SHIP: 0.1, PLANE: 0.12, TANK: 0.3}  # of the side
 CROP = 0.5  # an object at the border shows at least this share of its box
 CAR_WIDTH = 0.45  # of its length
-CROWD_FIRST = 0.7  # a crowd's turn is earlier than that of most single places
+CROWD_FIRST = 0.4  # a crowd's turn is earlier than that of most single places
 CROWD_GAP = 1.3  # px, at least, between parked things
 
 ASPHALT = np.array([(96, 94, 92), (118, 116, 114), (134, 134, 132)], dtype=np.float64)
@@ -23,6 +36,7 @@ ROOFS = np.array(
     dtype=np.float64,
 )
 BOXES = np.array([(70, 80, 170), (150, 100, 60), (80, 125, 80), (60, 130, 195), (190, 190, 188)], dtype=np.float64)
+PATHS = np.vstack([CONCRETE, [(120, 140, 156), (108, 128, 146)]])
 LEAVES = np.array([(34, 66, 48), (40, 74, 60), (30, 56, 40), (48, 82, 74)], dtype=np.float64)
 LINE = np.array((212.0, 216.0, 216.0))
 YELLOW = np.array((60.0, 170.0, 205.0))
@@ -51,6 +65,8 @@ def road(scene: Scene, width: float, angle: float, bend: float, markings: bool =
         dash = max(int(scene.car * 0.8), 4)
         for start in range(0, len(path) - dash, 2 * dash):
             scene.line(path[start : start + dash], LINE, 0.7)
+    middles = np.column_stack([path, np.full(len(path), width / 2)])
+    scene.streets = np.vstack([scene.streets, middles[::4]])
     heading = np.arctan2(-normal[:, 0], normal[:, 1])
     step = int(scene.car * 2.2)
     for lane in (-1, 1):
@@ -58,6 +74,17 @@ def road(scene: Scene, width: float, angle: float, bend: float, markings: bool =
             at = path[k] + normal[k] * lane * width * rng.uniform(0.22, 0.27)
             flip = np.pi if lane < 0 else 0.0
             scene.add(VEHICLE, at, heading[k] + flip + rng.normal(0, 0.03), scene.side(VEHICLE, 0.5))
+
+
+def drive(scene: Scene, start: np.ndarray, width: float, colours: np.ndarray) -> None:
+    """A way from `start` to the nearest street, unless something is in between."""
+    if len(scene.streets) == 0:
+        return
+    nearest = np.argmin(np.linalg.norm(scene.streets[:, :2] - start, axis=1))
+    way, half = scene.streets[nearest, :2] - start, scene.streets[nearest, 2]
+    strip = turn(rectangle(0, max(np.linalg.norm(way) - half, 1), width / 2), np.arctan2(way[1], way[0])) + start
+    if scene.free(strip, GROUND | ROAD):
+        scene.fill(strip, pick(scene.rng, colours))
 
 
 def lot(scene: Scene, rows: int, bays: int, angle: float) -> None:
@@ -71,6 +98,7 @@ def lot(scene: Scene, rows: int, bays: int, angle: float) -> None:
     centre = scene.spot(width, height, angle)
     if centre is None:
         return
+    drive(scene, centre, 0.8 * length, ASPHALT)
     scene.fill(turn(rectangle(-width / 2, width / 2, height / 2), angle) + centre, pick(rng, ASPHALT), PAVED)
     top, order = -height / 2, rng.random() * CROWD_FIRST
     for row in range(rows):
@@ -92,6 +120,7 @@ def roof(scene: Scene, width: float, depth: float, angle: float, gable: bool) ->
     centre = scene.spot(width + 3, depth + 3, angle)
     if centre is None:
         return
+    drive(scene, centre, 0.5 * scene.car, PATHS)
     colour, height = pick(rng, ROOFS), rng.uniform(0.35, 0.9) * scene.car
 
     def part(x0: float, x1: float, y0: float, y1: float) -> np.ndarray:
@@ -119,12 +148,14 @@ def roof(scene: Scene, width: float, depth: float, angle: float, gable: bool) ->
 def trees(scene: Scene, count: int) -> None:
     """Trees, alone and in groups, lit from the sun's side."""
     rng = scene.rng
-    heart = rng.uniform(0, scene.size, (max(count // 7, 1), 2))
+    heart = rng.uniform(0, scene.size, (max(count // 9, 1), 2))
+    spread = rng.uniform(0.015, 0.07, len(heart)) * scene.size
     for index in range(count):
-        at = heart[index % len(heart)] + rng.normal(0, scene.size * 0.045, 2)
+        group = index % len(heart)
+        at = heart[group] + rng.normal(0, spread[group], 2)
         radius = scene.car * rng.uniform(0.22, 0.6)
         ring = ellipse(0, 0, radius, radius, 14) * rng.uniform(0.82, 1.12, (14, 1))
-        if not scene.free(ring * 1.1 + at, GROUND):
+        if not scene.free(ring * 0.6 + at, GROUND) or not scene.free(ring + at, GROUND | BUILT):
             continue
         leaf = pick(rng, LEAVES, 6)
         scene.stand(ring + at, leaf, radius)
@@ -156,7 +187,7 @@ def containers(scene: Scene, blocks: int) -> None:
     for _ in range(blocks):
         rows, columns, angle = int(rng.integers(2, 7)), int(rng.integers(1, 4)), scene.angle
         w, h = columns * (length + 0.8), rows * width
-        centre = scene.spot(w + 3, h + 3, angle, GROUND | PAVED)
+        centre = scene.spot(w + 3, h + 3, angle)
         if centre is None:
             continue
         scene.stand(turn(rectangle(-w / 2, w / 2, h / 2), angle) + centre, np.array((70.0, 70, 70)), 0.4 * scene.car)
@@ -222,6 +253,7 @@ def tank_yard(scene: Scene, rows: int, columns: int, angle: float) -> None:
     centre = scene.spot(width, height, angle)
     if centre is None:
         return
+    drive(scene, centre, 0.8 * scene.car, ASPHALT)
     ground = pick(rng, np.vstack([CONCRETE * 0.9, (118, 140, 156), (110, 116, 120)]))
     scene.fill(turn(rectangle(-width / 2, width / 2, height / 2), angle) + centre, ground, PAVED)
     for row in range(rows + 1):
@@ -257,10 +289,10 @@ def jetty(scene: Scene) -> None:
                 scene.add(SHIP, at, angle + edge * np.pi / 2, side * rng.uniform(0.85, 1.05), order)
 
 
-def free_places(scene: Scene, label: int, count: int) -> None:
-    """Places anywhere that the class may be, at any angle; a ship may be under way."""
+def free_places(scene: Scene, label: int, kinds: int, count: int) -> None:
+    """Places anywhere on these kinds of ground, at any angle; a ship may be under way."""
     rng = scene.rng
-    rows, columns = np.nonzero(scene.kind & ALLOWED[label])
+    rows, columns = np.nonzero(scene.kind & kinds)
     if len(rows) == 0:
         return
     course = rng.uniform(0, 2 * np.pi)
@@ -282,8 +314,8 @@ def town(scene: Scene) -> None:
         width, depth = scene.car * rng.uniform((1.6, 1.4), (4.5, 3.0))
         roof(scene, width, depth, scene.angle + rng.choice([0, np.pi / 2]), rng.random() < 0.65)
     round_things(scene, 5)
-    trees(scene, int(rng.integers(40, 110)))
-    free_places(scene, TANK, 6)
+    trees(scene, int(rng.integers(60, 160)))
+    free_places(scene, TANK, GROUND, 6)
 
 
 def harbour(scene: Scene) -> None:
@@ -303,8 +335,8 @@ def harbour(scene: Scene) -> None:
         width, depth = scene.car * rng.uniform((2, 1.5), (5, 3))
         roof(scene, width, depth, scene.angle, rng.random() < 0.5)
     stones(scene, int(rng.integers(4, 14)), WATER)
-    trees(scene, int(rng.integers(10, 50)))
-    free_places(scene, SHIP, 40)
+    trees(scene, int(rng.integers(20, 80)))
+    free_places(scene, SHIP, WATER, 40)
 
 
 def airport(scene: Scene) -> None:
@@ -312,17 +344,18 @@ def airport(scene: Scene) -> None:
     rng = scene.rng
     scene.grow_ground(farmed=False)
     road(scene, 3.2 * scene.car, scene.angle, 0.0)
-    scene.slots.clear()  # nobody drives on the runway
-    apron(scene, rng.uniform(0.9, 1.6), scene.angle)
+    scene.slots.clear()  # nobody drives on the runway, and no way leads to it
+    scene.streets = scene.streets[:0]
     road(scene, 1.6 * scene.car, scene.angle + rng.choice([0, np.pi / 2]), rng.uniform(-0.1, 0.1))
+    apron(scene, rng.uniform(0.7, 1.3), scene.angle)
     for _ in range(int(rng.integers(1, 3))):
         lot(scene, int(rng.integers(1, 3)), int(rng.integers(5, 10)), scene.angle)
     for _ in range(int(rng.integers(3, 8))):
         width, depth = scene.car * rng.uniform((3, 2), (6, 4))
         roof(scene, width, depth, scene.angle + rng.choice([0, np.pi / 2]), rng.random() < 0.4)
     containers(scene, 1)
-    trees(scene, int(rng.integers(5, 30)))
-    free_places(scene, TANK, 4)
+    trees(scene, int(rng.integers(10, 50)))
+    free_places(scene, TANK, GROUND, 4)
 
 
 def industry(scene: Scene) -> None:
@@ -339,8 +372,8 @@ def industry(scene: Scene) -> None:
     containers(scene, int(rng.integers(1, 5)))
     stones(scene, 5, GROUND)
     round_things(scene, 5)
-    trees(scene, int(rng.integers(5, 40)))
-    free_places(scene, TANK, 10)
+    trees(scene, int(rng.integers(10, 70)))
+    free_places(scene, TANK, GROUND, 10)
 
 
 def country(scene: Scene) -> None:
@@ -355,8 +388,8 @@ def country(scene: Scene) -> None:
         roof(scene, width, depth, rng.uniform(0, np.pi), True)
     round_things(scene, int(rng.integers(5, 20)))
     stones(scene, 6, GROUND | WATER)
-    trees(scene, int(rng.integers(30, 90)))
-    free_places(scene, SHIP, 20)
+    trees(scene, int(rng.integers(50, 150)))
+    free_places(scene, SHIP, WATER, 20)
 
 
 THEMES = {  # how often; what the objects are
@@ -371,17 +404,20 @@ THEMES = {  # how often; what the objects are
 def settle(scene: Scene, shares: dict[int, float], count: int) -> list[tuple[Slot, Sprite]]:
     """Objects for `count` of the places, class by class; none shares a pixel with another or stands where it cannot."""
     taken = np.zeros_like(scene.kind, dtype=bool)
-    placed = []
-    for label, share in shares.items():
-        wanted = round(share * count)
-        for slot in sorted((s for s in scene.slots if s.label == label), key=lambda s: s.turn):
-            if wanted == 0:
+    placed: list[tuple[Slot, Sprite]] = []
+    queue = sorted(scene.slots, key=lambda slot: slot.turn)
+    rounds = [(label, round(share * count)) for label, share in shares.items()]
+    for label, wanted in [*rounds, (None, count)]:  # at last, anything that fits makes up for what a class lacked
+        for slot in [s for s in queue if label in (s.label, None)]:
+            wanted_now = min(wanted, count - len(placed))
+            if wanted_now <= 0:
                 break
+            queue.remove(slot)
             sprite = shaped(scene, slot)
             if sprite is None:
                 continue
             under = sprite.alpha > 0
-            clash = taken[sprite.window] | ((scene.kind[sprite.window] & ~np.uint8(ALLOWED[label])) > 0)
+            clash = taken[sprite.window] | ((scene.kind[sprite.window] & ~np.uint8(ALLOWED[slot.label])) > 0)
             if not (clash & under).any():
                 taken[sprite.window] |= under
                 placed.append((slot, sprite))

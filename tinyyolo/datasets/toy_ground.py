@@ -14,8 +14,8 @@ VEHICLE, SHIP, PLANE, TANK = range(len(NAMES))
 GROUND, WATER, ROAD, PAVED, BUILT = 1, 2, 4, 8, 16  # what a pixel is, for placing things; add them up for a choice
 
 # Medians relative to the mean object (log), and how the log size varies by scene and, within it, by object.
-OFFSET = {VEHICLE: -0.24, SHIP: 0.08, PLANE: 0.36, TANK: 0.18}
-SCENE_SHARE, OBJECT_SHARE = 0.55, 0.62  # of the wanted standard deviation of the log size
+OFFSET = {VEHICLE: -0.19, SHIP: 0.13, PLANE: 0.41, TANK: 0.23}
+SCENE_SHARE, OBJECT_SHARE = 0.64, 0.77  # of the wanted standard deviation of the log size
 SMALLEST, LARGEST = 3.0, 56.0  # px, side of a box
 QUAY = 10.0  # px, concrete along a straight shore
 
@@ -46,7 +46,7 @@ def noise(rng: np.random.Generator, size: int, cell: float, octaves: int = 4, ga
     out = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         step = max(cell / 2**octave, 1.0)
-        grid = rng.standard_normal((int(np.ceil(size / step)) + 3,) * 2, dtype=np.float32)
+        grid = rng.standard_normal((int(np.ceil(size / step)) + 1,) * 2, dtype=np.float32)
         wide = int(np.ceil(grid.shape[0] * step))
         grown = cv2.resize(grid, (wide, wide), interpolation=cv2.INTER_CUBIC)
         x, y = rng.integers(0, wide - size + 1, 2)
@@ -78,6 +78,7 @@ class Scene:
         self.shade = np.zeros((size, size), np.uint8)
         self.tops: list[tuple[np.ndarray, np.ndarray]] = []
         self.slots: list[Slot] = []
+        self.streets = np.zeros((0, 3))  # x, y along their middles, half their width
 
     def side(self, label: int, spread: float = 1.0) -> float:
         """A box side in px for an object of this class in this scene."""
@@ -85,7 +86,9 @@ class Scene:
         log += self.rng.normal(0, spread * OBJECT_SHARE * self.log_std) if spread else 0
         return float(np.clip(np.exp(log), SMALLEST, LARGEST))
 
-    def add(self, label: int, at: np.ndarray, angle: float, side: float, turn: float = -1, moving: bool = False) -> None:
+    def add(
+        self, label: int, at: np.ndarray, angle: float, side: float, turn: float = -1, moving: bool = False
+    ) -> None:
         """Offer a place for an object; without a `turn` it gets one by chance."""
         turn = self.rng.random() if turn < 0 else turn
         inside = bool(((at > -side / 2) & (at < self.size + side / 2)).all())
@@ -129,7 +132,9 @@ class Scene:
         cv2.fillPoly(mask, [fixed(points - low)], 255, shift=SHIFT)
         return bool(mask.any()) and not (window & mask & ~np.uint8(kinds)).any()
 
-    def spot(self, width: float, height: float, angle: float, kinds: int = GROUND, tries: int = 14) -> np.ndarray | None:
+    def spot(
+        self, width: float, height: float, angle: float, kinds: int = GROUND, tries: int = 14
+    ) -> np.ndarray | None:
         """The centre of a free place for a turned rectangle, or None."""
         corners = turn(rectangle(-width / 2, width / 2, height / 2), angle)
         for centre in self.rng.uniform(0, self.size, (tries, 2)):
@@ -153,8 +158,8 @@ class Scene:
         """(size, size, 3) parcels along the scene's angle, each with its own crop and furrows."""
         rng, size = self.rng, self.size
         y, x = np.mgrid[:size, :size].astype(np.float32)
-        u = x * np.cos(self.angle) + y * np.sin(self.angle) + 3 * noise(rng, size, 80, 2)
-        v = y * np.cos(self.angle) - x * np.sin(self.angle)
+        c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
+        u, v = x * c + y * s + 3 * noise(rng, size, 80, 2), y * c - x * s
         row = np.floor(v / rng.uniform(60, 130)).astype(int)
         shift = rng.uniform(0, 200, 64)[row % 64]
         column = np.floor((u + shift) / rng.uniform(70, 170)).astype(int)
@@ -168,9 +173,9 @@ class Scene:
         rng, size = self.rng, self.size
         y, x = np.mgrid[:size, :size].astype(np.float32) - size / 2
         normal = np.array([-np.sin(self.angle), np.cos(self.angle)]) * rng.choice([-1, 1])
-        depth = x * normal[0] + y * normal[1] + rng.uniform(-0.05, 0.28) * size
+        depth = np.float32(x * normal[0] + y * normal[1] + rng.uniform(-0.05, 0.28) * size)
         if not straight:
-            depth += size * 0.05 * noise(rng, size, size / 3, 4)
+            depth += np.float32(size * 0.05) * noise(rng, size, size / 3, 4)
         deep = pick(rng, SEA, 6)
         shallow = deep + (26, 30, 22)
         wave = 1 + 0.035 * noise(rng, size, 40, 3) + 0.03 * noise(rng, size, 3, 2)

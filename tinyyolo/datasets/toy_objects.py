@@ -196,19 +196,15 @@ def paint(parts: list[Part], centre: np.ndarray, size: int) -> Sprite | None:
     width, height = high - low
     if width <= 0 or height <= 0:
         return None
-    canvas = np.zeros((height * SUPER, width * SUPER, 3), np.uint8)
-    mask = np.zeros(canvas.shape[:2], np.uint8)
+    canvas = np.zeros((height * SUPER, width * SUPER, 4), np.uint8)
     for outline, (_, colour) in zip(outlines, parts, strict=True):
-        at = fixed((outline - low) * SUPER)
-        cv2.fillPoly(canvas, [at], colour.tolist(), shift=SHIFT)
-        cv2.fillPoly(mask, [at], 255, shift=SHIFT)
-    if not mask.any():
+        cv2.fillPoly(canvas, [fixed((outline - low) * SUPER)], (*colour.tolist(), 255), shift=SHIFT)
+    x, y, w, h = cv2.boundingRect(cv2.extractChannel(canvas, 3))
+    if w == 0:
         return None
-    x, y, w, h = cv2.boundingRect(mask)
     box = np.array([x, y, x + w, y + h]) / SUPER + np.tile(low, 2)
-    small = (int(width), int(height))
-    colour, alpha = (cv2.resize(a, small, interpolation=cv2.INTER_AREA).astype(np.float32) for a in (canvas, mask))
-    return Sprite(int(low[0]), int(low[1]), colour, alpha / 255, box, outlines)
+    small = cv2.resize(canvas, (int(width), int(height)), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return Sprite(int(low[0]), int(low[1]), small[..., :3], small[..., 3] / 255, box, outlines)
 
 
 def fixed(points: np.ndarray) -> np.ndarray:
