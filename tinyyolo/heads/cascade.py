@@ -96,6 +96,6 @@ class CascadeHead(nn.Module):
 
 @torch.no_grad()
 def refined(head: BoxHead, regions: RoISample, deltas: Tensor, size_hw: tuple[int, int], images: int) -> list[Tensor]:
-    """Per image the boxes (K, 4) that the next stage starts from: this stage's, without those grown from ground truth."""
+    """Per image the boxes (K, 4) of this stage for the next one, without those that were ground truth."""
     boxes = head.boxes(regions.rois, deltas, size_hw).squeeze(1)
     return [boxes[(regions.rois[:, 0] == i) & ~regions.from_gt] for i in range(images)]

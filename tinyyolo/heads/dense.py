@@ -81,8 +81,10 @@ def flat(x: Tensor, values: int) -> Tensor:
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row of (B, N), by falling score, the earlier first among equals, and their indices."""
-    values, order = scores.sort(dim=1, descending=True, stable=True)
+    """The `count` largest of each row of (B, N) by falling score and their indices; all N in place if no more."""
+    if scores.shape[1] <= count:
+        return scores, torch.arange(scores.shape[1], device=scores.device).expand(scores.shape)
+    values, order = scores.sort(dim=1, descending=True)  # not topk: equal scores fall as in the official code
     return values[:, :count], order[:, :count]
 
 

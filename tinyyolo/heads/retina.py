@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class RetinaHead(DenseHead):
         self.num_classes, self.pre_nms = num_classes, pre_nms
         self.gamma, self.alpha, self.box_beta = gamma, alpha, box_beta
         widths = [in_channels[0]] + [channels] * convs
-        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        steps = list(pairwise(widths))
         self.cls_convs = nn.ModuleList(conv_layer(i, o, kernel=3, relu=True) for i, o in steps)
         self.reg_convs = nn.ModuleList(conv_layer(i, o, kernel=3, relu=True) for i, o in steps)
         per_cell = anchors.per_cell[0]
@@ -89,7 +90,7 @@ class RetinaHead(DenseHead):
         size_hw: tuple[int, int],
         sample: bool = True,
     ) -> dict[str, Tensor]:
-        """{"loss_cls", "loss_bbox"}: focal and box loss, both divided by the positives of the batch, one at least an image.
+        """{"loss_cls", "loss_bbox"}: focal and box loss, divided by the positives of the batch, at least 1 an image.
 
         Args:
             maps: the neck's outputs.

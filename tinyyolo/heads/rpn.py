@@ -123,14 +123,17 @@ class RPNHead(DenseHead):
     def _suppress(self, boxes: list[Tensor], scores: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Per-level boxes and scores of one image -> (K, 4), (K,), padded to a number that no content changes."""
         total = min(self.max_proposals, sum(int(s.shape[0]) for s in scores))
-        kept_boxes, kept_scores = [], []
-        for level_boxes, level_scores in zip(boxes, scores, strict=True):
-            real = (level_boxes[:, 2:] > level_boxes[:, :2]).all(dim=1)
-            level_boxes, level_scores = level_boxes[real], level_scores[real]
-            keep = nms(level_boxes, level_scores, self.nms_iou)
-            kept_boxes.append(level_boxes[keep])
-            kept_scores.append(level_scores[keep])
+        level = torch.cat([torch.full_like(s, i) for i, s in enumerate(scores)])
+        all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
+        real = (all_boxes[:, 2:] > all_boxes[:, :2]).all(dim=1)
+        all_boxes, all_scores, level = all_boxes[real], all_scores[real], level[real]
+        # One sort of all levels decides which of two equal scores comes first, as in the official code.
+        ranked, order = all_scores.sort(descending=True)
+        all_boxes, level = all_boxes[order], level[order]
+        keep = torch.zeros_like(ranked, dtype=torch.bool)
+        for i in range(len(scores)):
+            index = (level == i).nonzero().squeeze(1)
+            keep[index[nms(all_boxes[index], ranked[index], self.nms_iou)]] = True
         padding = scores[0].new_full((total,), PADDING_SCORE)
-        ranked, order = torch.cat([*kept_scores, padding]).sort(descending=True, stable=True)
-        ranked_boxes = torch.cat([*kept_boxes, boxes[0].new_zeros(total, BOX)])[order]
-        return ranked_boxes[:total], ranked[:total]
+        padded = torch.cat([all_boxes[keep], boxes[0].new_zeros(total, BOX)])
+        return padded[:total], torch.cat([ranked[keep], padding])[:total]

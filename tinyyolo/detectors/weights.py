@@ -1,0 +1,127 @@
+"""Load the authors' checkpoints and ImageNet weights: everything matches, or nothing is touched."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinyyolo.config import UserError
+
+# Older checkpoints lack the first; convolutions with standardised weights derive the others from the weights they get.
+OPTIONAL_LEAVES = ("num_batches_tracked", "weight_gamma", "weight_beta")
+# What classification networks have on top of the backbone.
+CLASSIFIER_PREFIXES = ("fc.", "classifier.", "final_layer.", "incre_modules.", "downsamp_modules.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a checkpoint gave.
+
+    Attributes:
+        source: the file, or "state dict".
+        loaded: names of the tensors that were taken over.
+        kept: names in the model that the checkpoint need not have, left as they were or derived.
+        unused: names in the checkpoint that the model has no place for.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    kept: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        total = len(self.loaded) + len(self.kept)
+        unused = f", {len(self.unused)} of the file unused (such as {self.unused[0]})" if self.unused else ""
+        return f"{self.source}: {len(self.loaded)} of {total} tensors loaded{unused}"
+
+
+def load_reference(detector: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
+    """Load a checkpoint of the authors' code, whose names are this project's names, into a detector.
+
+    Args:
+        detector: changed in place, unless the checkpoint is refused.
+        checkpoint: a file or what it holds: {"state_dict": {name: tensor}, ...} or {name: tensor}. Files are read as
+            tensors and plain values only.
+
+    Raises:
+        UserError: unreadable, or the checkpoint of another model: a tensor too many, too few or of another shape.
+    """
+    source, state = _read(checkpoint)
+    return _load(detector, state, source, optional=OPTIONAL_LEAVES)
+
+
+def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
+    """Load ImageNet weights (torchvision's names for a ResNet), or the backbone out of a detector's checkpoint.
+
+    A classifier in the file is left out. Parts that no ImageNet network has are named by the backbone's attribute
+    `not_pretrained` (parts of names) and keep their initial values.
+
+    Args:
+        backbone: changed in place, unless the checkpoint is refused.
+        checkpoint: see `load_reference`.
+
+    Raises:
+        UserError: unreadable, or weights of another backbone.
+    """
+    source, state = _read(checkpoint)
+    inner = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
+    unused = CLASSIFIER_PREFIXES if not inner else ()
+    new = tuple(getattr(backbone, "not_pretrained", ()))
+    return _load(backbone, inner or state, source, optional=OPTIONAL_LEAVES + new, unused=unused)
+
+
+def _read(checkpoint: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
+    source, content = "state dict", checkpoint
+    if isinstance(checkpoint, str | Path):
+        source = str(checkpoint)
+        try:
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise UserError(f"{source}: no such file") from error
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise UserError(f"{source}: not a PyTorch file of tensors and plain values") from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(x, Tensor) for x in state.values()):
+        raise UserError(f"{source}: holds no state dict (name -> tensor)")
+    return source, dict(state)
+
+
+def _load(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    optional: tuple[str, ...],
+    unused: tuple[str, ...] = (),
+) -> LoadReport:
+    own = module.state_dict()
+    left = [name for name in state if name not in own and name.startswith(unused)] if unused else []
+    problems = {
+        "missing": [name for name in own if name not in state and not any(part in name for part in optional)],
+        "unknown": [name for name in state if name not in own and name not in set(left)],
+        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
+    }
+    if any(problems.values()):
+        raise UserError(f"{source}: not the weights of this model: {_describe(problems, own, state)}")
+    taken = {name: state[name] for name in own if name in state}
+    module.load_state_dict(taken, strict=False)  # names were compared above; modules may derive what is optional
+    return LoadReport(source, tuple(taken), tuple(name for name in own if name not in taken), tuple(left))
+
+
+def _describe(problems: Mapping[str, list[str]], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    def example(name: str) -> str:
+        if name in own and name in state:
+            return f"{name}: {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        return name
+
+    return ", ".join(_counted(kind, names, example(names[0])) for kind, names in problems.items() if names)
+
+
+def _counted(kind: str, names: Iterable[str], example: str) -> str:
+    count = len(list(names))
+    return f"{count} tensor{'s' * (count != 1)} {kind} (such as {example})"
