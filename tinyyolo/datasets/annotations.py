@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,7 @@ from tinyyolo.config import UserError, suggest
 
 # Faults that make the numbers wrong for everyone; a strict reader stops at the first of them. All others only cost
 # the box or image concerned, or nothing, and are listed in `Annotations.problems`.
-FATAL = frozenset(
-    {"unknown class", "unknown image", "duplicate image", "duplicate category", "bad record", "no size", "orphan label"}
-)
+FATAL = frozenset({"unknown class", "unknown image", "duplicate image", "duplicate category", "bad record", "no size"})
 IGNORED = -1
 
 
@@ -59,6 +58,7 @@ class Annotations:
         categories: every category of the file, ignored ones too: id -> name.
         box_categories: (K,) int64, the category id of every box, also of ignore regions.
         crowd: (K,) bool, whether the box itself was marked (iscrowd or ignore), not its category.
+        extra: what else the file says of every box, (K,) int64 by name: difficult, truncation, occlusion.
     """
 
     path: Path
@@ -76,6 +76,7 @@ class Annotations:
     categories: dict[int, str] = field(default_factory=dict)
     box_categories: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -107,6 +108,37 @@ class Annotations:
             "area": self.areas,
             "iscrowd": self.labels == IGNORED,
         }
+
+
+def subset(
+    annotations: Annotations, images: np.ndarray | None = None, boxes: np.ndarray | None = None, **changes: Any
+) -> Annotations:
+    """Some of the images and boxes, in the same order.
+
+    Args:
+        annotations: all of them.
+        images: (I,) bool, which images stay; their boxes go with the others. None keeps all.
+        boxes: (K,) bool, which boxes stay. None keeps all.
+        changes: fields to replace before the choice, as in `dataclasses.replace`.
+    """
+    full = replace(annotations, **changes)
+    images = np.ones(len(full), bool) if images is None else images
+    boxes = (np.ones(len(full.labels), bool) if boxes is None else boxes) & images[full.image_index]
+    new_index = np.cumsum(images) - 1
+    per_box = {
+        name: getattr(full, name)[boxes] for name in ("boxes", "labels", "areas", "ids", "box_categories", "crowd")
+    }
+    return freeze(
+        replace(
+            full,
+            file_names=[name for name, stays in zip(full.file_names, images.tolist(), strict=True) if stays],
+            sizes_hw=full.sizes_hw[images],
+            image_ids=full.image_ids[images],
+            image_index=new_index[full.image_index[boxes]].astype(np.int64),
+            extra={name: column[boxes] for name, column in full.extra.items()},
+            **per_box,
+        )
+    )
 
 
 def as_names(names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
@@ -193,7 +225,7 @@ def unknown_class(where: str, name: object, choices: Sequence[str]) -> Problem:
 
 def freeze(annotations: Annotations) -> Annotations:
     """The same object, its arrays made read-only."""
-    for value in vars(annotations).values():
+    for value in (*vars(annotations).values(), *annotations.extra.values()):
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
     return annotations

@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.config import ROOTS, UserError, find_yaml, load_yaml, suggest
-from tinyyolo.datasets import coco_json, yolo_txt
+from tinyyolo.config import ROOTS, UserError, find_yaml, load_yaml, merge, suggest
+from tinyyolo.datasets import coco_json, dota, visdrone, yolo_txt
 from tinyyolo.datasets.annotations import Annotations, as_names
 from tinyyolo.datasets.images import list_images, nearest_folder
 
 SPLITS = ("train", "val", "test", "trainval")
-OWN_KEYS = ("path", "annotations", "names", "ignore", "toy", "expected", "about", "licence", "source")
+OWN_KEYS = ("path", "annotations", "format", "names", "ignore", "toy", "base", "expected", "stands_for", "about")
 YOLO_KEYS = ("nc", "channels", "download")  # stand in ultralytics' YAMLs; nothing is downloaded
 KEYS = frozenset({*SPLITS, *OWN_KEYS, *YOLO_KEYS})
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
+FORMATS = {"yolo": yolo_txt.read, "visdrone": visdrone.read, "dota": dota.read}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where one split lies: the `train:` of the YAML made absolute, and its JSON if it has one."""
+    """Where one split lies: the `train:` of the YAML made absolute, and its JSON or label folder if it names one."""
 
     images: tuple[Path, ...]
     annotations: Path | None = None
@@ -38,7 +39,9 @@ class DataSpec:
         names: class index -> name, without the ignored ones.
         ignore: names of categories that are ignore regions.
         splits: split name -> where it lies, in the YAML's order.
-        expected: split -> {images, boxes, classes: {name: boxes}}, what a whole download holds; {} if unknown.
+        expected: official split -> {images, boxes, classes: {name: boxes}}, what a whole download holds; {} if unknown.
+        stands_for: split -> the official split that it is, where the names differ.
+        format: of label folders: "yolo", "visdrone" or "dota".
         content: the YAML as read.
     """
 
@@ -48,6 +51,8 @@ class DataSpec:
     ignore: tuple[str, ...]
     splits: dict[str, Split]
     expected: dict[str, Any] = field(default_factory=dict)
+    stands_for: dict[str, str] = field(default_factory=dict)
+    format: str = "yolo"
     content: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def split(self, name: str) -> Split:
@@ -77,7 +82,7 @@ class DataSpec:
         return self.image_dir(split) / file_name
 
     def read(self, split: str, *, strict: bool = True) -> Annotations:
-        """The split's annotations, from its COCO JSON if it has one, else from YOLO txt.
+        """The split's annotations, from its COCO JSON if it names one, else from text labels of the YAML's `format:`.
 
         Args:
             split: "train", "val", ...
@@ -87,13 +92,15 @@ class DataSpec:
             UserError: no such split, file or folder; with `strict` also a fault in the annotations.
         """
         place = self.split(split)
-        every = [*self.names.values(), *self.ignore]
-        if place.annotations is not None:
+        if not self.path.is_dir():
+            raise UserError(f"{self.file}: the data are not in {self.path}; set `path:` or ${DATASETS_VARIABLE}")
+        if place.annotations is not None and place.annotations.suffix == ".json":
             return coco_json.read(place.annotations, self.names, self.ignore, strict=strict)
-        every = list(as_names(self.content["names"]).values()) if self.content.get("names") else every
         folder = self.image_dir(split)
         names = None if [folder] == list(place.images) else listed_images(self.file, place.images, folder)
-        return yolo_txt.read(folder, every, self.ignore, file_names=names, strict=strict)
+        every = as_names(self.content["names"]) if self.format == "yolo" else self.names
+        where = {"labels_dir": place.annotations, "file_names": names, "strict": strict}
+        return FORMATS[self.format](folder, every, self.ignore, **where)
 
 
 def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpec:
@@ -111,7 +118,7 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     if isinstance(name, DataSpec):
         return name
     file = find_yaml(name, "data")
-    content = load_yaml(file)
+    content = with_base(file)
     for key in content:
         if key not in KEYS:
             raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KEYS)}")
@@ -121,8 +128,22 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     if not isinstance(ignore, list):
         raise UserError(f"{file}: ignore: expected a list of category names, found {ignore!r}")
     ignore = tuple(map(str, ignore))
+    layout = str(content.get("format") or "yolo")
+    if layout not in FORMATS:
+        raise UserError(f"{file}: format: {layout!r} unknown; {suggest(layout, FORMATS)} (a .json needs none)")
     names = find_names(file, content, ignore, splits)
-    return DataSpec(file, root, names, ignore, splits, content.get("expected") or {}, content)
+    known = {key: content.get(key) or {} for key in ("expected", "stands_for")}
+    return DataSpec(file, root, names, ignore, splits, **known, format=layout, content=content)
+
+
+def with_base(file: Path) -> dict[str, Any]:
+    """The YAML on top of the one that its `base:` names, a file beside it or a name in data/."""
+    content = load_yaml(file)
+    base = content.get("base")
+    if not base:
+        return content
+    beside = file.parent / str(base)
+    return merge(with_base(beside if beside.is_file() else find_yaml(base, "data")), content)
 
 
 def find_root(file: Path, content: Mapping[str, Any]) -> Path:
@@ -176,9 +197,10 @@ def find_names(
         if "nc" in content and content["nc"] != len(every):
             raise UserError(f"{file}: nc: {content['nc']}, but there are {len(every)} names")
         return dict(enumerate(name for name in every.values() if name not in ignore))
-    jsons = [split.annotations for split in splits.values() if split.annotations is not None]
+    given = [split.annotations for split in splits.values()]
+    jsons = [path for path in given if path is not None and path.suffix == ".json"]
     if len(jsons) < len(splits):
-        raise UserError(f"{file}: no names: give `names:` (YOLO labels carry none)")
+        raise UserError(f"{file}: no names: give `names:` (only a COCO JSON carries them)")
     return coco_json.read(jsons[0], None, ignore, strict=False).names
 
 
