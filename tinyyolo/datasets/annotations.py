@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -110,18 +109,15 @@ class Annotations:
         }
 
 
-def subset(
-    annotations: Annotations, images: np.ndarray | None = None, boxes: np.ndarray | None = None, **changes: Any
-) -> Annotations:
+def subset(annotations: Annotations, images: np.ndarray | None = None, boxes: np.ndarray | None = None) -> Annotations:
     """Some of the images and boxes, in the same order.
 
     Args:
         annotations: all of them.
         images: (I,) bool, which images stay; their boxes go with the others. None keeps all.
         boxes: (K,) bool, which boxes stay. None keeps all.
-        changes: fields to replace before the choice, as in `dataclasses.replace`.
     """
-    full = replace(annotations, **changes)
+    full = annotations
     images = np.ones(len(full), bool) if images is None else images
     boxes = (np.ones(len(full.labels), bool) if boxes is None else boxes) & images[full.image_index]
     new_index = np.cumsum(images) - 1
