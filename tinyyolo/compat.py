@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
-import cv2
 import numpy as np
 
 # No DNS probe, telemetry, font or weight download, and no pip install at run time, whatever the user's own settings say.
@@ -113,15 +111,6 @@ class TinyPerspective(RandomPerspective):
         before = (box1[2] - box1[0]) * (box1[3] - box1[1])
         width, height = box2[2] - box2[0], box2[3] - box2[1]
         return (width > 0) & (height > 0) & (width * height > area_thr * before)
-
-
-def read_image(path: str) -> np.ndarray | None:
-    """(H, W, 3) uint8 BGR as ultralytics' loaders read it: grey and 16-bit converted, alpha dropped; None if unreadable."""
-    from ultralytics.utils.patches import imread
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return imread(path, flags=cv2.IMREAD_COLOR)
 
 
 quiet()

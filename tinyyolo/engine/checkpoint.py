@@ -1,4 +1,4 @@
-"""Checkpoints of tensors and plain values: no pickled class, loaded with weights_only, written at once or not at all."""
+"""Checkpoints of tensors and plain values: no pickled class, loaded with weights_only, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def of_model(model: Detector, train_args: Mapping[str, Any] | None = None, **mor
 
 
 def plain(value: Any) -> Any:
-    """`value` with tensors kept and everything else as what `weights_only` reads: str, int, float, bool, None, list, dict."""
+    """`value` with tensors kept and all else as what `weights_only` reads: str, int, float, bool, None, list, dict."""
     if isinstance(value, torch.Tensor) or value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):

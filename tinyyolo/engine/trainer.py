@@ -226,7 +226,6 @@ class TinyTrainer(DetectionTrainer):
 
     def plot_training_labels(self) -> None:
         """Sizes of the training objects."""
-        self.test_loader.dataset  # noqa: B018 - see plots below
         from tinyyolo import plots
 
         notes = self.train_loader.dataset.annotations

@@ -37,8 +37,6 @@ class TinyMetrics:
     Fractions; -1 where there is no object of that size, as COCO's tools have it.
     """
 
-    keys = [f"metrics/{name}" for name in HEADLINE]
-
     def __init__(self):
         self.result: dict[str, Any] = {}
         self.speed: dict[str, float] = {}
@@ -52,6 +50,11 @@ class TinyMetrics:
 
     def __getitem__(self, name: str) -> Any:
         return self.result[name]
+
+    @property
+    def keys(self) -> list[str]:
+        """Columns of results.csv."""
+        return [f"metrics/{name}" for name in HEADLINE]
 
     @property
     def fitness(self) -> float:

@@ -1,0 +1,36 @@
+"""Tests run without network and leave nothing behind."""
+
+import os
+import tempfile
+
+os.environ["YOLO_OFFLINE"] = "1"
+os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="tinyyolo-settings-")
+os.environ.setdefault("TINYYOLO_CACHE", tempfile.mkdtemp(prefix="tinyyolo-cache-"))
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.sets import write_set
+
+torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory):
+    """A data YAML of 6 + 4 drawn 96 px images with bright squares, COCO JSON."""
+    return write_set(tmp_path_factory.mktemp("tiny-set"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def in_temporary_folder(tmp_path, monkeypatch):
+    """Runs go to ./runs of a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    cv2.setNumThreads(1)
