@@ -84,7 +84,7 @@ class Assigner:
             gt_index = self._assign(anchors, gt_boxes, sizes)
         else:
             gt_index = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
-        if ignore_boxes is not None and len(ignore_boxes):
+        if ignore_boxes is not None and len(ignore_boxes) and len(anchors):
             regions = check_boxes(ignore_boxes, "ignore_boxes")
             gt_index = torch.where((gt_index < 0) & covered(anchors, regions), IGNORE, gt_index)
         return Assignment(gt_index)
@@ -147,15 +147,14 @@ class Assigner:
 
 
 def check_boxes(boxes: Tensor, name: str) -> Tensor:
-    """The boxes as at least float32.
+    """The boxes as float32.
 
     Raises:
         ValueError: not (…, 4), not finite, or x2 < x1 or y2 < y1.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{name} must be (…, 4) xyxy, got shape {tuple(boxes.shape)}")
-    boxes = boxes.detach()
-    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
+    boxes = boxes.detach().float()
     wrong = ~(boxes.isfinite().all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1))
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
@@ -175,8 +174,8 @@ def check_batch(gt_boxes: Sequence[Tensor], ignore_boxes: Sequence[Tensor | None
     return ignored
 
 
-def measure(similarity: str, constant: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The pairwise function of a similarity by its name.
+def measure(similarity: str, constant: float) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """The pairwise and the aligned function of a similarity by its name.
 
     Raises:
         ValueError: unknown name, or constant <= 0.
@@ -186,7 +185,9 @@ def measure(similarity: str, constant: float) -> Callable[[Tensor, Tensor], Tens
     if not constant > 0:
         raise ValueError(f"constant must be > 0 px, got {constant}")
     entry = SIMILARITIES[similarity]
-    return partial(entry.pairwise, constant=constant) if entry.takes_constant else entry.pairwise
+    if not entry.takes_constant:
+        return entry.pairwise, entry.aligned
+    return partial(entry.pairwise, constant=constant), partial(entry.aligned, constant=constant)
 
 
 def chunks(pairwise: Callable[[Tensor, Tensor], Tensor], gt_boxes: Tensor, anchors: Tensor) -> Callable[[], Iterator]:

@@ -41,7 +41,7 @@ class ThresholdAssigner(Assigner):
         low_quality: bool = True,
         constant: float = CONSTANT,
     ):
-        self.pairwise = measure(similarity, constant)
+        self.pairwise, _ = measure(similarity, constant)
         for name, value in (("positive", positive), ("negative", negative), ("min_positive", min_positive)):
             if not value >= 0:
                 raise ValueError(f"{name} must be >= 0, got {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -66,14 +66,24 @@ class AnchorGrid:
         ]
         self.per_cell = [len(base) for base in self.base_boxes]
 
-    def map_sizes(self, size_hw: Size) -> list[Size]:
-        """Cells (rows, columns) of each level: ceil(side / stride)."""
-        height, width = _size(size_hw)
-        return [(math.ceil(height / s), math.ceil(width / s)) for s in self.strides]
+    def map_sizes(self, size_hw: Size, map_sizes: Sequence[Size] | None = None) -> list[Size]:
+        """Cells (rows, columns) of each level: `map_sizes` if given, otherwise ceil(side / stride).
+
+        Raises:
+            ValueError: size_hw or map_sizes below 1, or not one pair per level.
+        """
+        if len(size_hw) != 2 or min(size_hw) < 1:
+            raise ValueError(f"size_hw must be (height, width) in px >= 1, got {tuple(size_hw)}")
+        if map_sizes is None:
+            return [(math.ceil(size_hw[0] / s), math.ceil(size_hw[1] / s)) for s in self.strides]
+        maps = [(int(rows), int(columns)) for rows, columns in map_sizes]
+        if len(maps) != len(self.strides) or min(min(m) for m in maps) < 1:
+            raise ValueError(f"map_sizes must be {len(self.strides)} pairs of rows and columns >= 1, got {maps}")
+        return maps
 
     def level_sizes(self, size_hw: Size, map_sizes: Sequence[Size] | None = None) -> list[int]:
         """Anchors of each level."""
-        maps = self._maps(size_hw, map_sizes)
+        maps = self.map_sizes(size_hw, map_sizes)
         return [rows * columns * a for (rows, columns), a in zip(maps, self.per_cell, strict=True)]
 
     def boxes(
@@ -87,9 +97,8 @@ class AnchorGrid:
             device: where the tensor lives; CPU if None.
         """
         levels = []
-        for base, stride, (rows, columns) in zip(
-            self.base_boxes, self.strides, self._maps(size_hw, map_sizes), strict=True
-        ):
+        maps = self.map_sizes(size_hw, map_sizes)
+        for base, stride, (rows, columns) in zip(self.base_boxes, self.strides, maps, strict=True):
             y, x = _steps(rows, stride, device), _steps(columns, stride, device)
             shifts = torch.stack((x.expand(rows, -1), y[:, None].expand(-1, columns)), -1).repeat(1, 1, 2)
             levels.append((base.to(device) + shifts[:, :, None]).reshape(-1, 4))
@@ -99,35 +108,41 @@ class AnchorGrid:
         self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Which anchors lie wholly in the image, (N,) bool: x1 >= 0, y1 >= 0, x2 < width, y2 < height."""
-        height, width = _size(size_hw)
-        levels = []
-        for base, stride, (rows, columns) in zip(
-            self.base_boxes, self.strides, self._maps(size_hw, map_sizes), strict=True
-        ):
+        fits = self._fits(size_hw, map_sizes, device)
+        return torch.cat([(fits_y[:, None] & fits_x).reshape(-1) for fits_x, fits_y in fits])
+
+    def ranges(
+        self, size_hw: Size, map_sizes: Sequence[Size] | None = None, inside_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """First and last cell of the rectangle of anchors, per box of a cell and level.
+
+        Returns:
+            low and high, (2, G) int64 each: row 0 columns, row 1 rows of the map; G counts the boxes of a cell over all
+            levels. high < low where no anchor is inside.
+        """
+        low, high = [], []
+        for fits in self._fits(size_hw, map_sizes, None):
+            taken = fits if inside_only else [torch.ones_like(f) for f in fits]
+            # Those taken are one run on each axis: what is before it, and how many they are, say all.
+            before = torch.stack([(f.cumsum(0) == 0).sum(0) for f in taken])
+            low.append(before)
+            high.append(before + torch.stack([f.sum(0) for f in taken]) - 1)
+        return torch.cat(low, 1), torch.cat(high, 1)
+
+    def _fits(
+        self, size_hw: Size, map_sizes: Sequence[Size] | None, device: torch.device | str | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per level: (columns, A) and (rows, A) bool, which anchors lie in the image along x and along y."""
+        height, width = size_hw
+        maps = self.map_sizes(size_hw, map_sizes)
+        for base, stride, (rows, columns) in zip(self.base_boxes, self.strides, maps, strict=True):
             x1, y1, x2, y2 = base.to(device).unbind(1)
             x, y = _steps(columns, stride, device)[:, None], _steps(rows, stride, device)[:, None]
-            column_in = (x1 + x >= 0) & (x2 + x < width)
-            row_in = (y1 + y >= 0) & (y2 + y < height)
-            levels.append((row_in[:, None] & column_in).reshape(-1))
-        return torch.cat(levels)
-
-    def _maps(self, size_hw: Size, map_sizes: Sequence[Size] | None) -> list[Size]:
-        if map_sizes is None:
-            return self.map_sizes(size_hw)
-        maps = [(int(rows), int(columns)) for rows, columns in map_sizes]
-        if len(maps) != len(self.strides) or min(min(m) for m in maps) < 1:
-            raise ValueError(f"map_sizes must be {len(self.strides)} pairs of rows and columns >= 1, got {maps}")
-        return maps
+            yield (x1 + x >= 0) & (x2 + x < width), (y1 + y >= 0) & (y2 + y < height)
 
 
 def _steps(count: int, stride: float, device: torch.device | str | None) -> Tensor:
     return torch.arange(count, dtype=torch.float32, device=device) * stride
-
-
-def _size(size_hw: Size) -> Size:
-    if len(size_hw) != 2 or min(size_hw) < 1:
-        raise ValueError(f"size_hw must be (height, width) in px >= 1, got {tuple(size_hw)}")
-    return size_hw
 
 
 def _positive(values: Sequence[float], name: str) -> list[float]:
