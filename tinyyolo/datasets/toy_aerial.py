@@ -37,6 +37,8 @@ ROOFS = np.array(
 )
 BOXES = np.array([(70, 80, 170), (150, 100, 60), (80, 125, 80), (60, 130, 195), (190, 190, 188)], dtype=np.float64)
 PATHS = np.vstack([CONCRETE, [(120, 140, 156), (108, 128, 146)]])
+SHADOW = np.array((0.48, 0.54, 0.58), dtype=np.float32)  # share of the light that is missing
+HAZE = np.array((1.15, 1.0, 0.9), dtype=np.float32)
 LEAVES = np.array([(34, 66, 48), (40, 74, 60), (30, 56, 40), (48, 82, 74)], dtype=np.float64)
 LINE = np.array((212.0, 216.0, 216.0))
 YELLOW = np.array((60.0, 170.0, 205.0))
@@ -413,7 +415,8 @@ def settle(scene: Scene, shares: dict[int, float], count: int) -> list[tuple[Slo
             if wanted_now <= 0:
                 break
             queue.remove(slot)
-            sprite = shaped(scene, slot)
+            column, row = np.clip(slot.at, 0, scene.size - 1).astype(int)
+            sprite = shaped(scene, slot) if scene.kind[row, column] & ALLOWED[slot.label] else None
             if sprite is None:
                 continue
             under = sprite.alpha > 0
@@ -439,8 +442,11 @@ def shaped(scene: Scene, slot: Slot) -> Sprite | None:
 
 def shadow(image: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """The image (H, W, 3) float32 darkened, more in red than in blue, where `cover` (H, W) uint8 is."""
-    soft = cv2.GaussianBlur(cover, (3, 3), 0.6).astype(np.float32)[..., None] / 255
-    return image * (1 - soft * np.array((0.48, 0.54, 0.58), np.float32))
+    soft = cv2.GaussianBlur(cover, (3, 3), 0.6)
+    dark = soft > 0
+    out = image.copy()
+    out[dark] *= 1 - np.float32(soft[dark, None] / 255) * SHADOW
+    return out
 
 
 def cast_all(scene: Scene, placed: list[tuple[Slot, Sprite]]) -> np.ndarray:
@@ -454,13 +460,14 @@ def cast_all(scene: Scene, placed: list[tuple[Slot, Sprite]]) -> np.ndarray:
 
 def wakes(scene: Scene, placed: list[tuple[Slot, Sprite]], image: np.ndarray) -> np.ndarray:
     """White water behind the ships under way."""
-    foam = np.zeros_like(scene.shade)
-    for slot, _ in placed:
-        if slot.moving:
-            length = slot.side * scene.rng.uniform(1.2, 3.0)
-            fan = np.array([(0.3, 0.0), (-length, -0.22 * length), (-length * 0.9, 0.0), (-length, 0.22 * length)])
-            points = turn(fan, slot.angle) + slot.at
-            cv2.fillPoly(foam, [np.round(points * 16).astype(np.int32)], 150, cv2.LINE_AA, 4)
+    foam, sailing = np.zeros_like(scene.shade), [slot for slot, _ in placed if slot.moving]
+    if not sailing:
+        return image
+    for slot in sailing:
+        length = slot.side * scene.rng.uniform(1.2, 3.0)
+        fan = np.array([(0.3, 0.0), (-length, -0.22 * length), (-length * 0.9, 0.0), (-length, 0.22 * length)])
+        points = turn(fan, slot.angle) + slot.at
+        cv2.fillPoly(foam, [np.round(points * 16).astype(np.int32)], 150, cv2.LINE_AA, 4)
     streaks = np.clip(0.5 + 0.5 * noise(scene.rng, scene.size, 4, 2), 0, 1)
     amount = cv2.GaussianBlur(foam, (0, 0), 1.2).astype(np.float32) / 255 * streaks * (scene.kind == WATER)
     return image + (225 - image) * amount[..., None]
@@ -470,10 +477,11 @@ def sensor(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Haze, tint, optics and noise of a camera: (H, W, 3) float32 -> uint8."""
     gain, haze = rng.uniform(0.82, 1.12), rng.uniform(0, 22)
     tint = rng.normal(1, 0.025, 3) * gain
-    image = image * tint.astype(np.float32) + np.array((1.15, 1.0, 0.9), np.float32) * haze
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.6))
-    image = image + rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(1, 3))
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
+    seen = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.6))
+    seen *= np.float32(tint)
+    seen += HAZE * np.float32(haze)
+    seen += rng.standard_normal((*image.shape[:2], 1), dtype=np.float32) * np.float32(rng.uniform(1, 3))
+    return cv2.convertScaleAbs(np.maximum(seen, 0, out=seen))
 
 
 def draw_aerial(
@@ -486,8 +494,7 @@ def draw_aerial(
     theme(scene)
     placed = settle(scene, THEMES[theme][1], int(rng.integers(objects[0], objects[1] + 1)))
     grain = 1 + 0.03 * noise(rng, size, 6, 3)[..., None]
-    image = shadow(scene.image.astype(np.float32) * grain, scene.shade)
-    image = np.clip(image, 0, 255).astype(np.uint8)
+    image = cv2.convertScaleAbs(shadow(scene.image * np.float32(grain), scene.shade))
     image = scene.raise_tops(image).astype(np.float32)
     image = wakes(scene, placed, image)
     image = shadow(image, cast_all(scene, placed))

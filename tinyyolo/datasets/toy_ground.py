@@ -46,7 +46,7 @@ def noise(rng: np.random.Generator, size: int, cell: float, octaves: int = 4, ga
     out = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         step = max(cell / 2**octave, 1.0)
-        grid = rng.standard_normal((int(np.ceil(size / step)) + 1,) * 2, dtype=np.float32)
+        grid = rng.random((int(np.ceil(size / step)) + 1,) * 2, dtype=np.float32) - np.float32(0.5)
         wide = int(np.ceil(grid.shape[0] * step))
         grown = cv2.resize(grid, (wide, wide), interpolation=cv2.INTER_CUBIC)
         x, y = rng.integers(0, wide - size + 1, 2)

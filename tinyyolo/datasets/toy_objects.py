@@ -209,7 +209,7 @@ def paint(parts: list[Part], centre: np.ndarray, size: int) -> Sprite | None:
 
 def fixed(points: np.ndarray) -> np.ndarray:
     """Points (P, 2) with 0 at the edge of the first pixel, as OpenCV's fixed-point vertices (0 at its centre)."""
-    return np.round((points - 0.5) * 2**SHIFT).astype(np.int32)
+    return (points * 2**SHIFT - (2**SHIFT - 1) / 2).astype(np.int32)
 
 
 OBJECTS = {"vehicle": vehicle, "ship": ship, "plane": plane, "tank": tank}
