@@ -128,7 +128,8 @@ def check_split(spec: DataSpec, split: str, *, images: bool) -> Checked:
         p for p in faults.image_problems(annotations, folder, opened) if images or p.kind != "wrong size"
     ]
     found.problems += label_files(spec, split, annotations) + remarks(split, annotations, opened)
-    found.problems += faults.count_problems(spec, split, len(annotations), class_counts(annotations))
+    faulty = sum(p.kind in ("empty box", "not a number") for p in annotations.problems)
+    found.problems += faults.count_problems(spec, split, len(annotations), class_counts(annotations), faulty)
     return found
 
 
@@ -216,9 +217,8 @@ def in_words(report: Mapping[str, Any]) -> str:
     lines = [f"{report['data']} in {report['path']}"]
     for split, row in report["splits"].items():
         classes = ", ".join(f"{name} {n:,}" for name, n in row["classes"].items())
-        lines.append(
-            f"  {split}: {row['images']:,} images, {row['boxes']:,} boxes ({classes}), {row['ignore_regions']:,} ignore regions"
-        )
+        counts = f"{row['images']:,} images, {row['boxes']:,} boxes ({classes})"
+        lines.append(f"  {split}: {counts}, {row['ignore_regions']:,} ignore regions")
     for title, kinds in (("WRONG", report["problems"]), ("note", report["notes"])):
         for kind, texts in kinds.items():
             lines.append(f"{title}: {kind}, {len(texts):,} times")
