@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from tinyyolo.boxes.similarity import EPS
+
 Size = tuple[int, int]
+
+# Anchor fitting.
+FIT_BOXES = 50_000  # boxes looked at, evenly by area
+FIT_ROUNDS = 300
+FIT_STEP = 1e-4  # px; the sizes stand still
+FIT_SPREAD = 0.05  # starting points differ by up to this part of their size even where all boxes are alike
+FIT_SMALLEST = 1.0  # px, least side of an anchor
+FIT_DIGITS = 2
 
 
 class AnchorGrid:
@@ -162,3 +173,92 @@ def _explicit(level: Sequence[Sequence[float]]) -> Tensor:
     if wh.ndim != 2 or wh.shape[1] != 2 or not bool((wh > 0).all()):
         raise ValueError(f"sizes of a level must be (w, h) pairs > 0 px, got {level}")
     return wh
+
+
+def auto_constant(wh: Tensor) -> float:
+    """C of NWD for a data set: the mean absolute object size, mean of sqrt(w * h), px (paper, sections 3.2 and 6.3.3).
+
+    Args:
+        wh: (K, 2) widths and heights in px of the network input.
+
+    Raises:
+        ValueError: no boxes, or not (K, 2) finite sizes >= 0, or all without area.
+
+    Examples:
+        >>> auto_constant(torch.tensor([[4.0, 9.0], [8.0, 8.0]]))
+        7.0
+    """
+    constant = float(_checked_wh(wh).prod(1).sqrt().mean())
+    if not constant > 0:
+        raise ValueError("all boxes are without area: they have no mean size")
+    return constant
+
+
+def fit_anchors(
+    wh: Tensor, per_level: Sequence[int], strides: Sequence[float], constant: float | None = None
+) -> list[list[tuple[float, float]]]:
+    """Anchor sizes that suit given boxes: those that maximise the mean NWD of each box with its best anchor.
+
+    Sizes are compared at the same centre, so NWD = exp(-d / C) with d the distance in (w / 2, h / 2). Each round weighs
+    every box by how NWD changes with the squared distance and moves each anchor to the weighted mean of its boxes; that
+    never lowers the mean; outliers weigh little. Without chance: the same boxes give the same sizes.
+
+    Args:
+        wh: (K, 2) widths and heights in px of the network input.
+        per_level: anchors per cell of each level.
+        strides: px per cell of each level; the smallest sizes go to the finest stride.
+        constant: C in px; `auto_constant(wh)` if None.
+
+    Returns:
+        Per level, in the order of `strides`, its (w, h) px by rising area: the `sizes` of an AnchorGrid.
+
+    Raises:
+        ValueError: as `auto_constant`; per_level not one count >= 1 per stride; constant <= 0.
+
+    Examples:
+        >>> fit_anchors(torch.tensor([[4.0, 4], [4, 4], [20, 10], [20, 10]]), [1, 1], [4, 8])
+        [[(4.0, 4.0)], [(20.0, 10.0)]]
+    """
+    if len(per_level) != len(strides) or min(per_level, default=0) < 1:
+        raise ValueError(f"per_level must be one count >= 1 for each of {len(strides)} strides, got {list(per_level)}")
+    constant = auto_constant(wh) if constant is None else constant
+    if not constant > 0:
+        raise ValueError(f"constant must be > 0 px, got {constant}")
+    half = _checked_wh(wh).double() / 2
+    half = half[half.prod(1).argsort(stable=True)]
+    half = half[:: math.ceil(len(half) / FIT_BOXES)]
+    anchors = _climb(half, _spread(half, sum(per_level)), constant)
+    anchors = anchors[anchors.prod(1).argsort(stable=True)] * 2
+    sizes = iter([(round(w, FIT_DIGITS), round(h, FIT_DIGITS)) for w, h in anchors.tolist()])
+    finest_first = sorted(range(len(strides)), key=lambda level: strides[level])
+    levels = {level: list(itertools.islice(sizes, per_level[level])) for level in finest_first}
+    return [levels[level] for level in range(len(strides))]
+
+
+def _checked_wh(wh: Tensor) -> Tensor:
+    if wh.ndim != 2 or wh.shape[1] != 2 or not len(wh):
+        raise ValueError(f"wh must be (K, 2) with K >= 1, got shape {tuple(wh.shape)}")
+    if not bool((wh.isfinite() & (wh >= 0)).all()):
+        raise ValueError("wh must be finite and >= 0 px")
+    return wh.detach().double().cpu()
+
+
+def _spread(half: Tensor, count: int) -> Tensor:
+    """(count, 2) starting points: quantiles by area, pulled apart a little so that no two are equal."""
+    rank = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    apart = 1 + FIT_SPREAD * (2 * rank - 1)
+    return half[(rank * len(half)).long()].clamp(min=FIT_SMALLEST / 2) * apart[:, None]
+
+
+def _climb(half: Tensor, anchors: Tensor, constant: float) -> Tensor:
+    for _ in range(FIT_ROUNDS):
+        square = (half[:, None] - anchors).square().sum(-1) + EPS
+        nearest, best = square.min(1)
+        weight = torch.exp(-nearest.sqrt() / constant) / nearest.sqrt()
+        total = torch.zeros(len(anchors), dtype=half.dtype).index_add(0, best, weight)
+        moved = torch.zeros_like(anchors).index_add(0, best, half * weight[:, None]) / total[:, None]
+        moved = torch.where(total[:, None] > 0, moved, anchors).clamp(min=FIT_SMALLEST / 2)
+        if bool((moved - anchors).abs().amax() < FIT_STEP):
+            return moved
+        anchors = moved
+    return anchors
