@@ -207,7 +207,7 @@ def test_box_and_coverage_of_a_rectangle(x0, x1, half, centre, expected):
     np.testing.assert_allclose(sprite.box, expected, atol=1 / SUPER)
     area = np.prod(sprite.box[2:] - sprite.box[:2])
     np.testing.assert_allclose(sprite.alpha.sum(), area, rtol=0.01)
-    painted = sprite.alpha > 0
+    painted = sprite.alpha > 0.4
     flat = sprite.colour[painted] / sprite.alpha[painted, None]
     np.testing.assert_allclose(flat, np.broadcast_to((10, 20, 30), flat.shape), atol=2)
 
