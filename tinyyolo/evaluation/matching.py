@@ -24,12 +24,10 @@ MARGIN = 1e-6  # widens the search windows against rounding, relative
 class Ranked:
     """Detections sorted by class, then falling score, image and place in the file: COCO's order of accumulation.
 
-    `rank` is the place within (image, class). `source` (D,) are the rows of the detections as given.
+    `rank` is the place within (image, class), `area` px², `source` the rows of the detections as given; all (D,).
     """
 
-    image: np.ndarray
     category: np.ndarray
-    boxes: np.ndarray
     scores: np.ndarray
     area: np.ndarray
     rank: np.ndarray
@@ -60,13 +58,10 @@ def rank_detections(detections: Detections, images: int, limit: int) -> Ranked:
     rank = place_in_group(cell)
     if (rank >= limit).any():
         order, rank = order[rank < limit], rank[rank < limit]
-    boxes = detections.boxes[order]
     return Ranked(
-        image=detections.image[order],
         category=detections.category[order],
-        boxes=boxes,
         scores=detections.scores[order],
-        area=boxes[:, 2] * boxes[:, 3],
+        area=(detections.boxes[:, 2] * detections.boxes[:, 3])[order],
         rank=rank,
         source=order,
     )
@@ -105,18 +100,27 @@ def place_in_group(group: np.ndarray) -> np.ndarray:
     return place
 
 
-def match(truth: Truth, ranked: Ranked, thresholds: Sequence[float], areas: np.ndarray) -> Iterator[Wins]:
+def match(
+    truth: Truth, detections: Detections, ranked: Ranked, thresholds: Sequence[float], areas: np.ndarray
+) -> Iterator[Wins]:
     """Match in all lanes; yields one `Wins` for each group of area ranges that fits into a word.
 
     Args:
         truth: objects, each of one class.
+        detections: as `ranked` was made from.
+        ranked: their order, which `Wins.detection` counts in.
         thresholds: T IoU thresholds in (0, 1], at most 64.
         areas: (A, 2) px², both bounds inclusive.
     """
     limits = np.minimum(np.asarray(thresholds, np.float64), ALMOST_ONE)
-    detection, gt, iou = overlapping_pairs(truth, ranked, limits.min())
+    row, gt, iou = overlapping_pairs(truth, detections, ranked.source, limits.min())
+    place = np.empty(len(detections), np.int64)
+    place[ranked.source] = np.arange(len(ranked.source))
+    detection = place[row]
     # Within a detection: highest IoU first, and of equal IoU the later object, as COCO's loop decides.
-    order = np.lexsort((-gt, -iou, detection))
+    order = stable_argsort(gt)[::-1]
+    order = order[np.argsort(-iou[order], kind="stable")]
+    order = order[stable_argsort(detection[order])]
     detection, gt, iou = detection[order], gt[order], iou[order]
     for group in lane_groups(len(areas), len(limits)):
         yield match_group(truth, detection, gt, iou, limits, areas[group])
@@ -128,33 +132,40 @@ def lane_groups(areas: int, thresholds: int) -> list[slice]:
     return [slice(i, min(i + step, areas)) for i in range(0, areas, step)]
 
 
-def overlapping_pairs(truth: Truth, ranked: Ranked, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every (detection, object) of the same image and class with IoU >= `least`; COCO's IoU for crowds.
+def overlapping_pairs(
+    truth: Truth, detections: Detections, kept: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every (row of `detections`, object, IoU) of one image and class with IoU >= `least`; COCO's IoU for crowds.
 
     IoU >= t needs an overlap of t times either width, so the left edge of the detection lies within
     [x - (1 / t - 1) w, x + (1 - t) w] of an object at x with width w: one sort, two searches.
+
+    Args:
+        kept: rows of `detections` to look at.
     """
-    images = len(truth.image_ids)
-    gt_cell = truth.category * images + truth.image
-    cell = ranked.category * images + ranked.image
-    inside = np.zeros(images * len(truth.category_ids), bool)
+    classes = len(truth.category_ids)
+    gt_cell = truth.image * classes + truth.category
+    cell = detections.image * classes + detections.category
+    wanted = np.zeros(len(cell), bool)
+    wanted[kept] = True
+    inside = np.zeros(len(truth.image_ids) * classes, bool)
     inside[gt_cell] = True
-    rows = np.flatnonzero(inside[cell]) if len(cell) else np.empty(0, np.int64)
+    rows = np.flatnonzero(inside[cell] & wanted) if len(cell) else np.empty(0, np.int64)
     if not len(rows):
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    left, width = truth.boxes[:, 0], truth.boxes[:, 2]
+    left, width, dt_left = truth.boxes[:, 0], truth.boxes[:, 2], detections.boxes[rows, 0]
     before = np.where(truth.crowd, np.inf, (1 / least - 1) * width)
     after = np.where(truth.crowd, np.inf, (1 - least) * width)
-    origin = min(left.min(), ranked.boxes[rows, 0].min())
-    span = max((left + width).max(), ranked.boxes[rows, 0].max()) - origin + 1
+    origin = min(left.min(), dt_left.min())
+    span = max((left + width).max(), dt_left.max()) - origin + 1
     slack = MARGIN * span
     step = 2 * span + 2 * slack  # distance of two cells on the line
-    keys = cell[rows] * step + (ranked.boxes[rows, 0] - origin)
+    keys = cell[rows] * step + (dt_left - origin)
     order = np.argsort(keys, kind="stable")
     rows, keys = rows[order], keys[order]
     low = np.searchsorted(keys, gt_cell * step + np.maximum(left - origin - before, 0) - slack, side="left")
     high = np.searchsorted(keys, gt_cell * step + np.minimum(left - origin + after, span) + slack, side="right")
-    return iou_in_windows(truth, ranked.boxes[rows], rows, low, high, least)
+    return iou_in_windows(truth, detections.boxes[rows], rows, low, high, least)
 
 
 def iou_in_windows(

@@ -62,7 +62,8 @@ def evaluate(
     """
     limits, thresholds, areas = check_settings(max_dets, iou_thresholds, area_ranges)
     truth = read_truth(gt)
-    ranked = rank_detections(read_detections(dt, truth), len(truth.image_ids), limits[-1])
+    detections = read_detections(dt, truth)
+    ranked = rank_detections(detections, len(truth.image_ids), limits[-1])
     truth_by_class = spread_regions(truth)
     lanes, tau = list(thresholds), None
     if lrp:
@@ -71,7 +72,7 @@ def evaluate(
         tau = int(np.argmin(np.abs(np.asarray(lanes) - LRP_TAU)))
     curves = empty_curves(len(thresholds), len(truth.category_ids), len(areas), len(limits))
     groups = lane_groups(len(areas), len(lanes))
-    for group, wins in zip(groups, match(truth_by_class, ranked, lanes, areas), strict=True):
+    for group, wins in zip(groups, match(truth_by_class, detections, ranked, lanes, areas), strict=True):
         accumulate(curves, truth_by_class, ranked, wins, areas, group, limits, len(lanes), tau)
     out = summarise(curves, slice(None), limits, thresholds, area_ranges, lrp)
     out["per_class"] = {
