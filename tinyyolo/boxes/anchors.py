@@ -16,7 +16,7 @@ Size = tuple[int, int]
 # Anchor fitting.
 FIT_BOXES = 50_000  # boxes looked at, evenly by area
 FIT_ROUNDS = 300
-FIT_STEP = 1e-4  # px; the sizes stand still
+FIT_STEP = 1e-3  # px; the sizes stand still
 FIT_SPREAD = 0.05  # starting points differ by up to this part of their size even where all boxes are alike
 FIT_SMALLEST = 1.0  # px, least side of an anchor
 FIT_DIGITS = 2
@@ -252,9 +252,9 @@ def _spread(half: Tensor, count: int) -> Tensor:
 
 def _climb(half: Tensor, anchors: Tensor, constant: float) -> Tensor:
     for _ in range(FIT_ROUNDS):
-        square = (half[:, None] - anchors).square().sum(-1) + EPS
-        nearest, best = square.min(1)
-        weight = torch.exp(-nearest.sqrt() / constant) / nearest.sqrt()
+        nearest, best = torch.cdist(half, anchors, compute_mode="donot_use_mm_for_euclid_dist").min(1)
+        distance = (nearest.square() + EPS).sqrt()
+        weight = torch.exp(-distance / constant) / distance
         total = torch.zeros(len(anchors), dtype=half.dtype).index_add(0, best, weight)
         moved = torch.zeros_like(anchors).index_add(0, best, half * weight[:, None]) / total[:, None]
         moved = torch.where(total[:, None] > 0, moved, anchors).clamp(min=FIT_SMALLEST / 2)
