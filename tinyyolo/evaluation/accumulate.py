@@ -1,4 +1,4 @@
-"""Precision, recall and LRP from matched pairs. Only matched detections are visited: precision peaks at true positives."""
+"""Precision, recall and LRP from matched pairs, by true positives only: there precision peaks and LRP is least."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """D detections: `image`, `category` (D,) index those of a `Truth`; `boxes` (D, 4) float64 xywh px, `scores` (D,)."""
+    """D detections, `image` and `category` (D,) as in `Truth`; `boxes` (D, 4) float64 xywh px, `scores` (D,)."""
 
     source: str
     image: np.ndarray
@@ -127,13 +127,20 @@ def read_detections(dt: Any, truth: Truth) -> Detections:
 
 
 def truth_from_annotations(annotations: Any) -> Truth:
-    """The columns of `tinyyolo.datasets` Annotations; their label -1 is an ignore region for every class."""
+    """The columns of `tinyyolo.datasets` Annotations.
+
+    A box marked as a crowd is an ignore region of its own class, one of an ignored category is a region of every class.
+    """
     source = str(annotations.path)
     image_ids = np.asarray(annotations.image_ids)
     category_ids = np.asarray(annotations.category_ids)
     check_unique(image_ids, source, "image id")
     images, classes = np.argsort(image_ids, kind="stable"), np.argsort(category_ids, kind="stable")
-    labels = np.asarray(annotations.labels)
+    labels = np.asarray(annotations.labels, np.int64)
+    label_of = {int(key): label for label, key in enumerate(category_ids)}
+    own = [label_of.get(int(key), -1) for key in annotations.box_categories[labels < 0]]
+    index = labels.copy()
+    index[labels < 0] = own if len(annotations.box_categories) else -1
     corners = np.asarray(annotations.boxes, np.float64).reshape(-1, 4)
     names = [str(annotations.names[i]) for i in range(len(category_ids))]
     return Truth(
@@ -144,7 +151,7 @@ def truth_from_annotations(annotations: Any) -> Truth:
         category_ids=category_ids[classes],
         names=tuple(names[i] for i in classes),
         image=np.argsort(images)[np.asarray(annotations.image_index, np.int64)],
-        category=np.where(labels < 0, -1, np.append(np.argsort(classes), -1)[labels]).astype(np.int64),
+        category=np.append(np.argsort(classes), -1)[index],
         boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1),
         area=np.asarray(annotations.areas, np.float64),
         crowd=labels < 0,
@@ -284,6 +291,8 @@ def index_of(ids: Any, known: np.ndarray, source: str, key: str, where: str) -> 
     ids = np.asarray(ids)
     if not ids.size:
         return np.empty(0, np.int64)
+    if ids.dtype.kind == "f" and known.dtype.kind in "iu" and (ids == np.floor(ids)).all():
+        ids = ids.astype(np.int64)
     alike = known.size and (ids.dtype.kind in "iuf") == (known.dtype.kind in "iuf") and ids.ndim == 1
     at = np.minimum(np.searchsorted(known, ids), len(known) - 1) if alike else np.zeros(len(ids), np.int64)
     missing = np.flatnonzero(known[at] != ids) if alike else np.arange(len(ids))

@@ -25,7 +25,9 @@ RECORDS_AT_ONCE = 1 << 15  # their words stay in the processor's cache
 COMMA = ord(",")
 WORD = 8  # bytes
 EXACT = 2**53  # integers below are exact as float64, and so is their quotient by 10**k, k <= 22
-POWERS = 10 ** np.arange(19, dtype=np.uint64)
+POWERS = 10 ** np.arange(20, dtype=np.uint64)
+LARGEST = np.uint64(10**19)
+EXTENDED = np.finfo(np.longdouble).nmant >= 63  # 80-bit floats, or better
 NUMBER_BYTES = frozenset(b"0123456789+-.eE")
 TOKEN = re.compile(rb'"[^"\\]*"|(-?[0-9][0-9.eE+-]*)')
 
@@ -210,20 +212,20 @@ def decode(text: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | No
     if len(lengths) == 0 or lengths.min() < 1:
         return None
     whole, shift, good = digits(words(text, ends - WORD), np.minimum(lengths, WORD))
-    long = np.flatnonzero(lengths > WORD)
-    if len(long):
-        high, high_shift, high_good = digits(words(text, ends[long] - 2 * WORD), np.clip(lengths[long] - WORD, 0, WORD))
-        # A point in the upper word lies WORD places further left; then the lower word must have none.
-        good[long] &= high_good & ((shift[long] == 0) | (high_shift == 0)) & (lengths[long] <= 2 * WORD)
-        shift[long] = np.where(high_shift > 0, high_shift + WORD, shift[long])
-        whole[long] += high * POWERS[WORD]
+    for offset in (WORD, 2 * WORD):
+        long = np.flatnonzero(lengths > offset)
+        part = digits(words(text, np.maximum(ends[long] - offset - WORD, 0)), np.minimum(lengths[long] - offset, WORD))
+        high, point, fine = part
+        good[long] &= fine & ((shift[long] == 0) | (point == 0)) & (high < LARGEST // POWERS[offset])
+        shift[long] = np.where(point > 0, point + offset, shift[long])
+        whole[long] += high * POWERS[offset]
+    good &= (lengths <= 3 * WORD) & (shift < len(POWERS)) & (lengths > (shift > 0))
     # `whole` has a 0 in the place of the point: int * 10**shift + fraction, with shift - 1 decimals.
-    unit = POWERS[shift]
-    fraction = whole % unit
+    shift = np.where(good, shift, 0)
+    fraction = whole % POWERS[shift]
     mantissa = np.where(shift > 0, (whole - fraction) // np.uint64(10) + fraction, whole)
-    good &= (mantissa < EXACT) & (lengths > (shift > 0))
-    values = mantissa.astype(np.float64) / POWERS[np.maximum(shift, 1) - 1]
-    for i in np.flatnonzero(~good):
+    values, sure = quotient(mantissa, POWERS[np.maximum(shift, 1) - 1])
+    for i in np.flatnonzero(~(good & sure)):
         token = text[starts[i] : ends[i]]
         if not NUMBER_BYTES.issuperset(token):
             return None
@@ -231,9 +233,25 @@ def decode(text: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | No
             values[i] = float(token)
         except ValueError:
             return None
-        if abs(values[i]) >= EXACT:  # maybe an id that float64 cannot hold
+        if abs(values[i]) >= EXACT and token.isdigit():  # maybe an id that float64 cannot hold
             return None
     return values
+
+
+def quotient(mantissa: np.ndarray, power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`mantissa / power` correctly rounded to float64, and where that is sure.
+
+    Both operands are exact up to 2**53. Above, 80-bit floats decide unless they end near the middle of two float64.
+    """
+    values = mantissa.astype(np.float64) / power
+    sure = mantissa < EXACT
+    large = np.flatnonzero(~sure & (power > 1)) if EXTENDED else []
+    if len(large):
+        precise = mantissa[large].astype(np.longdouble) / power[large].astype(np.longdouble)
+        values[large] = precise
+        step = np.spacing(values[large])
+        sure[large] = np.abs(np.abs(precise - values[large]) - step / 2) > step / 2**9
+    return values, sure
 
 
 def digits(text: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
