@@ -49,7 +49,7 @@ def advise(numbers: Mapping[str, Any], imgsz: int | None = None) -> dict[str, An
         anchors(size, scale),
         f"C: constant={constant:g}, the mean object size (AI-TOD's is {PAPER_CONSTANT}); it changes thresholds and "
         "losses, never which anchors are the top k",
-        f"max_det={room}: the fullest image holds {per_image['q100']:.0f} objects, the mean one {per_image['mean']:.1f}",
+        f"max_det={room}: the fullest image holds {per_image['q100']:.0f} objects, the mean {per_image['mean']:.1f}",
     ]
     chosen = {"imgsz": side, "tile": tiled, "p2": below >= P2_SHARE, "scale": scale}
     return chosen | {"constant": constant, "max_det": room, "words": words}
@@ -59,12 +59,11 @@ def image_size(size: Mapping[str, Any], side: int, native: int, tiled: bool, giv
     """The sentence about imgsz."""
     median = f"the median object of {size['median']:.1f} px"
     if given:
-        return f"imgsz={side}: as asked; there {median}, and a twentieth under {size['q5']:.1f} px"
+        return f"imgsz={side}: as asked; {median} and a twentieth under {size['q5']:.1f} px are what it leaves"
     if tiled:
-        return (
-            f"cut the scenes (median side {native} px): data convert ... tile={TILE} overlap={OVERLAP}, and imgsz={side}; "
-            f"shrunk to {side} px instead, {median} would be {size['median'] * side / native:.1f} px"
-        )
+        shrunk = f"shrunk to {side} px instead, {median} would be {size['median'] * side / native:.1f} px"
+        how = f"data convert tile={TILE} overlap={OVERLAP}, and imgsz={side}"
+        return f"cut the scenes (median side {native} px) with {how}; {shrunk}"
     sentence = f"imgsz={side}: the images' own size; at half of it {median} would be {size['median'] / 2:.1f} px"
     if size["q25"] < FEW_PIXELS:
         larger = math.ceil(native * ENLARGE / IMGSZ_STEP) * IMGSZ_STEP
@@ -75,10 +74,11 @@ def image_size(size: Mapping[str, Any], side: int, native: int, tiled: bool, giv
 def anchors(size: Mapping[str, Any], scale: float) -> str:
     """The sentence about anchors."""
     wanted = ", ".join(f"{size[f'q{q}']:.0f}" for q in ANCHORS_AT)
+    finest = f"the finest anchor is {scale * STRIDE_P2:g} px like the median object ({size['median']:.1f} px)"
     return (
-        f"anchors: rpn.anchors.scales=[{scale:g}], so that the finest anchor is {scale * STRIDE_P2:g} px like the median "
-        f"object ({size['median']:.1f} px; the published scale is {PAPER_SCALE}, {PAPER_SCALE * STRIDE_P2} px); the "
-        f"anchors of a YOLO should cover {wanted} px (the {', '.join(map(str, ANCHORS_AT))} % quantiles of size)"
+        f"anchors: rpn.anchors.scales=[{scale:g}], so that {finest}; the published scale is {PAPER_SCALE}, "
+        f"{PAPER_SCALE * STRIDE_P2} px; the anchors of a YOLO should cover {wanted} px, the "
+        f"{', '.join(map(str, ANCHORS_AT))} % quantiles of size"
     )
 
 
@@ -88,7 +88,8 @@ def p2_level(below: float, size: Mapping[str, Any]) -> str:
     cells = f"{needed} px, {CELLS_NEEDED} cells of P3 (stride {STRIDE_P3})"
     fact = f"{100 * below:.0f} % of the objects are under {cells}"
     if below >= P2_SHARE:
-        return f"keep P2 (stride {STRIDE_P2}): {fact}; the median object is {size['median'] / STRIDE_P3:.1f} cells wide there"
+        wide = size["median"] / STRIDE_P3
+        return f"keep P2 (stride {STRIDE_P2}): {fact}; the median object is {wide:.1f} cells wide there"
     return f"P2 is not needed: only {fact}; leaving it out saves most of the anchors"
 
 

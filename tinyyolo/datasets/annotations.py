@@ -188,6 +188,13 @@ def select_classes(
     return wanted, np.array(ids, np.int64), known
 
 
+def lookup(keys: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
+    """`table[key]` for every key (K,), all of them known."""
+    known = np.array(sorted(table), np.int64)
+    values = np.array([table[key] for key in known.tolist()], np.int64)
+    return values[np.searchsorted(known, keys)] if len(keys) else np.zeros(0, np.int64)
+
+
 def box_faults(boxes: np.ndarray) -> list[str]:
     """Why each box (K, 4) xyxy has no area a detector could learn: '' for a good one.
 

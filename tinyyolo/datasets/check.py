@@ -65,13 +65,13 @@ def check(
     """
     spec = load(data, path)
     report, checked = inspect(spec, images=images)
-    target = Path(runs) / f"{spec.file.stem}.json"
+    target = Path(runs) / f"{spec.title}.json"
     with new_file(target, overwrite=True) as stream:
         json.dump(report, stream, indent=1)
     print(in_words(report))
     print(f"report: {target}")
     if fix:
-        folder = Path(out or Path(runs) / f"{spec.file.stem}-fixed")
+        folder = Path(out or Path(runs) / f"{spec.title}-fixed")
         print(repair.in_words(repair.write(spec, checked, folder, overwrite=overwrite), folder))
     return 0 if report["ok"] else 1
 

@@ -15,6 +15,7 @@ from tinyyolo.datasets.annotations import (
     Problem,
     box_faults,
     freeze,
+    lookup,
     raise_fatal,
     select_classes,
     unknown_class,
@@ -144,13 +145,6 @@ def double_ids(path: Path, ids: np.ndarray) -> list[Problem]:
     values, times = np.unique(ids, return_counts=True)
     doubles = zip(values[times > 1].tolist(), times[times > 1].tolist(), strict=True)
     return [Problem("duplicate id", f"{path}: annotation {key}", f"the id stands {n} times") for key, n in doubles]
-
-
-def lookup(keys: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
-    """`table[key]` for every key (K,), all of them known."""
-    known = np.array(sorted(table), np.int64)
-    values = np.array([table[key] for key in known.tolist()], np.int64)
-    return values[np.searchsorted(known, keys)] if len(keys) else np.zeros(0, np.int64)
 
 
 def write(path: str | Path, annotations: Annotations, *, overwrite: bool = False) -> None:

@@ -33,7 +33,7 @@ def write(
     Raises:
         UserError: the copy exists and `overwrite` is not set, or would stand where the old annotations are.
     """
-    target = folder / f"{spec.file.stem}.yaml"
+    target = folder / f"{spec.title}.yaml"
     if target.exists() and not overwrite:
         raise UserError(f"{target}: exists; overwrite=true replaces it")
     done, jsons = {}, {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import ROOTS, UserError, find_yaml, load_yaml, merge, suggest
-from tinyyolo.datasets import coco_json, dota, visdrone, yolo_txt
+from tinyyolo.datasets import coco_json, dota, visdrone, xview, yolo_txt
 from tinyyolo.datasets.annotations import Annotations, as_names
 from tinyyolo.datasets.images import list_images, nearest_folder
 
@@ -18,7 +18,7 @@ OWN_KEYS = ("path", "annotations", "format", "names", "ignore", "toy", "base", "
 YOLO_KEYS = ("nc", "channels", "download")  # stand in ultralytics' YAMLs; nothing is downloaded
 KEYS = frozenset({*SPLITS, *OWN_KEYS, *YOLO_KEYS})
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
-FORMATS = {"yolo": yolo_txt.read, "visdrone": visdrone.read, "dota": dota.read}
+FORMATS = {"yolo": yolo_txt.read, "visdrone": visdrone.read, "dota": dota.read, "xview": xview.read}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DataSpec:
         splits: split name -> where it lies, in the YAML's order.
         expected: official split -> {images, boxes, classes: {name: boxes}}, what a whole download holds; {} if unknown.
         stands_for: split -> the official split that it is, where the names differ.
-        format: of label folders: "yolo", "visdrone" or "dota".
+        format: of label folders: "yolo", "visdrone", "dota" or "xview".
         content: the YAML as read.
     """
 
@@ -54,6 +54,11 @@ class DataSpec:
     stands_for: dict[str, str] = field(default_factory=dict)
     format: str = "yolo"
     content: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def title(self) -> str:
+        """A name for files about this set: the YAML's, or its folder's where the YAML is just called data.yaml."""
+        return self.file.parent.name if self.file.stem == "data" else self.file.stem
 
     def split(self, name: str) -> Split:
         """Where a split lies.

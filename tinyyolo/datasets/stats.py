@@ -45,7 +45,7 @@ def stats(
     spec = load(data, path)
     splits = {name: spec.read(name) for name in ([split] if split else spec.splits)}
     report = collect(splits, imgsz=imgsz) | {"data": str(spec.file)}
-    target = Path(runs) / f"{spec.file.stem}.json"
+    target = Path(runs) / f"{spec.title}.json"
     with new_file(target, overwrite=True) as stream:
         json.dump(report, stream, indent=1)
     print(in_words(report))
