@@ -24,7 +24,7 @@ from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets import toy_aerial, toy_easy, toy_ground
 from tinyyolo.datasets.files import current_umask
 
-VERSION = 1  # raise it when the same options give other pictures: old folders are then left alone
+VERSION = 2  # raise it when the same options give other pictures: old folders are then left alone
 SPLITS = ("train", "val")
 SIZES = (32, 4096)  # px
 MOST_OBJECTS = 2000  # an image

@@ -1,0 +1,185 @@
+"""Charts by matplotlib, without pyplot and its global state; it is imported when the first chart is drawn."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyyolo.config import UserError
+from tinyyolo.datasets.files import new_file
+
+SIZE_BOUNDS = {"very tiny": 8, "tiny": 16, "small": 32, "medium": 64}  # px, upper bounds of AI-TOD's size names
+RECALL = np.linspace(0, 1, 101)  # COCO's recall levels
+BINS, LAST_PERCENTILE = 60, 99.5
+DPI = 130
+
+
+def chart(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.5)) -> tuple[Any, np.ndarray]:
+    """A figure of `size` inches and its (rows, columns) axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    return figure, axes
+
+
+def save(figure: Any, path: str | Path) -> Path:
+    """Write a figure whole or not at all, in the format of the path's suffix."""
+    path = Path(path)
+    with new_file(path, overwrite=True, mode="wb") as stream:
+        figure.savefig(stream, format=path.suffix[1:] or "png", dpi=DPI)
+    return path
+
+
+def pr_curves(precision: Mapping[str, Any], path: str | Path, recall: Any = RECALL) -> Path:
+    """Precision over recall, one curve a class, the class's AP in the legend, and their mean.
+
+    Args:
+        precision: class name -> (R,) precision at `recall`, fractions; below 0 (as COCO marks it) or NaN: no objects.
+        path: the image file.
+        recall: (R,) recall levels.
+    """
+    figure, axes = chart(size=(7.5, 5))
+    axis, curves = axes[0, 0], {}
+    for name, values in precision.items():
+        curve = np.asarray(values, dtype=np.float64)
+        if curve.size and np.isfinite(curve).all() and (curve >= 0).all():
+            curves[name] = curve
+            axis.plot(recall, curve, linewidth=1.2, label=f"{name} {curve.mean():.3f}")
+    if curves:
+        mean = np.mean(list(curves.values()), axis=0)
+        axis.plot(recall, mean, color="black", linewidth=2.2, label=f"mean {mean.mean():.3f}")
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision and recall")
+    return save(figure, path)
+
+
+def confusion_matrix(counts: Any, names: Sequence[str], path: str | Path) -> Path:
+    """What became of the objects of every class.
+
+    Args:
+        counts: (C + 1, C + 1): row i, column j: objects of class i detected as class j; the last column counts missed
+            objects, the last row detections where nothing is.
+        names: C class names.
+        path: the image file.
+
+    Raises:
+        ValueError: `counts` and `names` do not fit.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    if counts.shape != (len(names) + 1, len(names) + 1):
+        raise ValueError(f"counts: expected {(len(names) + 1,) * 2} for {len(names)} names, found {counts.shape}")
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 3.2 + 0.55 * len(counts)
+    figure, axes = chart(size=(side + 0.8, side))
+    axis = axes[0, 0]
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for i, j in np.argwhere(counts > 0):
+        colour = "white" if share[i, j] > 0.5 else "black"
+        axis.text(j, i, f"{counts[i, j]:,.0f}", ha="center", va="center", fontsize=7, color=colour)
+    ticks = range(len(counts))
+    axis.set_xticks(ticks, [*names, "missed"], rotation=40, ha="right")
+    axis.set_yticks(ticks, [*names, "background"])
+    axis.set(xlabel="detected as", ylabel="is", title="Confusion (colour: share of the row)")
+    figure.colorbar(image, ax=axis, shrink=0.7)
+    return save(figure, path)
+
+
+def ap_by_size(values: Mapping[str, Mapping[str, float]], path: str | Path) -> Path:
+    """AP by size of object, a group of bars a size and a bar a model.
+
+    Args:
+        values: model -> {size name: AP as a fraction}; NaN or below 0, as where there are no objects, draws no bar.
+        path: the image file.
+    """
+    sizes = list(dict.fromkeys(size for row in values.values() for size in row))
+    figure, axes = chart(size=(2.5 + 0.9 * len(sizes) * max(len(values) / 2, 1), 4))
+    axis, width = axes[0, 0], 0.8 / max(len(values), 1)
+    for index, (model, row) in enumerate(values.items()):
+        heights = 100 * np.array([row.get(size, np.nan) for size in sizes], dtype=np.float64)
+        there = np.flatnonzero(heights >= 0)
+        places = there + (index + 0.5) * width - 0.4
+        bars = axis.bar(places, heights[there], width * 0.92, label=model)
+        axis.bar_label(bars, [f"{height:.1f}" for height in heights[there]], fontsize=7)
+    axis.set_xticks(range(len(sizes)), sizes)
+    axis.set(ylabel="AP, %", title="AP by size of object")
+    if len(values) > 1:
+        axis.legend(fontsize=8, frameon=False)
+    return save(figure, path)
+
+
+def size_histogram(sides: Any, path: str | Path, bounds: Mapping[str, float] = SIZE_BOUNDS) -> Path:
+    """How large the objects of a data set are.
+
+    Args:
+        sides: (N,) sqrt(w * h) in px; none is fine.
+        path: the image file.
+        bounds: name of a size -> its upper bound in px, rising; the share of each is written above it.
+    """
+    sides = np.asarray(sides, dtype=np.float64).ravel()
+    last = max(float(np.percentile(sides, LAST_PERCENTILE)), 1.0) if sides.size else max(bounds.values(), default=1.0)
+    figure, axes = chart(size=(8, 4))
+    axis = axes[0, 0]
+    axis.hist(sides, bins=np.linspace(0, last, BINS + 1), color="#4878a8")
+    low, above = 0.0, axis.get_xaxis_transform()
+    for name, high in bounds.items():
+        if low < last:
+            share = np.mean((sides >= low) & (sides < high)) if sides.size else 0
+            middle = (low + min(high, last)) / 2
+            axis.text(middle, 1, f"{name}\n{share:.0%}", transform=above, ha="center", fontsize=7)
+            axis.axvline(high, color="0.5", linewidth=0.8, linestyle="--")
+        low = high
+    spread = f": mean {sides.mean():.1f}, std {sides.std():.1f}, median {np.median(sides):.1f} px" if sides.size else ""
+    axis.set(xlabel="side sqrt(w h), px", ylabel="objects", xlim=(0, last))
+    axis.set_title(f"{sides.size:,} objects{spread}", pad=22)
+    return save(figure, path)
+
+
+def training_curves(results: str | Path, path: str | Path) -> Path:
+    """Losses, metrics and learning rates over the epochs, from a run's results.csv; train and val share a panel.
+
+    Raises:
+        UserError: the file cannot be read as a table of numbers with an `epoch` column.
+    """
+    columns = read_results(Path(results))
+    epochs = columns.pop("epoch")
+    columns.pop("time", None)
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in columns.items():
+        group, _, short = name.rpartition("/")
+        panel = {"train": short, "val": short, "lr": "learning rate"}.get(group, name)
+        panels.setdefault(panel, {})[group if group in ("train", "val") else short] = values
+    across = min(len(panels), 4) or 1
+    down = -(-len(panels) // across) or 1
+    figure, axes = chart(down, across, size=(3.2 * across, 2.5 * down))
+    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
+        for label, values in curves.items():
+            axis.plot(epochs, values, marker="." if len(epochs) < 30 else "", linewidth=1.3, label=label)
+        axis.set_title(title, fontsize=9)
+        if len(curves) > 1:
+            axis.legend(fontsize=7, frameon=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    return save(figure, path)
+
+
+def read_results(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a results.csv by name; an empty cell is NaN."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row] or [[]]
+        if "epoch" not in header:
+            raise UserError(f"{path}: no column 'epoch'; it has {', '.join(header) or 'none'}")
+        table = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(-1, len(header))
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as a table of numbers: {error}") from error
+    return dict(zip(header, table.T, strict=True))
