@@ -57,7 +57,9 @@ def noise(rng: np.random.Generator, size: int, cell: float, octaves: int = 4, ga
 def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     """From `a` to `b`, colours (3,) or images (H, W, 3), by `share` (H, W), cut to 0..1: (H, W, 3) float32."""
     a, b = np.float32(a), np.float32(b)
-    return a + (b - a) * np.minimum(np.maximum(share, 0), 1)[..., None].astype(np.float32)
+    out = (b - a) * np.float32(np.minimum(np.maximum(share, 0), 1))[..., None]
+    out += a
+    return out
 
 
 class Scene:

@@ -6,6 +6,7 @@ An object is a list of parts drawn in order. Its frame has x to the front, y to 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -65,8 +66,16 @@ def rectangle(x0: float, x1: float, half: float, corner: float = 0.0) -> np.ndar
 
 def ellipse(cx: float, cy: float, rx: float, ry: float, points: int = 40) -> np.ndarray:
     """(points, 2) outline of an ellipse."""
+    return circle(points) * (rx, ry) + (cx, cy)
+
+
+@lru_cache
+def circle(points: int) -> np.ndarray:
+    """(points, 2) outline of the unit circle."""
     t = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return np.stack([cx + rx * np.cos(t), cy + ry * np.sin(t)], axis=1)
+    out = np.stack([np.cos(t), np.sin(t)], axis=1)
+    out.flags.writeable = False
+    return out
 
 
 def pick(rng: np.random.Generator, palette: np.ndarray, spread: float = 12.0) -> np.ndarray:

@@ -136,8 +136,11 @@ def trees(scene: Scene, count: int) -> None:
         group = index % len(heart)
         at = heart[group] + rng.normal(0, spread[group], 2)
         radius = scene.car * rng.uniform(0.22, 0.6)
+        column, row = np.floor(at).astype(int)
+        if not (min(column, row) >= 0 and max(column, row) < scene.size and scene.kind[row, column] == GROUND):
+            continue
         ring = ellipse(0, 0, radius, radius, 14) * rng.uniform(0.82, 1.12, (14, 1))
-        if not scene.free(ring * 0.6 + at, GROUND) or not scene.free(ring + at, GROUND | BUILT):
+        if not scene.free(ring + at, GROUND | BUILT):
             continue
         leaf = pick(rng, LEAVES, 6)
         scene.stand(ring + at, leaf, radius)
