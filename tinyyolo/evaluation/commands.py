@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import UserError, suggest
+from tinyyolo.evaluation.errors import count_errors, find_errors, write_missed_labels
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, COCO, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
-from tinyyolo.evaluation.table import format_table, write_csv, write_json
+from tinyyolo.evaluation.report import write_pngs, write_report
+from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json
 
 SIZES = {"aitod": (AITOD, AITOD_MAX_DETS), "coco": (COCO, COCO_MAX_DETS)}
 
@@ -83,3 +85,49 @@ def as_list(key: str, value: Any) -> list[float]:
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
         raise UserError(f"{key}={value}: expected a number or a list of numbers, such as [100, 300]")
     return values
+
+
+def report_command(
+    gt: str | None = None,
+    dt: str | None = None,
+    images: str | None = None,
+    out: str = "runs/report",
+    threshold: float | Mapping[str, float] | None = None,
+    sizes: str | Mapping[str, Sequence[float]] = "aitod",
+    limit: int = 200,
+    pngs: int = 20,
+    embed: bool = False,
+    missed: float | None = None,
+) -> None:
+    """Show what went wrong: tinyyolo report gt=annotations.json dt=predictions.json images=folder
+
+    Writes `report.html` (opens from disk: worst images first, zoom to the pixel, filters), PNGs, `errors.json` with all
+    counts, and `missed_labels.json`, confident false positives that may be missing labels, as COCO JSON.
+
+    Args:
+        gt: COCO JSON of the objects.
+        dt: COCO results JSON of the detections.
+        images: folder of the images.
+        out: folder to write to.
+        threshold: least score, one for all or by class such as "{ship: 0.4}"; by default where LRP is least, by class.
+        sizes: aitod, coco, or your own ranges of the side in pixels.
+        limit: images on the page.
+        pngs: images as PNG.
+        embed: put the images into the page instead of referring to them.
+        missed: least score of a label that may be missing; by default the threshold of its class.
+    """
+    gt, dt = required("report", gt=gt, dt=dt)
+    ranges, limits = named_sizes(sizes)
+    errors = find_errors(gt, dt, threshold=threshold, area_ranges=ranges, max_dets=limits)
+    folder, source = Path(out), None if images is None else Path(images)
+    shown, absent = write_report(errors, folder / "report.html", source, int(limit), bool(embed))
+    drawn = write_pngs(errors, folder / "images", source, int(pngs)) if pngs else []
+    counts = count_errors(errors)
+    thresholds = dict(zip(errors.truth.names, errors.thresholds.tolist(), strict=True))
+    write_json({"thresholds": thresholds, "counts": counts}, folder / "errors.json")
+    labels = write_missed_labels(errors, folder / "missed_labels.json", missed)
+    print(format_counts({name: by_size["all"] for name, by_size in counts.items()}, "class"))
+    print(format_counts({size: numbers for size, numbers in counts["all"].items() if size != "all"}, "size"))
+    if absent:
+        print(f"{absent} of {shown} images are not in {images}; the page shows their boxes alone")
+    print(f"Saved {folder / 'report.html'} ({shown} images), {len(drawn)} PNGs, {labels} labels that may be missing")

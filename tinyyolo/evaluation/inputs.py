@@ -158,17 +158,17 @@ def truth_from_annotations(annotations: Any) -> Truth:
     )
 
 
-def spread_regions(truth: Truth) -> Truth:
-    """`truth` with every region of all classes (category -1) repeated for each class."""
+def spread_regions(truth: Truth) -> tuple[Truth, np.ndarray]:
+    """`truth` with every region of all classes (category -1) repeated for each class, and the row each came from."""
     shared = truth.category < 0
+    rows = np.arange(len(shared))
     if not shared.any():
-        return truth
+        return truth, rows
     classes = len(truth.category_ids)
-    keep, region = np.flatnonzero(~shared), np.repeat(np.flatnonzero(shared), classes)
-    rows = np.concatenate([keep, region])
-    category = np.concatenate([truth.category[keep], np.tile(np.arange(classes), int(shared.sum()))])
+    rows = np.concatenate([rows[~shared], np.repeat(rows[shared], classes)])
+    category = np.concatenate([truth.category[~shared], np.tile(np.arange(classes), int(shared.sum()))])
     columns = {key: getattr(truth, key)[rows] for key in ("image", "boxes", "area", "crowd")}
-    return replace(truth, category=category, **columns)
+    return replace(truth, category=category, **columns), rows
 
 
 def columns_of(records: Any, source: str, what: str, optional: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 AITOD_MAX_DETS = (100, 300, 1500)
 COCO_MAX_DETS = (1, 10, 100)
 LRP_TAU = 0.5
+ALL_AREAS = np.array([[0.0, LARGEST_SIDE**2]])  # the range `all`, px²
 
 
 def evaluate(
@@ -64,7 +65,7 @@ def evaluate(
     truth = read_truth(gt)
     detections = read_detections(dt, truth)
     ranked = rank_detections(detections, len(truth.image_ids), limits[-1])
-    truth_by_class = spread_regions(truth)
+    truth_by_class, _ = spread_regions(truth)
     lanes, tau = list(thresholds), None
     if lrp:
         if not np.isclose(lanes, LRP_TAU).any():
@@ -96,12 +97,12 @@ def check_settings(
     thresholds = [float(t) for t in iou_thresholds]
     if not 0 < len(thresholds) < WORD or not all(0 < t <= 1 for t in thresholds):
         raise UserError(f"iou_thresholds={thresholds}: expected 1 to {WORD - 1} numbers above 0, at most 1")
-    sides = [(0.0, LARGEST_SIDE)]
+    sides = []
     for name, bounds in area_ranges.items():
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
             raise UserError(f"area_ranges: {name}={bounds}: expected (least, greatest) side in pixels")
         sides.append((float(bounds[0]), float(bounds[1])))
-    return limits, thresholds, np.asarray(sides) ** 2
+    return limits, thresholds, np.concatenate([ALL_AREAS, np.asarray(sides).reshape(-1, 2) ** 2])
 
 
 def summarise(

@@ -25,12 +25,29 @@ def format_table(result: Mapping[str, Any]) -> str:
     texts = [header] + [
         [row[0], *(cell_text(key, v) for key, v in zip(header[1:], row[1:], strict=True))] for row in rows
     ]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in texts
+    return align(texts)
+
+
+def format_counts(rows: Mapping[str, Mapping[str, int]], title: str) -> str:
+    """Numbers of named rows that share their columns.
+
+    Examples:
+        >>> print(format_counts({"all": {"TP": 12, "FP": 3}, "ship": {"TP": 2, "FP": 0}}, "class"))
+        class  TP  FP
+        all    12   3
+        ship    2   0
+    """
+    columns = list(next(iter(rows.values()), {}))
+    return align([[title, *columns]] + [[name, *(str(row[c]) for c in columns)] for name, row in rows.items()])
+
+
+def align(texts: list[list[str]]) -> str:
+    """Lines of equal columns, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
+    cells = [
+        [row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))] for row in texts
     ]
-    return "\n".join(lines)
+    return "\n".join("  ".join(row) for row in cells)
 
 
 def table_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
