@@ -43,10 +43,10 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
     for source in (recipe, given):
         check_keys(source)
     args = {**DEFAULT_CFG_DICT, **OWN, **defaults(), **recipe, **given, "task": "detect", "mode": mode}
-    if args["nbs"] is None:
-        args["nbs"] = args["batch"] if args["batch"] and args["batch"] >= 1 else DEFAULT_CFG_DICT["nbs"]
     args["project"] = str(Path(args["project"] or "runs").expanduser().absolute())
     check_values(args)
+    if args["nbs"] is None:
+        args["nbs"] = args["batch"] if args["batch"] >= 1 else DEFAULT_CFG_DICT["nbs"]
     return args
 
 
@@ -80,6 +80,6 @@ def check_values(args: Mapping[str, Any]) -> None:
         if args.get(key):
             raise UserError(f"{key}={args[key]}: not supported by tinyyolo")
     try:
-        get_cfg(overrides={key: value for key, value in args.items() if key not in OWN})
+        get_cfg(overrides={k: v for k, v in args.items() if k not in OWN and not (k == "nbs" and v is None)})
     except (TypeError, ValueError, SyntaxError) as error:
         raise UserError(" ".join(str(error).split())) from error

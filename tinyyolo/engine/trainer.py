@@ -21,7 +21,7 @@ from tinyyolo.compat import engine_args, get_cfg, own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.dataset import TinyDataset
-from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
+from tinyyolo.detectors.base import ENGINE_STRIDE, Detector, targets_of
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import OWN
@@ -191,12 +191,16 @@ class TinyTrainer(DetectionTrainer):
 
     @staticmethod
     def start(trainer: TinyTrainer) -> None:
-        """Count iterations from where the run begins."""
+        """Count iterations from where the run begins; take the closing of mosaic over from the loop, see `seed_epoch`."""
         trainer.iteration = trainer.start_epoch * len(trainer.train_loader)
+        trainer.close_mosaic, trainer.args.close_mosaic = trainer.args.close_mosaic, 0
 
     @staticmethod
     def seed_epoch(trainer: TinyTrainer) -> None:
-        """Give the epoch a seed of its own: order, augmentation and sampling do not depend on what ran before."""
+        """Give the epoch a seed of its own: order, augmentation and sampling do not depend on what ran before.
+
+        The loader starts afresh every time: the loop does so once, when mosaic closes, which draws from the seed.
+        """
         seed = (trainer.args.seed + 1 + RANK + EPOCH_SEED * (trainer.epoch + 1)) % 2**32
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - ultralytics' augmentation draws from the global state
@@ -204,8 +208,9 @@ class TinyTrainer(DetectionTrainer):
         loader = trainer.train_loader
         loader.generator.manual_seed(seed)
         loader.dataset.forget()
-        if loader.num_workers:
-            loader.reset()  # workers hold a random state and recent images of their own
+        if trainer.close_mosaic and trainer.epoch >= trainer.epochs - trainer.close_mosaic:
+            loader.dataset.close_mosaic(hyp=copy(trainer.args))
+        loader.reset()
 
     @staticmethod
     def warm_up(trainer: TinyTrainer) -> None:
@@ -232,6 +237,25 @@ class TinyTrainer(DetectionTrainer):
         sides = np.sqrt(np.prod(notes.boxes[notes.labels >= 0, 2:] - notes.boxes[notes.labels >= 0, :2], axis=1))
         self.on_plot(plots.size_histogram(sides, self.save_dir / "labels.png"))
 
+    def plot_training_samples(self, batch: dict[str, Any], ni: int) -> None:
+        """The images of a batch as the model sees them, with their boxes."""
+        from tinyyolo import plots
+
+        images = (batch["img"].cpu().numpy()[:, ::-1].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        targets = targets_of(batch)
+        rows = [
+            {"image": image, "boxes": t["boxes"].cpu().numpy(), "labels": t["labels"].cpu().numpy()}
+            for image, t in zip(images, targets, strict=True)
+        ]
+        names = [self.data["names"][i] for i in range(self.data["nc"])]
+        self.on_plot(plots.label_mosaic(rows, names, self.save_dir / f"train_batch{ni}.jpg"))
+
+    def plot_metrics(self) -> None:
+        """Losses and metrics over the epochs."""
+        from tinyyolo import plots
+
+        self.on_plot(plots.training_curves(self.csv, self.save_dir / "results.png"))
+
     def final_eval(self) -> None:
         """Drop what only resuming needs from both checkpoints, then validate the best one and write its table."""
         if RANK in {-1, 0}:
@@ -252,7 +276,7 @@ class TinyTrainer(DetectionTrainer):
         raw = unwrap_model(self.model).state_dict()
         content = checkpoint.of_model(
             self.ema.ema,
-            vars(self.args),
+            {**vars(self.args), "close_mosaic": self.close_mosaic},
             epoch=self.epoch,
             metrics={**self.metrics, "fitness": self.fitness},
             results=read_csv(self.csv),

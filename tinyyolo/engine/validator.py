@@ -233,14 +233,20 @@ class TinyValidator(DetectionValidator):
             sure = found["score"] >= PICTURE_SCORE
             boxes = found["bbox"][sure]
             part = notes.rows(row_of[picture["image_id"]])
+            objects = notes.labels[part] >= 0
             rows.append(
                 {
                     "path": picture["path"],
-                    "truth": notes.boxes[part][notes.labels[part] >= 0],
+                    "truth": notes.boxes[part][objects],
+                    "truth_labels": notes.box_categories[part][objects],
                     "found": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+                    "found_labels": found["category_id"][sure],
                 }
             )
         self.on_plot(plots.compare_images(rows, self.save_dir / "predictions.jpg"))
+        result = self.metrics.result
+        sizes = {key.removeprefix("AP_"): value for key, value in result.items() if key.startswith("AP_")}
+        self.on_plot(plots.ap_by_size({"AP": sizes}, self.save_dir / "ap_by_size.png"))
 
     def plot_val_samples(self, batch: dict[str, Any], ni: int) -> None:
         """Drawn once, at the end, by `draw`."""
