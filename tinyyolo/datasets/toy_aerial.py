@@ -24,10 +24,10 @@ from tinyyolo.datasets.toy_zones import (
     apron,
     containers,
     free_places,
+    houses,
     jetty,
     lot,
     road,
-    roof,
     round_things,
     stones,
     tank_yard,
@@ -40,6 +40,8 @@ CROP = 0.5  # an object at the border shows at least this share of its box
 SHADOW = np.array((0.48, 0.54, 0.58), dtype=np.float32)  # share of the light that is missing
 HAZE = np.array((1.15, 1.0, 0.9), dtype=np.float32)
 
+SQUARE = (0.0, np.pi / 2)
+
 
 def town(scene: Scene) -> None:
     """Two streets, car parks, houses in rows, trees."""
@@ -47,14 +49,12 @@ def town(scene: Scene) -> None:
     scene.grow_ground(farmed=False)
     road(scene, 2.0 * scene.car, scene.angle, rng.uniform(-0.3, 0.3))
     road(scene, 1.7 * scene.car, scene.angle + np.pi / 2, rng.uniform(-0.1, 0.1))
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(scene.count(1, 4)):
         lot(scene, int(rng.integers(1, 4)), int(rng.integers(5, 13)), scene.angle)
-    for _ in range(int(rng.integers(8, 18))):
-        width, depth = scene.car * rng.uniform((1.6, 1.4), (4.5, 3.0))
-        roof(scene, width, depth, scene.angle + rng.choice([0, np.pi / 2]), rng.random() < 0.65)
-    round_things(scene, 5)
-    trees(scene, int(rng.integers(60, 160)))
-    free_places(scene, TANK, GROUND, 6)
+    houses(scene, scene.count(8, 18), (1.6, 1.4), (4.5, 3.0), gabled=0.65, turns=SQUARE)
+    round_things(scene, scene.count(3, 8))
+    trees(scene, scene.count(60, 160))
+    free_places(scene, TANK, GROUND, scene.count(4, 7))
 
 
 def harbour(scene: Scene) -> None:
@@ -64,18 +64,16 @@ def harbour(scene: Scene) -> None:
     straight = rng.random() < 0.6
     road(scene, 1.7 * scene.car, scene.angle + rng.normal(0, 0.05), 0.0)
     scene.flood(straight)
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(scene.count(1, 4)):
         jetty(scene)
     if straight:
-        containers(scene, int(rng.integers(3, 8)))
+        containers(scene, scene.count(3, 8))
     tank_yard(scene, int(rng.integers(1, 3)), int(rng.integers(2, 4)), scene.angle)
     lot(scene, 1, int(rng.integers(4, 9)), scene.angle)
-    for _ in range(int(rng.integers(2, 7))):
-        width, depth = scene.car * rng.uniform((2, 1.5), (5, 3))
-        roof(scene, width, depth, scene.angle, rng.random() < 0.5)
-    stones(scene, int(rng.integers(4, 14)), WATER)
-    trees(scene, int(rng.integers(20, 80)))
-    free_places(scene, SHIP, WATER, 40)
+    houses(scene, scene.count(2, 7), (2, 1.5), (5, 3), gabled=0.5)
+    stones(scene, scene.count(4, 14), WATER)
+    trees(scene, scene.count(20, 80))
+    free_places(scene, SHIP, WATER, scene.count(30, 50))
 
 
 def airport(scene: Scene) -> None:
@@ -87,14 +85,12 @@ def airport(scene: Scene) -> None:
     scene.streets = scene.streets[:0]
     road(scene, 1.6 * scene.car, scene.angle + rng.choice([0, np.pi / 2]), rng.uniform(-0.1, 0.1))
     apron(scene, rng.uniform(0.7, 1.3), scene.angle)
-    for _ in range(int(rng.integers(1, 3))):
+    for _ in range(scene.count(1, 3)):
         lot(scene, int(rng.integers(1, 3)), int(rng.integers(5, 10)), scene.angle)
-    for _ in range(int(rng.integers(3, 8))):
-        width, depth = scene.car * rng.uniform((3, 2), (6, 4))
-        roof(scene, width, depth, scene.angle + rng.choice([0, np.pi / 2]), rng.random() < 0.4)
-    containers(scene, 1)
-    trees(scene, int(rng.integers(10, 50)))
-    free_places(scene, TANK, GROUND, 4)
+    houses(scene, scene.count(3, 8), (3, 2), (6, 4), gabled=0.4, turns=SQUARE)
+    containers(scene, scene.count(0, 3))
+    trees(scene, scene.count(10, 50))
+    free_places(scene, TANK, GROUND, scene.count(3, 5))
 
 
 def industry(scene: Scene) -> None:
@@ -102,17 +98,15 @@ def industry(scene: Scene) -> None:
     rng = scene.rng
     scene.grow_ground(farmed=False)
     road(scene, 1.9 * scene.car, scene.angle, rng.uniform(-0.15, 0.15))
-    for _ in range(int(rng.integers(2, 5))):
+    for _ in range(scene.count(2, 5)):
         tank_yard(scene, int(rng.integers(1, 5)), int(rng.integers(2, 6)), scene.angle)
-    for _ in range(int(rng.integers(3, 8))):
-        width, depth = scene.car * rng.uniform((2.5, 2), (7, 4))
-        roof(scene, width, depth, scene.angle, rng.random() < 0.25)
+    houses(scene, scene.count(3, 8), (2.5, 2), (7, 4), gabled=0.25)
     lot(scene, 1, int(rng.integers(4, 10)), scene.angle)
-    containers(scene, int(rng.integers(1, 5)))
-    stones(scene, 5, GROUND)
-    round_things(scene, 5)
-    trees(scene, int(rng.integers(10, 70)))
-    free_places(scene, TANK, GROUND, 10)
+    containers(scene, scene.count(1, 5))
+    stones(scene, scene.count(3, 9), GROUND)
+    round_things(scene, scene.count(3, 8))
+    trees(scene, scene.count(10, 70))
+    free_places(scene, TANK, GROUND, scene.count(7, 12))
 
 
 def country(scene: Scene) -> None:
@@ -122,13 +116,11 @@ def country(scene: Scene) -> None:
     road(scene, 1.6 * scene.car, rng.uniform(0, np.pi), rng.uniform(-0.3, 0.3), rng.random() < 0.6)
     road(scene, 1.2 * scene.car, rng.uniform(0, np.pi), rng.uniform(-0.2, 0.2), False)
     scene.flood(straight=False)
-    for _ in range(int(rng.integers(2, 6))):
-        width, depth = scene.car * rng.uniform((1.6, 1.4), (4, 2.5))
-        roof(scene, width, depth, rng.uniform(0, np.pi), True)
-    round_things(scene, int(rng.integers(5, 20)))
-    stones(scene, 6, GROUND | WATER)
-    trees(scene, int(rng.integers(50, 150)))
-    free_places(scene, SHIP, WATER, 20)
+    houses(scene, scene.count(2, 6), (1.6, 1.4), (4, 2.5), gabled=1.0, turns=rng.uniform(0, np.pi, 4))
+    round_things(scene, scene.count(5, 20))
+    stones(scene, scene.count(3, 10), GROUND | WATER)
+    trees(scene, scene.count(50, 150))
+    free_places(scene, SHIP, WATER, scene.count(15, 25))
 
 
 THEMES = {  # how often; what the objects are

@@ -17,6 +17,7 @@ GROUND, WATER, ROAD, PAVED, BUILT = 1, 2, 4, 8, 16  # what a pixel is, for placi
 OFFSET = {VEHICLE: -0.19, SHIP: 0.13, PLANE: 0.41, TANK: 0.23}
 SCENE_SHARE, OBJECT_SHARE = 0.64, 0.77  # of the wanted standard deviation of the log size
 SMALLEST, LARGEST = 3.0, 56.0  # px, side of a box
+REFERENCE = 320  # px, side of the scene that counts are meant for
 QUAY = 10.0  # px, concrete along a straight shore
 
 GRASS = np.array([(62, 98, 84), (70, 112, 100), (88, 118, 112), (58, 84, 70)], dtype=np.float64)
@@ -87,6 +88,10 @@ class Scene:
         log = self.log_side + self.log_std / 0.4215 * OFFSET[label]
         log += self.rng.normal(0, spread * OBJECT_SHARE * self.log_std) if spread else 0
         return float(np.clip(np.exp(log), SMALLEST, LARGEST))
+
+    def count(self, low: int, high: int) -> int:
+        """How many of something: from `low` to below `high` on REFERENCE px square; one, if none is too few."""
+        return max(round(self.rng.integers(low, high) * (self.size / REFERENCE) ** 2), min(low, 1))
 
     def add(
         self, label: int, at: np.ndarray, angle: float, side: float, turn: float = -1, moving: bool = False

@@ -4,10 +4,14 @@ look like objects. Each function draws into a scene and offers places for object
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinyyolo.datasets.toy_ground import BUILT, CONCRETE, GROUND, PAVED, PLANE, ROAD, SHIP, TANK, VEHICLE, Scene
 from tinyyolo.datasets.toy_objects import ellipse, pick, rectangle, shade, turn
+
+Span = tuple[float, float]
 
 CAR_WIDTH = 0.45  # of its length
 CROWD_FIRST = 0.4  # a crowd's turn is earlier than that of most single places
@@ -125,6 +129,15 @@ def roof(scene: Scene, width: float, depth: float, angle: float, gable: bool) ->
         shift = turn(-scene.light[None] * 1.2, -angle)[0]
         scene.stand(part(x - a + shift[0], x + a + shift[0], y - b + shift[1], y + b + shift[1]), colour * 0.5)
         scene.stand(part(x - a, x + a, y - b, y + b), pick(rng, ROOFS[2:5]))
+
+
+def houses(scene: Scene, count: int, low: Span, high: Span, gabled: float, turns: Sequence[float] = (0.0,)) -> None:
+    """Buildings from `low` to `high` (width, depth) in car lengths, a share of them gabled, turned by one of `turns`
+    from the scene's direction.
+    """
+    for _ in range(count):
+        width, depth = scene.car * scene.rng.uniform(low, high)
+        roof(scene, width, depth, scene.angle + scene.rng.choice(turns), scene.rng.random() < gabled)
 
 
 def trees(scene: Scene, count: int) -> None:
