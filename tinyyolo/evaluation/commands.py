@@ -22,6 +22,7 @@ def evaluate_command(
     max_dets: Sequence[int] | None = None,
     iou: Sequence[float] | float | None = None,
     lrp: bool = True,
+    ignore: Sequence[str] | str = (),
     out: str = "runs/evaluate",
 ) -> None:
     """Score any detector's results: tinyyolo evaluate gt=annotations.json dt=predictions.json
@@ -35,6 +36,7 @@ def evaluate_command(
         max_dets: limits of detections for each image and class; by default those of `sizes`.
         iou: IoU thresholds to average over; by default .5 to .95.
         lrp: also the optimal LRP error and its threshold for each class.
+        ignore: categories whose boxes are ignore regions, such as DontCare.
         out: folder for the two files.
     """
     gt, dt = required("evaluate", gt=gt, dt=dt)
@@ -46,6 +48,7 @@ def evaluate_command(
         area_ranges=ranges,
         iou_thresholds=as_list("iou", iou) or IOU_THRESHOLDS,
         lrp=bool(lrp),
+        ignore=words(ignore),
     )
     folder = Path(out)
     write_json(result, folder / "metrics.json")
@@ -75,6 +78,11 @@ def named_sizes(sizes: str | Mapping[str, Sequence[float]]) -> tuple[Mapping[str
     return SIZES[sizes]
 
 
+def words(value: Sequence[str] | str | None) -> list[str]:
+    """One word or a list of words as a list."""
+    return [str(v) for v in ([value] if isinstance(value, str) else value or ())]
+
+
 def as_list(key: str, value: Any) -> list[float]:
     """A number or a list of numbers as a list; None is empty.
 
@@ -98,6 +106,7 @@ def report_command(
     pngs: int = 20,
     embed: bool = False,
     missed: float | None = None,
+    ignore: Sequence[str] | str = (),
 ) -> None:
     """Show what went wrong: tinyyolo report gt=annotations.json dt=predictions.json images=folder
 
@@ -115,10 +124,11 @@ def report_command(
         pngs: images as PNG.
         embed: put the images into the page instead of referring to them.
         missed: least score of a label that may be missing; by default the threshold of its class.
+        ignore: categories whose boxes are ignore regions, such as DontCare.
     """
     gt, dt = required("report", gt=gt, dt=dt)
     ranges, limits = named_sizes(sizes)
-    errors = find_errors(gt, dt, threshold=threshold, area_ranges=ranges, max_dets=limits)
+    errors = find_errors(gt, dt, threshold=threshold, area_ranges=ranges, max_dets=limits, ignore=words(ignore))
     folder, source = Path(out), None if images is None else Path(images)
     shown, absent = write_report(errors, folder / "report.html", source, int(limit), bool(embed))
     drawn = write_pngs(errors, folder / "images", source, int(pngs)) if pngs else []

@@ -55,6 +55,7 @@ def find_errors(
     threshold: float | Mapping[str, float] | None = None,
     area_ranges: Mapping[str, tuple[float, float]] = AITOD,
     max_dets: Sequence[int] = AITOD_MAX_DETS,
+    ignore: Sequence[str] = (),
 ) -> Errors:
     """Sort detections and objects into right, wrong and missed, as COCO matches them at IoU 0.5.
 
@@ -68,6 +69,7 @@ def find_errors(
             0.3 where no detection is right.
         area_ranges: names and sides (px) to count by; an object or detection belongs to the first that holds it.
         max_dets: limits for each image and class; the largest counts.
+        ignore: names of categories whose boxes are ignore regions for all other classes.
 
     Raises:
         UserError: as `evaluate`, or a threshold for an unknown class.
@@ -80,7 +82,7 @@ def find_errors(
         >>> [CAUSES.get(v, "right") for v in found.verdict.tolist()]
         ['right', 'duplicate', 'localisation', 'background']
     """
-    truth = read_truth(gt)
+    truth = read_truth(gt, ignore)
     detections = read_detections(dt, truth)
     thresholds = score_thresholds(truth, detections, threshold, max_dets)
     shown = np.flatnonzero(detections.scores >= thresholds[detections.category])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, suggest
 from tinyyolo.evaluation.records import read_json
 
 FIELDS = ("image_id", "category_id", "bbox")
@@ -51,18 +51,22 @@ class Detections:
         return len(self.scores)
 
 
-def read_truth(gt: Any) -> Truth:
+def read_truth(gt: Any, ignore: Sequence[str] = ()) -> Truth:
     """Objects from a COCO JSON path, a COCO dict, or `tinyyolo.datasets` Annotations.
 
     As in COCO's evaluator `iscrowd` alone makes an ignore region; the key `ignore` is not read.
+
+    Args:
+        gt: the objects.
+        ignore: names of categories whose boxes are ignore regions for all other classes, such as HIT-UAV's DontCare.
 
     Raises:
         UserError: unreadable, a key or value is wrong, an id is doubled or refers to nothing.
     """
     if isinstance(gt, Truth):
-        return gt
+        return ignore_classes(gt, ignore)
     if hasattr(gt, "image_index") and hasattr(gt, "category_ids"):
-        return truth_from_annotations(gt)
+        return ignore_classes(truth_from_annotations(gt), ignore)
     source = str(gt) if isinstance(gt, (str, Path)) else "gt"
     content = read_json(gt) if isinstance(gt, (str, Path)) else gt
     if not isinstance(content, Mapping) or not {"images", "annotations", "categories"} <= content.keys():
@@ -71,7 +75,7 @@ def read_truth(gt: Any) -> Truth:
     category_ids, names = category_table(content["categories"], source)
     columns = columns_of(content["annotations"], source, "annotation", optional={"area": None, "iscrowd": 0})
     boxes = checked_boxes(columns["bbox"], source, "annotation")
-    return Truth(
+    truth = Truth(
         source=source,
         image_ids=image_ids,
         file_names=file_names,
@@ -83,6 +87,25 @@ def read_truth(gt: Any) -> Truth:
         boxes=boxes,
         area=checked_areas(columns["area"], boxes, source),
         crowd=numbers(columns["iscrowd"], source, "annotation", "iscrowd").astype(bool),
+    )
+    return ignore_classes(truth, ignore)
+
+
+def ignore_classes(truth: Truth, names: Sequence[str]) -> Truth:
+    """`truth` without the named classes, whose boxes become ignore regions of all others."""
+    for name in names:
+        if name not in truth.names:
+            raise UserError(f"ignore: {truth.source} has no class {name!r}; {suggest(name, truth.names)}")
+    keep = np.array([name not in names for name in truth.names], bool)
+    if keep.all():
+        return truth
+    index = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
+    return replace(
+        truth,
+        category_ids=truth.category_ids[keep],
+        names=tuple(name for name in truth.names if name not in names),
+        category=index[truth.category],
+        crowd=truth.crowd | (index[truth.category] < 0),
     )
 
 

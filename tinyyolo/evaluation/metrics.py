@@ -31,6 +31,7 @@ def evaluate(
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     lrp: bool = True,
     arrays: bool = False,
+    ignore: Sequence[str] = (),
 ) -> dict[str, Any]:
     """AP, AR and optimal LRP of detections, to the digit of AI-TOD's and COCO's own evaluators.
 
@@ -45,6 +46,7 @@ def evaluate(
         lrp: also the optimal localisation recall precision error at IoU 0.5 (Oksuz et al., 2018).
         arrays: also `precision` and `scores` (T, 101, K, A, M), `recall` (T, K, A, M) and `lrp`, a dict of (K, A, M):
             thresholds, recalls, classes by id, areas (all first), limits.
+        ignore: names of categories whose boxes are ignore regions for all other classes.
 
     Returns:
         Fractions by name: AP, AP50, AP75, AP_<area>, AR<limit>, AR_<area>, oLRP, oLRP_loc, oLRP_fp, oLRP_fn, and under
@@ -62,7 +64,7 @@ def evaluate(
         (1.0, 0.7, 0.7, -1.0)
     """
     limits, thresholds, areas = check_settings(max_dets, iou_thresholds, area_ranges)
-    truth = read_truth(gt)
+    truth = read_truth(gt, ignore)
     detections = read_detections(dt, truth)
     ranked = rank_detections(detections, len(truth.image_ids), limits[-1])
     truth_by_class, _ = spread_regions(truth)
