@@ -104,9 +104,13 @@ class ConvAWS2d(nn.Conv2d):
 
     def standardised(self) -> Tensor:
         """The weight that convolves, (O, I, k, k)."""
+        return torch.addcmul(*self._affine())
+
+    def _affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """shift, weight, scale of the standardised weight = shift + weight * scale."""
         var, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True)
         scale = self.weight_gamma * (var + VARIANCE_EPS).rsqrt()
-        return self.weight * scale + (self.weight_beta - mean * scale)
+        return self.weight_beta - mean * scale, self.weight, scale
 
     def forward(self, x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
         """(B, I, H, W) -> (B, O, H/stride, W/stride).
@@ -122,11 +126,12 @@ class ConvAWS2d(nn.Conv2d):
         return y if norm is folded else norm(y)
 
     def _folded(self, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
-        weight = self.standardised()
         if norm is None:
-            return weight, None
-        scale, shift = norm_affine(norm)
-        return weight * scale.view(-1, 1, 1, 1), shift
+            return self.standardised(), None
+        norm_scale, norm_shift = norm_affine(norm)
+        shift, weight, scale = self._affine()
+        norm_scale = norm_scale.view(-1, 1, 1, 1)
+        return torch.addcmul(shift * norm_scale, weight, scale * norm_scale), norm_shift
 
     def train(self, mode: bool = True) -> ConvAWS2d:
         """Switch the mode; what was computed for the other one is released."""

@@ -17,6 +17,8 @@ from tinyyolo.layers import ConvAWS2d, SAConv2d
 DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 EXPANSION = 4
 STEM_KERNEL = 7
+# Parts of names of what a network trained on ImageNet lacks.
+SWITCHING = ("weight_diff", "switch.", "pre_context.", "post_context.", "offset_s.", "offset_l.")
 IMAGE_CHANNELS = 3
 
 
@@ -83,6 +85,8 @@ class DetectoRSResNet(nn.Module):
         >>> backbone.channels, [tuple(x.shape[1:]) for x in backbone(torch.zeros(1, 3, 96, 128))]
         ((3, 16, 32, 64, 128), [(3, 96, 128), (16, 24, 32), (32, 12, 16), (64, 6, 8), (128, 3, 4)])
     """
+
+    not_pretrained = SWITCHING
 
     def __init__(
         self,
