@@ -124,9 +124,7 @@ def check_split(spec: DataSpec, split: str, *, images: bool) -> Checked:
     opened = in_threads(look, [folder / name for name in annotations.file_names], f"{split}: images")
     found = Checked(annotations, folder, opened, list(annotations.problems))
     found.problems += faults.box_problems(annotations)
-    found.problems += [
-        p for p in faults.image_problems(annotations, folder, opened) if images or p.kind != "wrong size"
-    ]
+    found.problems += faults.image_problems(annotations, folder, opened)
     found.problems += label_files(spec, split, annotations) + remarks(split, annotations, opened)
     faulty = sum(p.kind in ("empty box", "not a number") for p in annotations.problems)
     found.problems += faults.count_problems(spec, split, len(annotations), class_counts(annotations), faulty)
@@ -147,7 +145,7 @@ def class_counts(annotations: Annotations) -> dict[str, int]:
 def label_files(spec: DataSpec, split: str, annotations: Annotations) -> list[Problem]:
     """Label files whose image is missing, for the formats with one text file an image."""
     folder = annotations.path
-    if not folder.is_dir():
+    if not folder.is_dir() or folder == spec.image_dir(split):
         return []
     known = {Path(name).with_suffix(".txt") for name in annotations.file_names}
     known |= {

@@ -58,11 +58,12 @@ def usage(word: str) -> str:
 
     Examples:
         >>> usage("stats").splitlines()[0]
-        'tinyyolo data stats DATA [path=null split=null imgsz=null figure=true runs=runs/data-stats]'
+        'tinyyolo data stats DATA path=null split=null imgsz=null figure=true runs=runs/data-stats'
     """
     module, _, name = COMMANDS[word].partition(":")
     function = getattr(import_module(module), name)
     parameters = inspect.signature(function).parameters.values()
     places = [p.name.upper() for p in parameters if p.default is p.empty]
     keys = [f"{p.name}={yaml.safe_dump(p.default).split(chr(10))[0]}" for p in parameters if p.default is not p.empty]
-    return f"tinyyolo data {word} {' '.join([*places, f'[{' '.join(keys)}]'])}\n{inspect.getdoc(function)}"
+    line = " ".join(["tinyyolo data", word, *places, *keys])
+    return f"{line}\n{inspect.getdoc(function)}"

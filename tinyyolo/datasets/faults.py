@@ -111,7 +111,7 @@ def image_problems(annotations: Annotations, folder: Path, opened: Iterable[Open
             out.append(Problem("missing image", str(folder / name), f"no such image{other_case(folder / name)}"))
         elif found.fault:
             out.append(Problem("unreadable image", str(folder / name), found.fault))
-        elif found.size_hw != (h, w):
+        elif found.size_hw not in (None, (h, w)):
             what = f"the image is {found.size_hw[1]} x {found.size_hw[0]} px, the annotations say {w} x {h}"
             out.append(Problem("wrong size", str(folder / name), what))
     return out

@@ -210,7 +210,7 @@ def find_names(
 
 
 def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]:
-    """Images of several folders or of txt lists, relative to the root where they lie in it.
+    """Images of several folders or of txt lists, relative to the root, each once.
 
     Raises:
         UserError: a list or folder is missing, or an image lies outside the root.
@@ -226,6 +226,6 @@ def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]
             raise UserError(f"{file}: no such list of images: {place}") from error
         found += [(place.parent if line.startswith("./") else root) / line for line in lines if line]
     try:
-        return [path.relative_to(root).as_posix() for path in found]
+        return list(dict.fromkeys(path.relative_to(root).as_posix() for path in found))
     except ValueError as error:
         raise UserError(f"{file}: {error}; set `path:` to a folder that holds every image") from error

@@ -76,12 +76,15 @@ def read_folder(
     """
     images_dir = Path(images_dir)
     found = image_files.list_images(images_dir) if file_names is None else list(file_names)
+    inner = labels_dir is None and all("images" in Path(name).parts for name in found) and bool(found)
     labels_dir = sibling(images_dir, layout.folder) if labels_dir is None else Path(labels_dir)
+    labels_dir = images_dir if inner else labels_dir
     if not labels_dir.is_dir():
         raise UserError(f"{labels_dir}: no such {layout.name} label folder for the images in {images_dir}")
     problems: list[Problem] = []
     kept, size_hw = readable(images_dir, found, problems)
-    label_files = [labels_dir / Path(name).with_suffix(".txt") for name in kept]
+    stems = [sibling(Path(name).parent, layout.folder) / Path(name).name if inner else name for name in kept]
+    label_files = [labels_dir / Path(stem).with_suffix(".txt") for stem in stems]
     parts = [read_labels(layout, path, categories, problems) for path in label_files]
     table = np.concatenate([np.zeros((0, CROWD + 1 + len(layout.extra))), *parts])
     image_index = np.repeat(np.arange(len(kept)), [len(part) for part in parts]).astype(np.int64)
