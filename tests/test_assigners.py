@@ -1,0 +1,248 @@
+"""The rules of each assigner on hand-made matrices, ignore regions, bad input."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tinyyolo.assigners import (
+    ASSIGNERS,
+    IGNORE,
+    NEGATIVE,
+    Assignment,
+    ATSSAssigner,
+    RankingAssigner,
+    ThresholdAssigner,
+)
+from tinyyolo.assigners import assignment as assignment_module
+from tinyyolo.boxes.anchors import AnchorGrid
+
+GRID = AnchorGrid(strides=(4, 8), scales=(2, 8), ratios=(0.5, 1))
+ROW = torch.tensor([[10.0 * i, 0, 10 * i + 8, 8] for i in range(6)])  # anchors 0..5, 10 px apart
+ALL = [RankingAssigner(), RankingAssigner("iou"), ThresholdAssigner(), ThresholdAssigner("nwd"), ATSSAssigner(4)]
+NAMES = ["ranking-nwd", "ranking-iou", "threshold-iou", "threshold-nwd", "atss"]
+
+
+def shifted(*dx):
+    return torch.tensor([[x, 0.0, x + 8, 8] for x in dx])
+
+
+@pytest.mark.parametrize(
+    ("settings", "objects", "expected"),
+    [
+        # NWD at d px: 1 -> .92, 4 -> .73, 9 -> .49, 11 -> .42, 15.3 -> .3
+        ({"topk": 1}, shifted(1), [0, IGNORE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
+        ({"topk": 2}, shifted(1), [0, 0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
+        ({"topk": 1, "negative_below": None}, shifted(1), [0] + [NEGATIVE] * 5),
+        ({"topk": 1, "negative_below": 0.5}, shifted(1), [0] + [NEGATIVE] * 5),
+        ({"topk": 1, "constant": 6.0}, shifted(1), [0] + [NEGATIVE] * 5),
+        # a tie at d = 5 gives both
+        ({"topk": 1}, shifted(15), [IGNORE, 0, 0, IGNORE, NEGATIVE, NEGATIVE]),
+        # no floor: far from every anchor is still positive for the nearest
+        ({"topk": 1}, shifted(400), [NEGATIVE] * 5 + [0]),
+        # the later object takes both anchors of its twin
+        ({"topk": 2}, shifted(1, 1), [1, 1, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
+        # one anchor wanted twice goes to the later object
+        ({"topk": 1}, shifted(1, -2), [1, IGNORE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
+        ({"topk": 1}, shifted(-2, 1), [1, IGNORE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
+        # the robbed object takes its best free anchor
+        ({"topk": 1, "keep_one": True}, shifted(1, -2), [1, 0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
+        ({"topk": 2, "keep_one": True}, shifted(1, 1), [1, 1, 0, NEGATIVE, NEGATIVE, NEGATIVE]),
+        # IoU: k = 2 with one overlap means that 0 is among the best, and everything ties
+        ({"topk": 2, "similarity": "iou"}, shifted(0), [0] * 6),
+        ({"topk": 6}, shifted(0), [0] * 6),
+    ],
+)
+def test_ranking_rules(settings, objects, expected):
+    assert RankingAssigner(**settings)(ROW, objects).gt_index.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "objects", "expected"),
+    [
+        # IoU of 8 px boxes at d px: 1 -> .778, 2 -> .6, 3 -> .4545, 5 -> .2308
+        ({}, shifted(1), [0] + [NEGATIVE] * 5),
+        ({}, shifted(3), [0] + [NEGATIVE] * 5),  # low quality: .4545 >= .3
+        ({"low_quality": False}, shifted(3), [IGNORE] + [NEGATIVE] * 5),
+        ({"min_positive": 0.5}, shifted(3), [IGNORE] + [NEGATIVE] * 5),
+        ({"min_positive": 0.2}, shifted(5), [0, 0] + [NEGATIVE] * 4),  # 5 px from both: two equal bests
+        ({}, shifted(5), [NEGATIVE] * 6),
+        ({"positive": 0.4545454680919647}, shifted(3), [0] + [NEGATIVE] * 5),  # the bound itself is positive
+        ({"negative": 0.6000000238418579, "min_positive": 0.65}, shifted(2), [IGNORE] + [NEGATIVE] * 5),
+        # equal objects: the first by threshold, the last by the low-quality rule
+        ({"low_quality": False}, shifted(1, 1), [0] + [NEGATIVE] * 5),
+        ({}, shifted(1, 1), [1] + [NEGATIVE] * 5),
+        # the low-quality rule takes an anchor from the object that it fits better
+        ({"min_positive": 0.3}, shifted(0, 3), [1] + [NEGATIVE] * 5),
+        ({"similarity": "nwd", "positive": 0.7, "negative": 0.3}, shifted(1), [0, IGNORE] + [NEGATIVE] * 4),
+    ],
+)
+def test_threshold_rules(settings, objects, expected):
+    assert ThresholdAssigner(**settings)(ROW, objects).gt_index.tolist() == expected
+
+
+def test_atss_by_hand():
+    # IoU with the object 0..8: 1, .6, .4545, 0, 0; mean .411, deviation .42: only the first is above .83.
+    anchors = torch.cat((shifted(0), shifted(2), shifted(3), shifted(30), shifted(40)))
+    assert ATSSAssigner(9)(anchors, shifted(0)).gt_index.tolist() == [0] + [NEGATIVE] * 4
+    # With two candidates, mean + deviation exceeds both unless they are equal.
+    assert ATSSAssigner(2)(anchors, shifted(0)).gt_index.tolist() == [NEGATIVE] * 5
+    assert ATSSAssigner(1)(anchors, shifted(0)).gt_index.tolist() == [0] + [NEGATIVE] * 4
+    # Levels are searched apart.
+    assert ATSSAssigner(1)(anchors, shifted(0), level_sizes=[3, 1, 1]).gt_index.tolist() == [0] + [NEGATIVE] * 4
+    assert ATSSAssigner(1)(anchors, shifted(0), level_sizes=[1, 2, 2]).gt_index.tolist() == [NEGATIVE] * 5
+
+
+def test_atss_wants_the_centre_inside_and_gives_an_anchor_to_the_best_overlap():
+    wide = torch.tensor([[0.0, 0, 8, 8]])
+    beside = torch.tensor([[4.0, 0, 12, 8]])  # the anchor's centre lies on its left edge
+    assert ATSSAssigner(1)(wide, beside).gt_index.tolist() == [NEGATIVE]
+    assert ATSSAssigner(1)(wide, torch.cat((shifted(2), shifted(1), shifted(1)))).gt_index.tolist() == [1]
+
+
+@pytest.mark.parametrize("assigner", ALL, ids=NAMES)
+def test_no_object_makes_every_anchor_negative(assigner):
+    assert assigner(ROW, torch.zeros(0, 4)).gt_index.tolist() == [NEGATIVE] * 6
+    found = assigner.on_grid(GRID, (64, 64), torch.zeros(0, 4), inside_only=True).gt_index
+    inside = GRID.inside((64, 64))
+    assert_close(found, torch.where(inside, NEGATIVE, IGNORE))
+
+
+@pytest.mark.parametrize("assigner", ALL, ids=NAMES)
+def test_no_anchor_and_no_image_are_normal(assigner):
+    assert assigner(torch.zeros(0, 4), ROW).gt_index.shape == (0,)
+    assert assigner(torch.zeros(0, 4), ROW, ROW).gt_index.dtype == torch.int64
+    assert assigner.on_grid_batch(GRID, (64, 64), []) == []
+
+
+@pytest.mark.parametrize("assigner", ALL, ids=NAMES)
+def test_ignore_regions_spare_what_is_positive(assigner):
+    region = torch.tensor([[0.0, 0, 4.1, 8], [29.0, 0, 70, 60]])  # 51 % of anchor 0; anchors 3 to 5 wholly
+    plain = assigner(ROW, shifted(1, 51)).gt_index
+    spared = assigner(ROW, shifted(1, 51), region).gt_index
+    covered = torch.tensor([True, False, False, True, True, True])
+    assert_close(spared, torch.where(covered & (plain < 0), IGNORE, plain))
+    assert int((plain >= 0).sum()) >= 1
+    assert_close(assigner(ROW, shifted(1, 51), torch.zeros(0, 4)).gt_index, plain)
+    assert assigner(ROW, torch.zeros(0, 4), region).gt_index.tolist() == [IGNORE, -1, -1, IGNORE, IGNORE, IGNORE]
+
+
+def test_exactly_half_in_a_region_is_not_ignored():
+    half = torch.tensor([[0.0, 0, 4, 8]])
+    assert ThresholdAssigner()(ROW, torch.zeros(0, 4), half).gt_index[0] == NEGATIVE
+    assert (
+        RankingAssigner().on_grid(AnchorGrid((8,), (1,), (1,), 0.5), (8, 8), torch.zeros(0, 4), half).gt_index
+        == NEGATIVE
+    )
+
+
+@pytest.mark.parametrize("assigner", ALL, ids=NAMES)
+@pytest.mark.parametrize("inside_only", [False, True])
+def test_batch_equals_single_images_and_the_call_on_boxes(assigner, inside_only):
+    torch.manual_seed(1)
+    corners = 60 * torch.rand(3, 12, 2)
+    batch = list(torch.cat((corners, corners + 1 + 20 * torch.rand(3, 12, 2)), 2))
+    batch[1] = batch[1][:0]
+    regions = [batch[2][:2], None, batch[0][:0]]
+    found = assigner.on_grid_batch(GRID, (64, 80), batch, regions, inside_only)
+    inside = GRID.inside((64, 80)) if inside_only else torch.ones(sum(GRID.level_sizes((64, 80))), dtype=torch.bool)
+    levels = [int(level.sum()) for level in inside.split(GRID.level_sizes((64, 80)))]
+    for one, gt_boxes, region in zip(found, batch, regions, strict=True):
+        assert_close(one.gt_index, assigner.on_grid(GRID, (64, 80), gt_boxes, region, inside_only).gt_index)
+        called = assigner(GRID.boxes((64, 80))[inside], gt_boxes, region, levels).gt_index
+        assert_close(one.gt_index[inside], called)
+        assert bool((one.gt_index[~inside] == IGNORE).all())
+
+
+@pytest.mark.parametrize("assigner", ALL, ids=NAMES)
+def test_chunks_do_not_change_the_answer(assigner, monkeypatch):
+    torch.manual_seed(2)
+    corners = 60 * torch.rand(15, 2)
+    objects = torch.cat((corners, corners + 1 + 20 * torch.rand(15, 2)), 1)
+    anchors, levels = GRID.boxes((64, 80)), GRID.level_sizes((64, 80))
+    whole = assigner(anchors, objects, objects[:3], levels).gt_index
+    monkeypatch.setattr(assignment_module, "CHUNK", 100)
+    monkeypatch.setattr("tinyyolo.assigners.atss.CHUNK", 100)
+    assert_close(assigner(anchors, objects, objects[:3], levels).gt_index, whole)
+
+
+@pytest.mark.parametrize("assigner", ALL, ids=NAMES)
+def test_half_precision_and_gradients_go_in_plain_indices_come_out(assigner):
+    objects = shifted(1, 20).half()
+    assert_close(assigner(ROW.half(), objects).gt_index, assigner(ROW, objects.float()).gt_index)
+    found = assigner(ROW.clone().requires_grad_(), objects.float().requires_grad_()).gt_index
+    assert (found.dtype, found.requires_grad) == (torch.int64, False)
+
+
+@pytest.mark.parametrize("assigner", ALL, ids=NAMES)
+@pytest.mark.parametrize(
+    ("boxes", "match"),
+    [
+        (torch.zeros(3, 5), r"\(3, 5\)"),
+        (torch.zeros(4), r"\(4,\)"),
+        (torch.tensor([[0.0, 0, 4, 4], [0, 0, float("nan"), 4]]), r"gt_boxes\[1\].*nan"),
+        (torch.tensor([[0.0, 0, float("inf"), 4]]), r"gt_boxes\[0\].*inf"),
+        (torch.tensor([[5.0, 0, 4, 4]]), r"x1 <= x2"),
+        (torch.tensor([[0.0, 5, 4, 4]]), r"y1 <= y2"),
+    ],
+)
+def test_bad_boxes_raise_on_both_paths(assigner, boxes, match):
+    with pytest.raises(ValueError, match=match):
+        assigner(ROW, boxes)
+    with pytest.raises(ValueError, match=match):
+        assigner.on_grid(GRID, (64, 64), boxes)
+    with pytest.raises(ValueError, match=match.replace("gt_boxes", "ignore_boxes")):
+        assigner.on_grid(GRID, (64, 64), ROW, boxes)
+    with pytest.raises(ValueError, match=match.replace("gt_boxes", "anchors")):
+        assigner(boxes, ROW)
+
+
+def test_wrong_level_sizes_and_batches_raise():
+    with pytest.raises(ValueError, match="do not add up to 6"):
+        ATSSAssigner()(ROW, ROW, level_sizes=[3, 2])
+    for assigner in ALL:
+        with pytest.raises(ValueError, match="2 gt_boxes but 1 ignore_boxes"):
+            assigner.on_grid_batch(GRID, (64, 64), [ROW, ROW], [None])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "match"),
+    [
+        ("ranking", {"topk": 0}, "topk"),
+        ("ranking", {"topk": 1.5}, "topk"),
+        ("ranking", {"constant": 0}, "constant"),
+        ("ranking", {"constant": -3.0}, "constant"),
+        ("ranking", {"constant": float("nan")}, "constant"),
+        ("ranking", {"negative_below": -0.1}, "negative_below"),
+        ("ranking", {"similarity": "nws"}, "'nws' is unknown; choices: ciou, diou"),
+        ("threshold", {"positive": -0.1}, "positive"),
+        ("threshold", {"negative": -0.1}, "negative"),
+        ("threshold", {"min_positive": -0.1}, "min_positive"),
+        ("threshold", {"positive": float("nan")}, "positive"),
+        ("threshold", {"positive": 0.3, "negative": 0.4}, "must not exceed"),
+        ("threshold", {"constant": 0, "similarity": "nwd"}, "constant"),
+        ("threshold", {"similarity": ""}, "unknown"),
+        ("atss", {"topk": 0}, "topk"),
+    ],
+)
+def test_bad_settings_raise(kind, settings, match):
+    with pytest.raises(ValueError, match=match):
+        ASSIGNERS[kind](**settings)
+
+
+def test_more_than_there_are_anchors_raises_on_both_paths():
+    grid = AnchorGrid((8,), (1,), (1,))
+    with pytest.raises(ValueError, match="topk is 5 but only 4"):
+        RankingAssigner(topk=5)(grid.boxes((16, 16)), ROW)
+    with pytest.raises(ValueError, match="topk is 5 but only 4"):
+        RankingAssigner(topk=5).on_grid(grid, (16, 16), ROW)
+    with pytest.raises(ValueError, match="topk is 4 but only 1"):
+        RankingAssigner(topk=4).on_grid(grid, (16, 16), ROW, inside_only=True)
+
+
+def test_assignment_says_what_it_holds():
+    found = Assignment(torch.tensor([2, NEGATIVE, 0, IGNORE, 2]))
+    assert found.positive_idx.tolist() == [0, 2, 4]
+    assert found.negative_idx.tolist() == [1]
+    assert found.ignored_idx.tolist() == [3]
+    assert found.per_object(4).tolist() == [1, 0, 2, 0]
+    assert Assignment(torch.zeros(0, dtype=torch.int64)).per_object(0).tolist() == []
