@@ -1,6 +1,9 @@
-"""AI-TOD's and COCO's figures, what went wrong, and how two annotation sets agree."""
+"""AI-TOD's and COCO's figures, what went wrong, and how two annotation sets agree. Needs numpy only."""
 
+from tinyyolo.evaluation.agreement import compare
+from tinyyolo.evaluation.errors import count_errors, find_errors, missed_labels, write_missed_labels
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, COCO, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
+from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_table, write_csv, write_json
 
 __all__ = [
@@ -9,8 +12,15 @@ __all__ = [
     "COCO",
     "COCO_MAX_DETS",
     "IOU_THRESHOLDS",
+    "compare",
+    "count_errors",
     "evaluate",
+    "find_errors",
     "format_table",
+    "missed_labels",
     "write_csv",
     "write_json",
+    "write_missed_labels",
+    "write_pngs",
+    "write_report",
 ]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import UserError, suggest
-from tinyyolo.evaluation.errors import count_errors, find_errors, write_missed_labels
+from tinyyolo.evaluation.agreement import changed_boxes, compare
+from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, COCO, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json
@@ -93,6 +94,40 @@ def as_list(key: str, value: Any) -> list[float]:
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
         raise UserError(f"{key}={value}: expected a number or a list of numbers, such as [100, 300]")
     return values
+
+
+def compare_command(
+    *files: str,
+    score: float = PAPER_SCORE,
+    sizes: str | Mapping[str, Sequence[float]] = "aitod",
+    ignore: Sequence[str] | str = (),
+    out: str = "runs/compare",
+) -> None:
+    """Compare two annotation sets, or predictions with annotations: tinyyolo compare first.json second.json
+
+    Prints the AP of the second against the first, the boxes of each by size, and how many were moved, relabelled,
+    removed and added; writes `compare.json` and `changes.json` (every changed box, as COCO JSON).
+
+    Args:
+        files: two COCO files; the second may be COCO results.
+        score: least score of a prediction that is counted.
+        sizes: aitod, coco, or your own ranges of the side in pixels.
+        ignore: categories whose boxes are ignore regions, such as DontCare.
+        out: folder for the two files.
+    """
+    if len(files) != 2:
+        raise UserError(f"compare: {len(files)} files given, two are needed; usage: tinyyolo compare a.json b.json")
+    ranges, limits = named_sizes(sizes)
+    result = compare(*files, score=score, area_ranges=ranges, max_dets=limits, ignore=words(ignore))
+    pairing, images = result.pop("pairing"), result["images"]
+    folder = Path(out)
+    write_json(result, folder / "compare.json")
+    write_json(changed_boxes(pairing), folder / "changes.json")
+    print(f"{images['both']} images in both, {images['first']} only in the first, {images['second']} in the second")
+    print(f"\nSecond against first, percent\n{format_table(result['agreement'])}")
+    print(f"\nBoxes by size\n{format_counts(result['counts'], 'size')}")
+    print(f"\nChanges from first to second\n{format_counts(result['changes'], 'class')}")
+    print(f"Saved {folder / 'compare.json'} and {folder / 'changes.json'}")
 
 
 def report_command(
