@@ -13,9 +13,13 @@ AITOD_NAMES = ["airplane", "bridge", "storage-tank", "ship", "swimming-pool", "v
 
 
 def picture(path: Path, width: int, height: int, seed: int = 0) -> np.ndarray:
-    """Write noise as an image, every pixel its own; returns it (H, W, 3) BGR."""
+    """Write an image of its own for every seed, no two parts of it alike; returns it (H, W, 3) BGR."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+    image = blocks.repeat(16, axis=0).repeat(16, axis=1)[:height, :width].copy()
+    image[::16, :, 0] = np.arange(width) % 251
+    image[:, ::16, 1] = (np.arange(height) % 241)[:, None]
     assert cv2.imwrite(str(path), image)
     return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -58,6 +59,7 @@ def build_aitod(
     annotations: str | None = None,
     swap_colours: bool = False,
     overwrite: bool = False,
+    runs: str = "runs/data-build-aitod",
 ) -> int:
     """Build the images of AI-TOD and AI-TOD-v2 from xView's training scenes and the authors' part.
 
@@ -73,6 +75,7 @@ def build_aitod(
         swap_colours: swap red and blue in the tiles, as the authors' script does by accident (it reads RGB and writes
             the same array as BGR); for images equal to theirs to the bit.
         overwrite: make images anew that are there already.
+        runs: folder of the JSON report with every fault, NAME OF OUT.json.
 
     Returns:
         0 if every image is there in the size the annotations say, else 1.
@@ -86,7 +89,11 @@ def build_aitod(
     plan = make_plan(Path(xview), Path(aitod), Path(annotations or Path(aitod) / "annotations"))
     counts, faults = build(plan, Path(out), swap_colours=swap_colours, overwrite=overwrite)
     faults += verify(plan, Path(out))
+    report = Path(runs) / f"{Path(out).absolute().name}.json"
+    with new_file(report, overwrite=True) as stream:
+        json.dump({"out": str(out), "counts": counts, "faults": faults}, stream, indent=1)
     print(in_words(Path(out), plan, counts, faults))
+    print(f"report: {report}")
     return 1 if faults else 0
 
 

@@ -15,6 +15,7 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations, freeze
 from tinyyolo.datasets.files import new_file
 
 CENTRE = "centre"  # AI-TOD's rule: an object belongs to every tile that its centre lies in
+ROUNDING = 1e-9  # so that three tenths of a box are 0.3 of it in floating point too
 Tile = tuple[int, int]
 
 
@@ -69,7 +70,7 @@ def staying(boxes: np.ndarray, corner: Tile, tile: int, keep: float | str) -> np
         return ((centres >= low) & (centres < low + tile)).all(axis=1)
     cut = np.clip(boxes, np.tile(low, 2), np.tile(low + tile, 2))
     inside = (cut[:, 2:] - cut[:, :2]).prod(axis=1)
-    return inside >= keep * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return inside >= (keep - ROUNDING) * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
 
 
 def cut_annotations(
