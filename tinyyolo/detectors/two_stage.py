@@ -15,7 +15,8 @@ class TwoStage(Detector):
 
     Args:
         backbone, neck: see `Detector`.
-        rpn_head: called on the maps; has `losses(outputs, targets, size_hw, sample)` and `proposals(outputs, size_hw)`.
+        rpn_head: called on the maps; has `losses_and_proposals(maps, targets, size_hw, sample)` and
+            `proposals(outputs, size_hw)`.
         roi_head: has `losses(maps, proposals, targets, size_hw, sample)` and
             `candidates(maps, proposals, valid, size_hw)`.
         base: further arguments of `Detector`.
@@ -29,9 +30,7 @@ class TwoStage(Detector):
         self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True
     ) -> dict[str, Tensor]:
         """See `Detector.losses`."""
-        outputs = self.rpn_head(maps)
-        losses = self.rpn_head.losses(outputs, targets, size_hw, sample=sample)
-        boxes, scores = self.rpn_head.proposals(outputs, size_hw)
+        losses, (boxes, scores) = self.rpn_head.losses_and_proposals(maps, targets, size_hw, sample=sample)
         proposals = [b[s >= 0] for b, s in zip(boxes, scores, strict=True)]
         return losses | self.roi_head.losses(maps, proposals, targets, size_hw, sample=sample)
 

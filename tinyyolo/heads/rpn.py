@@ -69,36 +69,75 @@ class RPNHead(DenseHead):
         shared = [F.relu(self.rpn_conv(x), inplace=True) for x in maps]
         return [self.rpn_cls(x) for x in shared], [self.rpn_reg(x) for x in shared]
 
-    def losses(
+    def losses_and_proposals(
         self,
-        outputs: tuple[list[Tensor], list[Tensor]],
+        maps: Sequence[Tensor],
         targets: Sequence[dict[str, Tensor]],
         size_hw: tuple[int, int],
         sample: bool = True,
-    ) -> dict[str, Tensor]:
-        """{"loss_rpn_cls", "loss_rpn_bbox"}: cross-entropy and box loss over the sampled anchors of the batch.
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """What a training step needs, by one pass over the maps.
 
-        Both are divided by the number of sampled anchors, where an image counts at least one positive and one negative.
+        A few hundred anchors of a hundred thousand are sampled, so the gradient flows through their cells alone; the
+        pass over whole maps is for the proposals, which have no gradient.
 
         Args:
-            outputs: of `forward`.
+            maps: the neck's outputs.
             targets: see `Detector.losses`.
             size_hw: height and width of the network input.
             sample: False uses every positive and negative.
+
+        Returns:
+            {"loss_rpn_cls", "loss_rpn_bbox"}: cross-entropy and box loss, both divided by the number of sampled anchors
+            of the batch, where an image counts at least one positive and one negative; and what `proposals` returns.
         """
-        logits = torch.cat([flat(x, 1) for x in outputs[0]], dim=1).squeeze(2).float()
-        deltas = torch.cat([flat(x, BOX) for x in outputs[1]], dim=1).float()
-        anchors = torch.cat(self.anchors(outputs[0], size_hw))
-        sampler = self.sampler if sample else self.everything
-        classes, boxes, count = logits.new_zeros(()), logits.new_zeros(()), 0
-        for i, assignment in enumerate(self.assign(outputs[0], targets, size_hw)):
-            positive, negative = (index.to(logits.device) for index in sampler(assignment))
-            gt_boxes = targets[i]["boxes"][assignment.gt_index.to(logits.device)[positive]]
-            expected = self.coder.encode(anchors[positive], gt_boxes)
-            classes = classes + F.softplus(-logits[i, positive]).sum() + F.softplus(logits[i, negative]).sum()
-            boxes = boxes + smooth_l1(deltas[i, positive], expected, self.box_beta)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not sample):
+            outputs = self(maps)
+        image, anchor, gt_index, count = self._draw(maps, targets, size_hw, sample)
+        logits, deltas = self._at_cells(maps, image, anchor) if sample else _pick(outputs, image, anchor)
+
+        positive = (gt_index >= 0).nonzero().squeeze(1)
+        first = image.new_tensor([0, *(len(t["boxes"]) for t in targets)]).cumsum(0)
+        gt_boxes = torch.cat([t["boxes"] for t in targets])[gt_index[positive] + first[image[positive]]]
+        anchors = torch.cat(self.anchors(maps, size_hw))[anchor[positive]]
+        label = (gt_index >= 0).float()
+        losses = {
+            "loss_rpn_cls": F.binary_cross_entropy_with_logits(logits.float(), label, reduction="sum") / count,
+            "loss_rpn_bbox": smooth_l1(deltas[positive], self.coder.encode(anchors, gt_boxes), self.box_beta) / count,
+        }
+        return losses, self.proposals(outputs, size_hw)
+
+    def _draw(
+        self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Image, anchor and object in its image (negative: background) of the S sampled anchors, and the normaliser."""
+        sampler, parts, count = self.sampler if sample else self.everything, [], 0
+        for i, assignment in enumerate(self.assign(maps, targets, size_hw)):
+            positive, negative = sampler(assignment)
+            anchor = torch.cat([positive, negative])
+            parts.append((torch.full_like(anchor, i), anchor, assignment.gt_index[anchor]))
             count += max(len(positive), 1) + max(len(negative), 1)
-        return {"loss_rpn_cls": classes / count, "loss_rpn_bbox": boxes / count}
+        image, anchor, gt_index = (torch.cat(column).to(maps[0].device) for column in zip(*parts, strict=True))
+        return image, anchor, gt_index, count
+
+    def _at_cells(self, maps: Sequence[Tensor], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (S,) and deltas (S, 4) of anchors (S,) of images (S,), computed at their cells alone."""
+        per_cell, first, places, found = self.grid.per_cell[0], 0, [], []
+        for x in maps:
+            height, width = x.shape[-2:]
+            place = ((anchor >= first) & (anchor < first + height * width * per_cell)).nonzero().squeeze(1)
+            cell, box = (anchor[place] - first) // per_cell, (anchor[place] - first) % per_cell
+            shared = neighbourhoods(x, image[place], cell // width, cell % width)
+            shared = F.relu(F.linear(shared, self.rpn_conv.weight.flatten(1), self.rpn_conv.bias))
+            logits = F.linear(shared, self.rpn_cls.weight.flatten(1), self.rpn_cls.bias)
+            deltas = F.linear(shared, self.rpn_reg.weight.flatten(1), self.rpn_reg.bias).unflatten(1, (per_cell, BOX))
+            row = torch.arange(len(place), device=place.device)
+            found.append((logits[row, box], deltas[row, box]))
+            places.append(place)
+            first += height * width * per_cell
+        back = torch.cat(places).argsort()
+        logits, deltas = (torch.cat(column)[back] for column in zip(*found, strict=True))
+        return logits, deltas
 
     @torch.no_grad()
     def proposals(self, outputs: tuple[list[Tensor], list[Tensor]], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -137,3 +176,33 @@ class RPNHead(DenseHead):
         padding = scores[0].new_full((total,), PADDING_SCORE)
         padded = torch.cat([all_boxes[keep], boxes[0].new_zeros(total, BOX)])
         return padded[:total], torch.cat([ranked[keep], padding])[:total]
+
+
+def _pick(outputs: tuple[list[Tensor], list[Tensor]], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (S,) and deltas (S, 4) of anchors (S,) of images (S,) out of those of all anchors."""
+    logits = torch.cat([flat(x, 1) for x in outputs[0]], dim=1).squeeze(2)
+    return logits[image, anchor], torch.cat([flat(x, BOX) for x in outputs[1]], dim=1)[image, anchor]
+
+
+def neighbourhoods(x: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """The 3x3 cells around each of S places, zeros beyond the border: what a padded 3x3 convolution sees there.
+
+    Args:
+        x: (B, D, H, W).
+        image, row, column: (S,) int64.
+
+    Returns:
+        (S, D * 9) in the order of a flattened convolution weight.
+
+    Examples:
+        >>> corner = torch.tensor([0])
+        >>> neighbourhoods(torch.arange(1.0, 5.0).view(1, 1, 2, 2), corner, corner, corner)
+        tensor([[0., 0., 0., 0., 1., 2., 0., 3., 4.]])
+    """
+    height, width = x.shape[-2:]
+    step = torch.arange(-1, 2, device=row.device)
+    row, column = row[:, None] + step, column[:, None] + step
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
+    row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
+    cells = x[image[:, None, None], :, row[:, :, None], column[:, None, :]] * inside[..., None]
+    return cells.permute(0, 3, 1, 2).flatten(1)
