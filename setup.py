@@ -19,7 +19,7 @@ setup(
     # cfg/ and data/ stand at the top of the repository, where people look for them, and travel inside the package.
     packages=[*find_packages(include=["tinyyolo", "tinyyolo.*"]), "tinyyolo.cfg", "tinyyolo.cfg.models", "tinyyolo.data"],
     package_dir={"tinyyolo.cfg": "cfg", "tinyyolo.cfg.models": "cfg/models", "tinyyolo.data": "data"},
-    package_data={"tinyyolo.cfg": ["*.yaml"], "tinyyolo.cfg.models": ["*.yaml"], "tinyyolo.data": ["*.yaml"]},
+    package_data={"tinyyolo.evaluation": ["*.html"], "tinyyolo.cfg": ["*.yaml"], "tinyyolo.cfg.models": ["*.yaml"], "tinyyolo.data": ["*.yaml"]},
     entry_points={"console_scripts": ["tinyyolo=tinyyolo.cli:main"]},
     install_requires=[
         "torch>=2.10",  # security fix in torch.load(weights_only=True); no upper bound: older CPU builds break torchvision

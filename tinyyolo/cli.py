@@ -15,7 +15,12 @@ COMMANDS = {  # word -> (module:function, help)
     "train": ("tinyyolo.engine.commands:train", "train a model; without arguments: the smallest on a drawn toy set"),
     "val": ("tinyyolo.engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
     "predict": ("tinyyolo.engine.commands:predict", "detect objects in images, folders or videos"),
+    "export": ("tinyyolo.engine.commands:export", "write a checkpoint as TorchScript"),
     "info": ("tinyyolo.engine.commands:info", "size and cost of a model"),
+    "data": ("tinyyolo.datasets.command:data", "check, stats, convert or build-aitod: get the data right"),
+    "evaluate": ("tinyyolo.evaluation.commands:evaluate_command", "score any detector's results: gt=a.json dt=b.json"),
+    "report": ("tinyyolo.evaluation.commands:report_command", "what went wrong, as a page: gt=a.json dt=b.json images=dir"),
+    "compare": ("tinyyolo.evaluation.commands:compare_command", "agreement of two annotation sets: a.json b.json"),
 }
 USAGE = """\
 tinyyolo {version}: detects tiny objects (2-16 px) in aerial images
@@ -99,7 +104,7 @@ def run(words: Sequence[str]) -> int:
     if word not in COMMANDS:
         raise UserError(f"unknown command {word!r}; {suggest(word, COMMANDS)}")
     if set(rest) & {"--help", "-h"}:
-        print(usage())
+        print(inspect.getdoc(resolve(COMMANDS[word][0])))
         return 0
     positional, pairs = parse(rest)
     function = resolve(COMMANDS[word][0])
