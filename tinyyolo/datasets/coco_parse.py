@@ -63,7 +63,7 @@ def parse(path: Path) -> tuple[dict[str, Any], np.ndarray]:
         return PACKED
 
     try:
-        content = json.loads(path.read_bytes(), object_hook=pack)
+        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=pack)
     except FileNotFoundError as error:
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.json"))) or "none"
         raise UserError(f"{path}: no such annotation file; JSON files in that folder: {there}") from error

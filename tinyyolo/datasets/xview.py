@@ -178,11 +178,13 @@ def parse(
         return None
 
     try:
-        content = json.loads(path.read_bytes(), object_hook=take)
+        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=take)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such GeoJSON") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a GeoJSON: no list 'features'")
     problems += [
