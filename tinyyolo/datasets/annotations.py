@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -157,9 +158,25 @@ def as_names(names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     return dict(sorted(out.items()))
 
 
+class Classes(NamedTuple):
+    """How a file's categories become labels.
+
+    Attributes:
+        names: class index -> name.
+        category_ids: (C,) int64, the file's id of every class; one that it does not have gets an id above all others.
+        label_of: category id -> class index, or -1 for an ignored category; unknown categories are not in it.
+        categories: every category of the file, id -> name.
+    """
+
+    names: dict[int, str]
+    category_ids: np.ndarray
+    label_of: dict[int, int]
+    categories: dict[int, str]
+
+
 def select_classes(
     categories: Mapping[int, str], names: Sequence[str] | Mapping[int, str] | None, ignore: Sequence[str], source: Path
-) -> tuple[dict[int, str], np.ndarray, dict[int, int]]:
+) -> Classes:
     """Match a file's categories with the wanted classes by name.
 
     Args:
@@ -168,16 +185,15 @@ def select_classes(
         ignore: names of categories that are ignore regions.
         source: the file, for messages.
 
-    Returns:
-        names {index: name}, category_ids (C,) int64, and {category id: label}, without unknown categories.
-        A class that the file does not have gets an id above all of the file's.
+    Raises:
+        UserError: no class is left.
     """
     skipped = set(ignore)
     if names is None:
         names = list(dict.fromkeys(name for _, name in sorted(categories.items()) if name not in skipped))
         if not names:
             raise UserError(f"{source}: no names: it has no category besides the ignored ones; give `names:`")
-    wanted = {i: name for i, name in enumerate(n for n in as_names(names).values() if n not in skipped)}
+    wanted = dict(enumerate(name for name in as_names(names).values() if name not in skipped))
     index = {name: i for i, name in wanted.items()}
     first: dict[str, int] = {}
     for key, name in sorted(categories.items()):
@@ -185,7 +201,55 @@ def select_classes(
     fresh = max(categories, default=0) + 1
     ids = [first.get(name, fresh + i) for i, name in wanted.items()]
     known = {key: index.get(name, IGNORED) for key, name in categories.items() if name in index or name in skipped}
-    return wanted, np.array(ids, np.int64), known
+    return Classes(wanted, np.array(ids, np.int64), known, dict(categories))
+
+
+def assemble(
+    path: Path,
+    classes: Classes,
+    file_names: list[str],
+    sizes_hw: np.ndarray,
+    image_index: np.ndarray,
+    boxes: np.ndarray,
+    box_categories: np.ndarray,
+    problems: list[Problem],
+    *,
+    crowd: np.ndarray | None = None,
+    areas: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
+    image_ids: np.ndarray | None = None,
+    extra: Mapping[str, np.ndarray] | None = None,
+) -> Annotations:
+    """Annotations from columns in any order of images; arguments are the fields of the same names.
+
+    Boxes are sorted by image, in their order within one. Without them ids and image_ids count from 1, areas are
+    width * height, and no box is marked. Every category must be one that `classes` knows.
+    """
+    count = len(boxes)
+    order = np.argsort(image_index, kind="stable")
+    crowd = np.zeros(count, bool) if crowd is None else crowd
+    labels = np.where(crowd, IGNORED, lookup(box_categories, classes.label_of))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return freeze(
+        Annotations(
+            path=path,
+            file_names=file_names,
+            sizes_hw=sizes_hw,
+            image_ids=np.arange(1, len(file_names) + 1) if image_ids is None else image_ids,
+            names=classes.names,
+            category_ids=classes.category_ids,
+            image_index=image_index[order].astype(np.int64),
+            boxes=boxes[order],
+            labels=labels[order],
+            areas=(sides.prod(axis=1) if areas is None else areas)[order],
+            ids=np.arange(1, count + 1) if ids is None else ids[order],
+            problems=problems,
+            categories=classes.categories,
+            box_categories=box_categories[order].astype(np.int64),
+            crowd=crowd[order],
+            extra={name: column[order].astype(np.int64) for name, column in (extra or {}).items()},
+        )
+    )
 
 
 def lookup(keys: np.ndarray, table: Mapping[int, int]) -> np.ndarray:

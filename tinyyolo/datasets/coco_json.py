@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.datasets.annotations import (
-    IGNORED,
     Annotations,
+    Classes,
     Problem,
+    assemble,
     box_faults,
-    freeze,
-    lookup,
     raise_fatal,
     select_classes,
     unknown_class,
@@ -63,65 +62,48 @@ def read(
     categories = read_categories(path, content["categories"], problems)
     images = read_images(path, content["images"], problems)
     rows = np.concatenate([rows, repair(path, content["annotations"], rows, problems)])
-    classes, category_ids, label_of = select_classes(categories, names, ignore, path)
-    problems += [
-        unknown_class(f"{path}: category {key}", name, [*classes.values(), *ignore])
-        for key, name in categories.items()
-        if key not in label_of
-    ]
-    rows = drop_strangers(path, np.sort(rows, order="place"), images["id"], categories, label_of, problems)
+    rows = rows[np.argsort(rows["place"], kind="stable")]
+    classes = select_classes(categories, names, ignore, path)
+    choices = [*classes.names.values(), *ignore]
+    unknown = [key for key in categories if key not in classes.label_of]
+    problems += [unknown_class(f"{path}: category {key}", categories[key], choices) for key in unknown]
+    rows = drop_strangers(path, rows, images["id"], classes, problems)
     boxes = np.concatenate([rows["xywh"][:, :2], rows["xywh"][:, :2] + rows["xywh"][:, 2:]], axis=1)
     rows, boxes = drop_bad_boxes(path, rows, boxes, images, problems)
     problems += double_ids(path, rows["id"])
     if strict:
         raise_fatal(problems)
     by_id = np.argsort(images["id"], kind="stable")
-    image_index = by_id[np.searchsorted(images["id"], rows["image"], sorter=by_id)].astype(np.int64)
-    order = np.argsort(image_index, kind="stable")
-    rows, boxes = rows[order], boxes[order]
-    labels = lookup(rows["category"], label_of)
-    labels[rows["crowd"]] = IGNORED
-    area = np.where(np.isnan(rows["area"]), rows["xywh"][:, 2] * rows["xywh"][:, 3], rows["area"])
-    return freeze(
-        Annotations(
-            path=path,
-            file_names=images["file_name"],
-            sizes_hw=images["size_hw"],
-            image_ids=images["id"],
-            names=classes,
-            category_ids=category_ids,
-            image_index=image_index[order],
-            boxes=boxes,
-            labels=labels,
-            areas=area,
-            ids=rows["id"].copy(),
-            problems=problems,
-            categories=categories,
-            box_categories=rows["category"].copy(),
-            crowd=rows["crowd"].copy(),
-            extra={key: rows[key].astype(np.int64) for key in EXTRA if (rows[key] != NO_EXTRA).any()},
-        )
+    return assemble(
+        path,
+        classes,
+        images["file_name"],
+        images["size_hw"],
+        by_id[np.searchsorted(images["id"], rows["image"], sorter=by_id)],
+        boxes,
+        rows["category"],
+        problems,
+        crowd=rows["crowd"],
+        areas=np.where(np.isnan(rows["area"]), rows["xywh"][:, 2] * rows["xywh"][:, 3], rows["area"]),
+        ids=rows["id"],
+        image_ids=images["id"],
+        extra={key: rows[key] for key in EXTRA if (rows[key] != NO_EXTRA).any()},
     )
 
 
 def drop_strangers(
-    path: Path,
-    rows: np.ndarray,
-    image_ids: np.ndarray,
-    categories: Mapping[int, str],
-    label_of: Mapping[int, int],
-    problems: list[Problem],
+    path: Path, rows: np.ndarray, image_ids: np.ndarray, classes: Classes, problems: list[Problem]
 ) -> np.ndarray:
     """The rows whose image and category the file has; the others become problems, one line each."""
     no_image = ~np.isin(rows["image"], image_ids)
-    no_class = ~np.isin(rows["category"], np.fromiter(label_of, np.int64, len(label_of)))
+    no_class = ~np.isin(rows["category"], list(classes.label_of))
     for row in rows[no_image]:
         what = f"image_id {row['image']} is not in 'images'"
         problems.append(Problem("unknown image", f"{path}: annotation {row['id']}", what))
     for row in rows[no_class]:
         key = int(row["category"])
-        if key not in categories:
-            ids = ", ".join(f"{k} {name}" for k, name in categories.items())
+        if key not in classes.categories:
+            ids = ", ".join(f"{k} {name}" for k, name in classes.categories.items())
             what = f"category_id {key} is not in 'categories'; there are: {ids or 'none'}"
             problems.append(Problem("unknown class", f"{path}: annotation {row['id']}", what))
     return rows[~(no_image | no_class)]

@@ -12,11 +12,10 @@ import numpy as np
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import (
-    IGNORED,
     Annotations,
     Problem,
+    assemble,
     box_faults,
-    freeze,
     raise_fatal,
     select_classes,
 )
@@ -95,31 +94,20 @@ def read_folder(
         problems.append(Problem(kinds[i], str(label_files[image_index[i]]), what))
     if strict:
         raise_fatal(problems)
-    classes, category_ids, label_of = select_classes(categories, names, ignore, labels_dir)
-    good = (kinds == "") & np.isin(table[:, 0], list(label_of))
-    table, boxes, image_index = table[good], boxes[good], image_index[good]
-    own, crowd = table[:, 0].astype(np.int64), table[:, CROWD] > 0
-    labels = np.array([label_of[key] for key in own.tolist()], np.int64)
-    labels[crowd] = IGNORED
-    return freeze(
-        Annotations(
-            path=labels_dir,
-            file_names=kept,
-            sizes_hw=size_hw,
-            image_ids=np.arange(1, len(kept) + 1),
-            names=classes,
-            category_ids=category_ids,
-            image_index=image_index,
-            boxes=boxes,
-            labels=labels,
-            areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
-            ids=np.arange(1, len(own) + 1),
-            problems=problems,
-            categories=dict(categories),
-            box_categories=own,
-            crowd=crowd,
-            extra={name: table[:, CROWD + 1 + i].astype(np.int64) for i, name in enumerate(layout.extra)},
-        )
+    classes = select_classes(categories, names, ignore, labels_dir)
+    good = (kinds == "") & np.isin(table[:, 0], list(classes.label_of))
+    table = table[good]
+    return assemble(
+        labels_dir,
+        classes,
+        kept,
+        size_hw,
+        image_index[good],
+        boxes[good],
+        table[:, 0].astype(np.int64),
+        problems,
+        crowd=table[:, CROWD] > 0,
+        extra={name: table[:, CROWD + 1 + i] for i, name in enumerate(layout.extra)},
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images as image_files
-from tinyyolo.datasets.annotations import Annotations, Problem, box_faults, freeze, lookup, raise_fatal, select_classes
+from tinyyolo.datasets.annotations import Annotations, Problem, assemble, box_faults, raise_fatal, select_classes
 from tinyyolo.datasets.text import numbers, readable
 
 CORNERS = "x1,y1,x2,y2"
@@ -110,7 +110,7 @@ def read(
     own = list((names.values() if isinstance(names, Mapping) else names) or CATEGORIES.values())
     categories = CATEGORIES | NAMELESS
     skipped = [name for name in categories.values() if name not in own]
-    classes, category_ids, label_of = select_classes(categories, own, (*ignore, *skipped), path)
+    classes = select_classes(categories, own, (*ignore, *skipped), path)
     index = {name: i for i, name in enumerate(kept)}
     rows = np.array(parse(path, index, categories, problems), np.float64).reshape(-1, 7)
     kinds = np.array(box_faults(rows[:, 3:]), dtype=object)
@@ -120,27 +120,8 @@ def read(
     if strict:
         raise_fatal(problems)
     rows = rows[kinds == ""]
-    rows = rows[np.argsort(rows[:, 1], kind="stable")]
-    own_ids, boxes = rows[:, 2].astype(np.int64), rows[:, 3:]
-    return freeze(
-        Annotations(
-            path=path,
-            file_names=kept,
-            sizes_hw=size_hw,
-            image_ids=np.arange(1, len(kept) + 1),
-            names=classes,
-            category_ids=category_ids,
-            image_index=rows[:, 1].astype(np.int64),
-            boxes=boxes,
-            labels=lookup(own_ids, label_of),
-            areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
-            ids=np.arange(1, len(rows) + 1),
-            problems=problems,
-            categories=categories,
-            box_categories=own_ids,
-            crowd=np.zeros(len(rows), bool),
-        )
-    )
+    columns = rows[:, 1].astype(np.int64), rows[:, 3:], rows[:, 2].astype(np.int64)
+    return assemble(path, classes, kept, size_hw, *columns, problems)
 
 
 def parse(
