@@ -13,7 +13,6 @@ from tinyyolo.assigners import (
     RankingAssigner,
     ThresholdAssigner,
 )
-from tinyyolo.assigners import assignment as assignment_module
 from tinyyolo.boxes.anchors import AnchorGrid
 
 GRID = AnchorGrid(strides=(4, 8), scales=(2, 8), ratios=(0.5, 1))
@@ -78,6 +77,13 @@ def test_ranking_rules(settings, objects, expected):
 )
 def test_threshold_rules(settings, objects, expected):
     assert ThresholdAssigner(**settings)(ROW, objects).gt_index.tolist() == expected
+
+
+def test_dissimilar_is_not_background_in_giou():
+    """The official rule calls an anchor background when its best similarity is in [0, negative)."""
+    # GIoU with the object 0..8: 1, and below 0 for the five others.
+    assert ThresholdAssigner("giou")(ROW, shifted(0)).gt_index.tolist() == [0] + [IGNORE] * 5
+    assert RankingAssigner("giou", topk=1)(ROW, shifted(0)).gt_index.tolist() == [0] + [IGNORE] * 5
 
 
 def test_atss_by_hand():
@@ -160,7 +166,7 @@ def test_chunks_do_not_change_the_answer(assigner, monkeypatch):
     objects = torch.cat((corners, corners + 1 + 20 * torch.rand(15, 2)), 1)
     anchors, levels = GRID.boxes((64, 80)), GRID.level_sizes((64, 80))
     whole = assigner(anchors, objects, objects[:3], levels).gt_index
-    monkeypatch.setattr(assignment_module, "CHUNK", 100)
+    monkeypatch.setattr("tinyyolo.assigners.base.CHUNK", 100)
     monkeypatch.setattr("tinyyolo.assigners.atss.CHUNK", 100)
     assert_close(assigner(anchors, objects, objects[:3], levels).gt_index, whole)
 

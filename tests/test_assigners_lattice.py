@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyyolo.assigners import Assigner, RankingAssigner, lattice
+from tinyyolo.assigners import Assigner, RankingAssigner, ThresholdAssigner, lattice, search
 from tinyyolo.boxes.anchors import AnchorGrid
 
 SIDES = st.integers(8, 110)
@@ -61,6 +61,18 @@ ASSIGNER_SETTINGS = st.fixed_dictionaries(
 )
 
 
+THRESHOLD_SETTINGS = st.fixed_dictionaries(
+    {
+        "similarity": st.sampled_from(["iou", "iou", "nwd", "dotd"]),
+        "positive": st.sampled_from([0.7, 0.5, 1.2]),
+        "negative": st.sampled_from([0.3, 0.1, 0.5, 0.0]),
+        "min_positive": st.sampled_from([0.3, 0.0, 0.1]),
+        "low_quality": st.booleans(),
+        "constant": st.sampled_from([12.7, 12.7, 1.0, 60.0]),
+    }
+)
+
+
 def answer(path, *arguments):
     try:
         return [found.gt_index for found in path(*arguments)]
@@ -95,14 +107,22 @@ def test_lattice_equals_dense(case, options):
     assert_equal_paths(RankingAssigner(**options), case)
 
 
+@settings(deadline=None, max_examples=50)
+@given(cases(), THRESHOLD_SETTINGS)
+def test_threshold_on_the_lattice_equals_dense(case, options):
+    assert_equal_paths(ThresholdAssigner(**options), case)
+
+
 @settings(deadline=None, max_examples=15)
-@given(cases(), ASSIGNER_SETTINGS)
-def test_lattice_equals_dense_in_the_smallest_portions(case, options):
+@given(cases(), ASSIGNER_SETTINGS, THRESHOLD_SETTINGS)
+def test_lattice_equals_dense_in_the_smallest_portions(case, ranking, threshold):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lattice, "PAIRS", 50)
-        patch.setattr(lattice, "TABLE", 50)
-        patch.setattr(lattice, "OBJECTS", 3)
-        assert_equal_paths(RankingAssigner(**options), case)
+        patch.setattr(lattice, "BOXES", 3)
+        patch.setattr(search, "BOXES", 3)
+        patch.setattr(search, "TABLE", 50)
+        assert_equal_paths(RankingAssigner(**ranking), case)
+        assert_equal_paths(ThresholdAssigner(**threshold), case)
 
 
 @pytest.mark.parametrize("inside_only", [False, True])
@@ -138,9 +158,9 @@ def test_inputs_stay_as_they_are():
     assert_close([boxes, region, *grid.base_boxes], copies, atol=0, rtol=0)
 
 
-def test_needs_no_memory_for_the_matrix(monkeypatch):
-    """The dense path is not merely unused by accident: without it the lattice still answers."""
+@pytest.mark.parametrize("assigner", [RankingAssigner(), RankingAssigner("dotd"), ThresholdAssigner(min_positive=0.0)])
+def test_lattice_makes_neither_anchors_nor_matrix(assigner, monkeypatch):
     monkeypatch.setattr(AnchorGrid, "boxes", None)
     monkeypatch.setattr(Assigner, "__call__", None)
-    found = RankingAssigner().on_grid(AnchorGrid((4, 8), (8,), (1,)), (64, 64), torch.tensor([[3.0, 4, 12, 9]]))
-    assert len(found.positive_idx) >= 2
+    found = assigner.on_grid(AnchorGrid((4, 8), (8,), (1,)), (64, 64), torch.tensor([[3.0, 4, 12, 9]]))
+    assert len(found.positive_idx) >= 1

@@ -21,7 +21,7 @@ MODES = {
     "max_nwd": ThresholdAssigner("nwd"),
     "atss_k9": ATSSAssigner(topk=9),
 }
-CROWDED = 50  # objects; a dense (M, N) matrix of more takes a second or many
+CROWDED = 20  # objects; a dense (M, N) matrix of more takes a second or many
 
 
 def pieces(values, counts):
@@ -44,7 +44,7 @@ EXPECTED = {
 
 def marked(key, dense):
     case, _, mode = key.split("/")
-    slow = len(OBJECTS[case]) > CROWDED and (dense or not mode.startswith("rank_nwd"))
+    slow = len(OBJECTS[case]) > CROWDED and (dense or not MODES[mode].on_lattice)
     return pytest.param(key, marks=pytest.mark.slow) if slow else key
 
 

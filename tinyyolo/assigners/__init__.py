@@ -1,7 +1,8 @@
 """Which anchor learns which object. An assigner is a class with `_assign` and one line in ASSIGNERS."""
 
-from tinyyolo.assigners.assignment import IGNORE, NEGATIVE, Assigner, Assignment
+from tinyyolo.assigners.assignment import IGNORE, NEGATIVE, Assignment
 from tinyyolo.assigners.atss import ATSSAssigner
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.ranking import RankingAssigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.assigners.threshold import ThresholdAssigner

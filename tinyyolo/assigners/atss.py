@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyyolo.assigners.assignment import CHUNK, NEGATIVE, Assigner
+from tinyyolo.assigners.assignment import NEGATIVE
+from tinyyolo.assigners.base import CHUNK, Assigner
 from tinyyolo.boxes.similarity import aligned_iou
 
 MIN_MARGIN = 0.01  # px that an anchor's centre must lie inside the object

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from tinyyolo.assigners.assignment import (
-    CONSTANT,
-    IGNORE,
-    NEGATIVE,
-    Assigner,
-    Assignment,
-    check_batch,
-    check_boxes,
-    chunks,
-    measure,
-)
-from tinyyolo.assigners.lattice import Search, covered_cells, ignore_outside, lattice_of
-from tinyyolo.boxes.anchors import AnchorGrid, Size
-from tinyyolo.boxes.similarity import SIMILARITIES
+from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
+from tinyyolo.assigners.base import Assigner, chunks, measure
+from tinyyolo.assigners.search import Search
+from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
 
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
 
@@ -54,6 +42,7 @@ class RankingAssigner(Assigner):
         >>> anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [40, 0, 48, 8]])
         >>> RankingAssigner(topk=1)(anchors, torch.tensor([[1.0, 0, 9, 8]])).gt_index
         tensor([ 0, -2, -1])
+        >>> from tinyyolo.boxes.anchors import AnchorGrid
         >>> grid = AnchorGrid(strides=(4, 8), scales=(8,), ratios=(1,))
         >>> RankingAssigner().on_grid(grid, (800, 800), torch.tensor([[9.0, 9, 21, 19]])).positive_idx
         tensor([604, 804])
@@ -67,43 +56,16 @@ class RankingAssigner(Assigner):
         constant: float = CONSTANT,
         keep_one: bool = False,
     ):
-        self.pairwise, self.aligned = measure(similarity, constant)
+        self.pairwise = measure(similarity, constant)
         if not (isinstance(topk, int) and topk >= 1):
             raise ValueError(f"topk must be a whole number >= 1, got {topk}")
         if negative_below is not None and not negative_below >= 0:
             raise ValueError(f"negative_below must be >= 0 or None, got {negative_below}")
         self.similarity, self.topk, self.constant = similarity, topk, float(constant)
         self.negative_below, self.keep_one = negative_below, bool(keep_one)
+        self.on_lattice = SIMILARITIES[similarity].size_weight is not None
 
-    def on_grid_batch(
-        self,
-        grid: AnchorGrid,
-        size_hw: Size,
-        gt_boxes: Sequence[Tensor],
-        ignore_boxes: Sequence[Tensor | None] | None = None,
-        inside_only: bool = False,
-        map_sizes: Sequence[Size] | None = None,
-    ) -> list[Assignment]:
-        weight = SIMILARITIES[self.similarity].size_weight
-        if weight is None or not len(gt_boxes):
-            return super().on_grid_batch(grid, size_hw, gt_boxes, ignore_boxes, inside_only, map_sizes)
-        regions = check_batch(gt_boxes, ignore_boxes)
-        gt_boxes = [check_boxes(boxes, "gt_boxes") for boxes in gt_boxes]
-        lattice = lattice_of(grid, size_hw, map_sizes, inside_only, gt_boxes[0].device)
-        found = torch.full((len(gt_boxes), lattice.total), NEGATIVE, device=gt_boxes[0].device)
-        if inside_only:
-            ignore_outside(found, lattice)
-        for row, boxes in zip(found, regions, strict=True):
-            if boxes is not None and len(boxes):
-                for anchor in covered_cells(lattice, check_boxes(boxes, "ignore_boxes")):
-                    row[anchor] = IGNORE
-        if lattice.active and any(len(boxes) for boxes in gt_boxes):
-            search = Search(lattice, gt_boxes, self.aligned, self.constant, weight)
-            self._rank(search, found.view(-1))
-        return [Assignment(row) for row in found]
-
-    def _rank(self, search: Search, found: Tensor) -> None:
-        """Enter the objects of all images into `found`, the flat (B * N,) gt_index."""
+    def _search(self, search: Search, found: Tensor) -> None:
         self._check_topk(search.lattice.active)
         if self.negative_below is not None:
             for _, anchor, _ in search.above(self.negative_below):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyyolo.assigners.assignment import CONSTANT, IGNORE, NEGATIVE, Assigner, chunks, measure
+from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
+from tinyyolo.assigners.base import Assigner, chunks, measure
+from tinyyolo.assigners.search import Search, can_search, joined
+from tinyyolo.boxes.similarity import CONSTANT
 
 
 class ThresholdAssigner(Assigner):
@@ -14,6 +17,9 @@ class ThresholdAssigner(Assigner):
     Let best be an anchor's highest similarity to any object (the first object on ties). best >= positive: it learns
     that object; best < negative: background; between: IGNORE. Then, with `low_quality`, each object in order whose own
     best anchor reaches min_positive takes every anchor that equals it, also from objects before.
+
+    As in the official code a best similarity below 0, which giou, diou and ciou give to boxes far apart, is not
+    background but IGNORE. `on_grid` finds iou, nwd and dotd on the lattice, with the same result.
 
     Args:
         similarity: a name in SIMILARITIES.
@@ -41,7 +47,7 @@ class ThresholdAssigner(Assigner):
         low_quality: bool = True,
         constant: float = CONSTANT,
     ):
-        self.pairwise, _ = measure(similarity, constant)
+        self.pairwise = measure(similarity, constant)
         for name, value in (("positive", positive), ("negative", negative), ("min_positive", min_positive)):
             if not value >= 0:
                 raise ValueError(f"{name} must be >= 0, got {value}")
@@ -50,6 +56,23 @@ class ThresholdAssigner(Assigner):
         self.similarity, self.constant = similarity, float(constant)
         self.positive, self.negative, self.min_positive = positive, negative, min_positive
         self.low_quality = bool(low_quality)
+        self.on_lattice = can_search(similarity)
+
+    def _search(self, search: Search, found: Tensor) -> None:
+        near = list(search.above(self.negative))
+        gt, anchor, value = (
+            (torch.cat(column) for column in zip(*near, strict=True)) if near else [search.number[:0]] * 3
+        )
+        anchor, place = anchor.unique(return_inverse=True)
+        highest = value.new_zeros(len(anchor)).scatter_reduce(0, place, value, "amax")
+        # The first of equally similar objects: of its own image, in which alone the anchor is.
+        gt = search.number[gt].masked_fill(value < highest[place], len(search.number))
+        first = gt.new_full((len(anchor),), len(search.number)).scatter_reduce(0, place, gt, "amin")
+        found[anchor] = torch.where(highest >= self.positive, first, IGNORE)
+        if self.low_quality:
+            best = joined(search.best(self.min_positive), search)
+            found[best.anchor] = NEGATIVE
+            found.scatter_reduce_(0, best.anchor, search.number[best.gt], "amax")  # the last object wins
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
         columns = chunks(self.pairwise, gt_boxes, anchors)
@@ -58,7 +81,7 @@ class ThresholdAssigner(Assigner):
         for part, matrix in columns():
             highest, first = matrix.max(0)
             found = torch.where(highest >= self.positive, first, IGNORE)
-            gt_index[part] = torch.where(highest < self.negative, NEGATIVE, found)
+            gt_index[part] = torch.where((highest >= 0) & (highest < self.negative), NEGATIVE, found)
             best = best.maximum(matrix.amax(1))
         if not self.low_quality:
             return gt_index

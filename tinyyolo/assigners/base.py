@@ -1,0 +1,176 @@
+"""What all assigners have in common: checks, ignore regions, the two paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tinyyolo.assigners.assignment import IGNORE, MAX_IOF, NEGATIVE, Assignment, check_batch, check_boxes
+from tinyyolo.assigners.lattice import ignore_covered, ignore_outside, lattice_of
+from tinyyolo.assigners.search import Search, search_for
+from tinyyolo.boxes.anchors import AnchorGrid, Size
+from tinyyolo.boxes.similarity import SIMILARITIES, pairwise_iof
+
+CHUNK = 1 << 20  # pairs of object and anchor in work at once on the dense path: some 4 MB a float32 matrix
+
+
+class Assigner:
+    """Checks the input, treats ignore regions and grids; a subclass gives `_assign`, the rule itself.
+
+    A subclass that sets `on_lattice` also gives `_search`, the same rule without the (M, N) matrix, and has
+    `similarity` and `constant`.
+    """
+
+    on_lattice = False
+
+    def __call__(
+        self,
+        anchors: Tensor,
+        gt_boxes: Tensor,
+        ignore_boxes: Tensor | None = None,
+        level_sizes: Sequence[int] | None = None,
+    ) -> Assignment:
+        """Assign any boxes (anchors, proposals) to objects.
+
+        Args:
+            anchors: (N, 4) xyxy, px.
+            gt_boxes: (M, 4) xyxy, px; M = 0 makes every anchor negative.
+            ignore_boxes: (K, 4) xyxy, px. Anchors with IoF > .5 to one are IGNORE unless positive.
+            level_sizes: anchors per level, which add up to N; only ATSS uses them (default: one level).
+
+        Raises:
+            ValueError: boxes not (…, 4), not finite or with x2 < x1; level_sizes that do not add up to N.
+        """
+        anchors, gt_boxes = check_boxes(anchors, "anchors"), check_boxes(gt_boxes, "gt_boxes")
+        sizes = [len(anchors)] if level_sizes is None else [int(n) for n in level_sizes]
+        if sum(sizes) != len(anchors) or min(sizes) < 0:
+            raise ValueError(f"level_sizes {sizes} do not add up to {len(anchors)} anchors")
+        if len(gt_boxes) and len(anchors):
+            gt_index = self._assign(anchors, gt_boxes, sizes)
+        else:
+            gt_index = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
+        if ignore_boxes is not None and len(ignore_boxes) and len(anchors):
+            regions = check_boxes(ignore_boxes, "ignore_boxes")
+            gt_index = torch.where((gt_index < 0) & covered(anchors, regions), IGNORE, gt_index)
+        return Assignment(gt_index)
+
+    def on_grid(
+        self,
+        grid: AnchorGrid,
+        size_hw: Size,
+        gt_boxes: Tensor,
+        ignore_boxes: Tensor | None = None,
+        inside_only: bool = False,
+        map_sizes: Sequence[Size] | None = None,
+    ) -> Assignment:
+        """Assign the anchors of a grid to the objects of one image.
+
+        Args:
+            grid: the anchors.
+            size_hw: network input, px.
+            gt_boxes: (M, 4) xyxy, px.
+            ignore_boxes: (K, 4) xyxy, px; see `__call__`.
+            inside_only: only anchors wholly inside the image take part, the others are IGNORE.
+            map_sizes: (rows, columns) per level where they are not ceil(side / stride).
+
+        Returns:
+            The same as `self(grid.boxes(size_hw), ...)`, N = all anchors of the grid.
+        """
+        ignored = None if ignore_boxes is None else [ignore_boxes]
+        return self.on_grid_batch(grid, size_hw, [gt_boxes], ignored, inside_only, map_sizes)[0]
+
+    def on_grid_batch(
+        self,
+        grid: AnchorGrid,
+        size_hw: Size,
+        gt_boxes: Sequence[Tensor],
+        ignore_boxes: Sequence[Tensor | None] | None = None,
+        inside_only: bool = False,
+        map_sizes: Sequence[Size] | None = None,
+    ) -> list[Assignment]:
+        """`on_grid` for all images of a batch: lists of B tensors in, a list of B assignments out."""
+        regions = check_batch(gt_boxes, ignore_boxes)
+        if not len(gt_boxes):
+            return []
+        path = self._lattice_path if self.on_lattice else self._dense_path
+        return path(grid, size_hw, gt_boxes, regions, inside_only, map_sizes)
+
+    def _lattice_path(self, grid, size_hw, gt_boxes, regions, inside_only, map_sizes) -> list[Assignment]:
+        gt_boxes = [check_boxes(boxes, "gt_boxes") for boxes in gt_boxes]
+        lattice = lattice_of(grid, size_hw, map_sizes, inside_only, gt_boxes[0].device)
+        found = torch.full((len(gt_boxes), lattice.total), NEGATIVE, device=gt_boxes[0].device)
+        if inside_only:
+            ignore_outside(found, lattice)
+        if lattice.active and any(len(boxes) for boxes in gt_boxes):
+            self._search(search_for(self.similarity, self.constant, lattice, gt_boxes), found.view(-1))
+        for row, boxes in zip(found, regions, strict=True):
+            if boxes is not None and len(boxes):
+                ignore_covered(row, lattice, check_boxes(boxes, "ignore_boxes"))
+        return [Assignment(row) for row in found]
+
+    def _dense_path(self, grid, size_hw, gt_boxes, regions, inside_only, map_sizes) -> list[Assignment]:
+        anchors = grid.boxes(size_hw, map_sizes, gt_boxes[0].device)
+        sizes = grid.level_sizes(size_hw, map_sizes)
+        if not inside_only:
+            return [self(anchors, gt, region, sizes) for gt, region in zip(gt_boxes, regions, strict=True)]
+        inside = grid.inside(size_hw, map_sizes, anchors.device)
+        sizes = [int(level.sum()) for level in inside.split(sizes)]
+        found = []
+        for gt, region in zip(gt_boxes, regions, strict=True):
+            gt_index = torch.full((len(anchors),), IGNORE, device=anchors.device)
+            gt_index[inside] = self(anchors[inside], gt, region, sizes).gt_index
+            found.append(Assignment(gt_index))
+        return found
+
+    def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
+        """gt_index (N,) of N >= 1 anchors and M >= 1 objects."""
+        raise NotImplementedError
+
+    def _search(self, search: Search, found: Tensor) -> None:
+        """Enter the objects of all images into `found`, the flat (B * N,) gt_index that is still without positives."""
+        raise NotImplementedError
+
+
+def measure(similarity: str, constant: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The pairwise function of a similarity by its name.
+
+    Raises:
+        ValueError: unknown name, or constant <= 0.
+    """
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"similarity {similarity!r} is unknown; choices: {', '.join(sorted(SIMILARITIES))}")
+    if not constant > 0:
+        raise ValueError(f"constant must be > 0 px, got {constant}")
+    entry = SIMILARITIES[similarity]
+    return partial(entry.pairwise, constant=constant) if entry.takes_constant else entry.pairwise
+
+
+def chunks(pairwise: Callable[[Tensor, Tensor], Tensor], gt_boxes: Tensor, anchors: Tensor) -> Callable[[], Iterator]:
+    """The matrix (M, N) in slices of columns that hold at most CHUNK pairs: a function that starts over at each call.
+
+    It yields (slice of the anchors, (M, n) similarities). A matrix of one slice is computed once and kept.
+    """
+    step = max(1, CHUNK // max(1, len(gt_boxes)))
+
+    def columns() -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, len(anchors), step):
+            part = slice(start, min(start + step, len(anchors)))
+            yield part, pairwise(gt_boxes, anchors[part])
+
+    if len(anchors) <= step:
+        kept = list(columns())
+        return lambda: iter(kept)
+    return columns
+
+
+def covered(anchors: Tensor, regions: Tensor) -> Tensor:
+    """(N,) bool: more than MAX_IOF of the anchor lies in one of the (K, 4) regions."""
+    parts = [matrix.amax(0) > MAX_IOF for _, matrix in chunks(_region_share, regions, anchors)()]
+    return torch.cat(parts)
+
+
+def _region_share(regions: Tensor, anchors: Tensor) -> Tensor:
+    return pairwise_iof(anchors, regions).T

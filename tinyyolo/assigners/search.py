@@ -1,0 +1,237 @@
+"""Pairs of object and anchor that matter, found on the lattice.
+
+The search runs in float64 and a little too wide; the float32 similarity of the few pairs found then decides, so that
+the answer equals the dense one bit by bit, ties included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tinyyolo.assigners.lattice import BOXES, SLACK, Lattice, cells_between
+from tinyyolo.boxes.similarity import EPS, SIMILARITIES
+
+TABLE = 1 << 18  # distances in work at once while the k-th is sought
+TOUCH = 1e-9  # an IoU that any real overlap exceeds
+# W2 / C. Beyond it exp leaves float32's normal range, its steps grow without bound, and all anchors are looked at.
+DEEPEST = 80.0
+
+
+class Pairs(NamedTuple):
+    """P pairs of object and anchor."""
+
+    gt: Tensor  # (P,) int64
+    anchor: Tensor  # (P,) int64
+    value: Tensor  # (P,) float32, similarity
+
+    def keep(self, hit: Tensor) -> Pairs:
+        """Those where `hit` (P,) bool."""
+        return Pairs(self.gt[hit], self.anchor[hit], self.value[hit])
+
+
+def joined(parts: Iterable[Pairs], search: Search) -> Pairs:
+    """All pairs in one; there may be none."""
+    none = Pairs(search.number[:0], search.number[:0], search.gt_boxes[:0, 0])
+    return Pairs(*(torch.cat(columns) for columns in zip(none, *parts, strict=True)))
+
+
+def can_search(similarity: str) -> bool:
+    """Whether a similarity has a search."""
+    return similarity == "iou" or SIMILARITIES[similarity].size_weight is not None
+
+
+def search_for(similarity: str, constant: float, lattice: Lattice, gt_boxes: Sequence[Tensor]) -> Search:
+    """The search of a similarity, in all images of a batch at once; see `Search`."""
+    entry = SIMILARITIES[similarity]
+    if entry.size_weight is None:
+        return OverlapSearch(lattice, gt_boxes)
+    return WassersteinSearch(lattice, gt_boxes, similarity, constant)
+
+
+class Search:
+    """What is common: objects of a batch, and the similarity of those pairs that a subclass finds.
+
+    Objects count through the batch, and so do anchors: that of image b is b * N + its index.
+
+    Args:
+        lattice: the anchors of each image.
+        gt_boxes: per image (M, 4) float32 xyxy, px; at least one object in all.
+
+    Attributes:
+        number: (objects,) int64, the index of each object in its own image.
+    """
+
+    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor]):
+        self.lattice = lattice
+        self.gt_boxes = torch.cat(list(gt_boxes))
+        counts = [len(boxes) for boxes in gt_boxes]
+        self.number = torch.cat([torch.arange(n, device=self.gt_boxes.device) for n in counts])
+        self.image_start = torch.cat([self.number.new_full((n,), b * lattice.total) for b, n in enumerate(counts)])
+        wide = self.gt_boxes.double()
+        self.centre = ((wide[:, :2] + wide[:, 2:]) / 2).T
+        self.half = ((wide[:, 2:] - wide[:, :2]) / 2).T
+        reach = lattice.origin + lattice.high * lattice.stride + lattice.half
+        self.extent = float(torch.cat((reach.abs().flatten(), wide.abs().flatten())).amax())  # px, largest coordinate
+
+    def above(self, bound: float) -> Iterator[Pairs]:
+        """Pairs whose similarity is at least `bound`."""
+        raise NotImplementedError
+
+    def best(self, least: float) -> Iterator[Pairs]:
+        """Pairs whose similarity is the object's best, ties included, if that is at least `least`."""
+        raise NotImplementedError
+
+    def _parts(self, objects: Tensor | None = None, table: int = 1) -> Iterator[Tensor]:
+        if objects is None:
+            objects = torch.arange(len(self.gt_boxes), device=self.gt_boxes.device)
+        yield from objects.split(max(1, min(BOXES, TABLE // table)))
+
+    def _place(self, part: Tensor) -> Tensor:
+        """(2, m, G), objects in lattice coordinates."""
+        return (self.centre[:, part, None] - self.lattice.origin[:, None]) / self.lattice.stride
+
+    def _within(self, part: Tensor, place: Tensor, reach: Tensor) -> Iterator[tuple[Tensor, Pairs, Tensor]]:
+        """Pairs of objects with the anchors at most `reach` (2, m, G) cells away, whole objects at a time.
+
+        Yields the row of each pair, from 0 on; the pairs; and for each row the place of its first pair.
+        """
+        for rows, row, anchor, boxes, starts in cells_between(self.lattice, place - reach, place + reach):
+            gt = part[rows][row]
+            value = self.aligned(self.gt_boxes[gt], boxes)
+            yield row, Pairs(gt, anchor + self.image_start[gt], value), starts
+
+
+class WassersteinSearch(Search):
+    """For NWD and DotD, which fall with the Euclidean distance in (cx, cy, w / 2, h / 2): Eq. 6 of the paper."""
+
+    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor], similarity: str, constant: float):
+        super().__init__(lattice, gt_boxes)
+        self.constant = constant
+        self.size_weight = SIMILARITIES[similarity].size_weight
+        self.aligned = partial(SIMILARITIES[similarity].aligned, constant=constant)
+
+    def above(self, bound: float) -> Iterator[Pairs]:
+        if bound > 1:
+            return
+        radius = math.inf if bound <= 0 else -self.constant * math.log(bound)
+        radius += SLACK * (self.extent + radius + self.constant)
+        square = math.inf if radius > DEEPEST * self.constant else radius**2
+        for part in self._parts():
+            size = self._size_square(part)
+            for _, pairs, _ in self._ball(part, self._place(part), size, size.new_full((len(size),), square)):
+                yield pairs.keep(pairs.value >= bound)
+
+    def best(self, least: float) -> Iterator[Pairs]:
+        for pairs in self.nearest(1):
+            yield pairs.keep(pairs.value >= least)
+
+    def nearest(self, k: int, objects: Tensor | None = None) -> Iterator[Pairs]:
+        """Pairs whose similarity is at least the object's k-th best, ties included; k is at most lattice.active.
+
+        Pairs come object by object. `objects` (m,), rising, picks some of them; all if None.
+        """
+        for part in self._parts(objects, min(k, len(self.lattice.stride)) * k * k):
+            place, size = self._place(part), self._size_square(part)
+            if k * k < self.lattice.active:
+                distance = (self._kth_square(place, size, k) + EPS).sqrt()
+                slack = SLACK * (self.extent + distance + self.constant)
+                square = ((distance + slack) ** 2 - EPS).masked_fill(distance > DEEPEST * self.constant, math.inf)
+            else:
+                square = size.new_full((len(size),), math.inf)
+            for row, pairs, starts in self._ball(part, place, size, square):
+                yield pairs.keep(_at_least_kth(row, pairs.value, starts, k))
+
+    def ranked(self, objects: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each of `objects` (m,) in turn: the object, and its k nearest anchors or more, the most similar first."""
+        for gt, anchor, value in self.nearest(k, objects):
+            order = anchor.argsort()
+            order = order[value[order].argsort(descending=True, stable=True)]
+            order = order[gt[order].argsort(stable=True)]
+            some, counts = gt.unique_consecutive(return_counts=True)
+            yield from zip(some, anchor[order].split(counts.tolist()), strict=True)
+
+    def _size_square(self, part: Tensor) -> Tensor:
+        """(m, G), the part of the squared distance that sizes make."""
+        return (self.half[:, part, None] - self.lattice.half[:, None]).square().sum(0) * self.size_weight
+
+    def _ball(
+        self, part: Tensor, place: Tensor, size: Tensor, square: Tensor
+    ) -> Iterator[tuple[Tensor, Pairs, Tensor]]:
+        """Pairs within the squared distance (m,) of their object, and a few beyond; see `_within`."""
+        left = square[:, None] - size
+        reach = left.masked_fill(left < 0, math.nan).sqrt() / self.lattice.stride
+        return self._within(part, place, reach.expand(2, -1, -1))
+
+    def _kth_square(self, place: Tensor, size: Tensor, k: int) -> Tensor:
+        """(m,) squared distance of the k-th nearest anchor.
+
+        The k nearest lie in the k lattices whose own nearest is nearest, and there in the k nearest columns and rows.
+        """
+        low, high = self.lattice.low[:, None], self.lattice.high[:, None]
+        off = (place - place.round().clamp(low, high)) * self.lattice.stride
+        closest = (off.square().sum(0) + size).masked_fill((high < low).any(0), torch.inf)
+        chosen = closest.topk(min(k, closest.shape[1]), dim=1, largest=False).indices
+        both = chosen.expand(2, -1, -1)
+        place, size = place.gather(2, both), size.gather(1, chosen)
+        low, high = (edge.expand(2, len(size), -1).gather(2, both)[..., None] for edge in (low, high))
+        start = (place[..., None] - (k - 1) / 2).round().minimum(high - (k - 1)).maximum(low)
+        index = start + torch.arange(k, device=start.device)
+        square = ((place[..., None] - index) * self.lattice.stride[chosen][..., None]).square()
+        square = square.masked_fill(index > high, torch.inf)
+        table = size[..., None, None] + square[0][..., :, None] + square[1][..., None, :]
+        return table.flatten(1).kthvalue(k, dim=1).values
+
+
+class OverlapSearch(Search):
+    """For IoU."""
+
+    aligned = staticmethod(SIMILARITIES["iou"].aligned)
+
+    def above(self, bound: float) -> Iterator[Pairs]:
+        for part in self._parts():
+            for _, pairs, _ in self._within(part, self._place(part), self._reach(part, bound)):
+                yield pairs.keep(pairs.value >= bound)
+
+    def best(self, least: float) -> Iterator[Pairs]:
+        alone = torch.ones_like(self.number, dtype=torch.bool)
+        for part in self._parts():
+            for _, pairs, _ in self._within(part, self._place(part), self._reach(part, max(least, TOUCH))):
+                top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, pairs.gt, pairs.value, "amax")
+                alone &= top == 0
+                yield pairs.keep((pairs.value == top[pairs.gt]) & (pairs.value >= least) & (pairs.value > 0))
+        if least <= 0:
+            # Objects that overlap nothing are equally unlike all anchors.
+            for part in self._parts(alone.nonzero()[:, 0]):
+                place = self._place(part)
+                for _, pairs, _ in self._within(part, place, torch.full_like(place, math.inf)):
+                    yield pairs
+
+    def _reach(self, part: Tensor, bound: float) -> Tensor:
+        """(2, m, G), cells between the centres on each axis beyond which IoU is below `bound`; NaN: nowhere near it.
+
+        IoU >= bound needs overlap x * overlap y >= bound * the larger area, and an overlap is at most the smaller side.
+        """
+        if bound <= 0:
+            return torch.full(
+                (2, len(part), len(self.lattice.stride)), math.inf, dtype=torch.float64, device=part.device
+            )
+        slack = SLACK * self.extent
+        side, other = 2 * self.half[:, part, None], 2 * self.lattice.half[:, None]
+        least_area = (side - slack).clamp(min=0).prod(0).maximum((other - slack).clamp(min=0).prod(0))
+        smaller = side.minimum(other) + slack
+        need = bound * least_area / smaller.flip(0)
+        reach = ((side + other) / 2 + slack - need) / self.lattice.stride
+        return reach.masked_fill((need > smaller).any(0), math.nan)
+
+
+def _at_least_kth(row: Tensor, value: Tensor, starts: Tensor, k: int) -> Tensor:
+    """(P,) bool: the value is at least the k-th best of its row; pairs come row by row, rows begin at `starts`."""
+    # Bits of floats >= 0 order as the floats do: one sort of (row, falling value) as whole numbers.
+    key = row << 32 | (torch.iinfo(torch.int32).max - value.view(torch.int32)).long()
+    return key <= key.sort().values[starts + (k - 1)][row]
