@@ -268,6 +268,19 @@ def test_label_without_image(tmp_path):
     assert report["problems"]["missing image"][0].endswith("b.txt: a label file without an image of its name")
 
 
+def test_one_split_of_two_names_is_checked_once(tmp_path):
+    root = tmp_path / "set"
+    clean_set(root)
+    first_box(root, bbox=[70, 3, 4, 5])
+    jsons = {"train": "train.json", "val": "val.json", "test": "val.json"}
+    file = data_yaml(root / "set.yaml", **dict.fromkeys(jsons, "images"), annotations=jsons)
+    code, report = run(file, tmp_path)
+    assert code == 1 and list(report["problems"]) == ["outside"] and set(report["splits"]) == set(jsons)
+    assert run(file, tmp_path, split="test")[0] == 0
+    with pytest.raises(UserError, match="no split 'tets'; did you mean 'test'"):
+        run(file, tmp_path, split="tets")
+
+
 def test_images_false_opens_none(tmp_path):
     file = clean_set(tmp_path / "set")
     (tmp_path / "set" / "images" / "t0.png").write_bytes(b"")
@@ -338,4 +351,4 @@ def test_the_command(tmp_path, capsys):
     file = clean_set(tmp_path / "set")
     assert command("check", str(file), runs=str(tmp_path / "runs")) == 0
     assert command("help", "check") == 0
-    assert "tinyyolo data check DATA path=null images=true fix=false" in capsys.readouterr().out
+    assert "tinyyolo data check DATA path=null split=null images=true fix=false" in capsys.readouterr().out

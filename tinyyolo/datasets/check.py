@@ -17,7 +17,7 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations, Problem
 from tinyyolo.datasets.files import new_file
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.progress import in_threads
-from tinyyolo.datasets.spec import DataSpec, load
+from tinyyolo.datasets.spec import DataSpec, Split, load
 from tinyyolo.datasets.text import sibling
 
 # Worth knowing, but nothing to mend: they do not make the exit code 1.
@@ -40,6 +40,7 @@ def check(
     data: str,
     *,
     path: str | None = None,
+    split: str | None = None,
     images: bool = True,
     fix: bool = False,
     out: str | None = None,
@@ -51,6 +52,7 @@ def check(
     Args:
         data: a data YAML, by path or name.
         path: the root of the data, instead of the YAML's.
+        split: only this one.
         images: open every image to its end; false looks only whether it is there.
         fix: write a cleaned copy of the annotations and a YAML for it, and say what was done.
         out: the folder of the cleaned copy (default `runs`/NAME-fixed).
@@ -64,7 +66,7 @@ def check(
         UserError: no such YAML or data.
     """
     spec = load(data, path)
-    report, checked = inspect(spec, images=images)
+    report, checked = inspect(spec, [split] if split else None, images=images)
     target = Path(runs) / f"{spec.title}.json"
     with new_file(target, overwrite=True) as stream:
         json.dump(report, stream, indent=1)
@@ -76,11 +78,14 @@ def check(
     return 0 if report["ok"] else 1
 
 
-def inspect(spec: DataSpec, *, images: bool = True) -> tuple[dict[str, Any], dict[str, Checked]]:
+def inspect(
+    spec: DataSpec, splits: Sequence[str] | None = None, *, images: bool = True
+) -> tuple[dict[str, Any], dict[str, Checked]]:
     """Check a set without writing or printing.
 
     Args:
         spec: the set.
+        splits: which of its splits; None checks all. Two that are one and the same are checked once.
         images: decode every image; false looks only whether it is there.
 
     Returns:
@@ -92,7 +97,12 @@ def inspect(spec: DataSpec, *, images: bool = True) -> tuple[dict[str, Any], dic
     faults.must_exist(spec)
     problems: list[Problem] = []
     checked: dict[str, Checked] = {}
-    for split in spec.splits:
+    done: dict[Split, str] = {}
+    for split in spec.splits if splits is None else splits:
+        twin = done.setdefault(spec.split(split), split)
+        if twin != split and twin in checked:
+            checked[split] = checked[twin]
+            continue
         try:
             checked[split] = check_split(spec, split, images=images)
         except UserError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,10 @@ from tinyyolo.datasets.spec import DataSpec, load
 TINY = 2.0  # px: a narrower box is more often a slip of the mouse than an object (AI-TOD's very tiny starts at 2)
 EDGE = 0.5  # px that a box may stand over the edge: YOLO's six digits and half-pixel conventions do
 AREA_OVER = 1.01  # `area` may be below w * h (a mask's), not above it by more than rounding
+
+
+LARGE_PIXELS = 50_000_000  # images above this are decoded one at a time: DOTA has some of 1.2 GB
+ONE_LARGE = threading.Lock()
 
 
 class Opened(NamedTuple):
@@ -90,8 +96,9 @@ def open_image(path: Path) -> Opened:
     try:
         with Image.open(io.BytesIO(data)) as image:
             turned = image.format == "JPEG" and image.getexif().get(EXIF_ORIENTATION) in TURNED
-            image.load()
             w, h = image.size
+            with ONE_LARGE if w * h > LARGE_PIXELS else nullcontext():
+                image.load()
             return Opened((w, h) if turned else (h, w), digest, image.mode)
     except UnidentifiedImageError:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -16,6 +16,8 @@ from tinyyolo.config import UserError
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 EXIF_ORIENTATION = 274
 TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height; OpenCV applies them on reading
+# Pillow takes an image of 180 million pixels for an attack; DOTA's scenes have up to 400. OpenCV stops at 2^30.
+Image.MAX_IMAGE_PIXELS = 2**29
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -64,7 +66,9 @@ def size_hw(path: str | Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.format == "JPEG" and image.getexif().get(EXIF_ORIENTATION) in TURNED
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:  # such as TIFF with four bands of 16 bits, which OpenCV reads
+        return load(path, cv2.IMREAD_UNCHANGED).shape[:2]
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not readable as an image: {' '.join(str(error).split())}") from error
     return (width, height) if turned else (height, width)
 
