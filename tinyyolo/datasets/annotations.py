@@ -18,7 +18,7 @@ IGNORED = -1
 
 
 class Problem(str):
-    """One fault as a line of text, `where: what`, with its `kind` to count by.
+    """One fault as a line of text, `where: what`, with its `kind` to count by and `where` it is.
 
     Examples:
         >>> fault = Problem("empty box", "train.json: annotation 7", "width 0")
@@ -26,16 +26,15 @@ class Problem(str):
         ('train.json: annotation 7: width 0', 'empty box')
     """
 
-    __slots__ = ("kind",)
+    __slots__ = ("kind", "where")
 
     def __new__(cls, kind: str, where: str, what: str) -> Problem:
         line = super().__new__(cls, f"{where}: {what}")
-        line.kind = kind
+        line.kind, line.where = kind, where
         return line
 
     def __getnewargs__(self) -> tuple[str, str, str]:
-        where, _, what = str(self).partition(": ")
-        return self.kind, where, what
+        return self.kind, self.where, self.removeprefix(f"{self.where}: ")
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,7 +109,8 @@ def inspect(
             problems.append(Problem("unreadable annotations", split, str(error)))
             continue
         problems += checked[split].problems
-    problems += faults.leaks(digests_of(spec, checked)) + extra_images(spec, checked)
+    problems += faults.leaks(digests_of(spec, checked))
+    problems += extra_images(spec, checked) if splits is None else []
     lines = defaultdict(list)
     for problem in problems:
         lines[problem.kind].append(str(problem))
@@ -154,20 +155,23 @@ def class_counts(annotations: Annotations) -> dict[str, int]:
 
 def label_files(spec: DataSpec, split: str, annotations: Annotations) -> list[Problem]:
     """Label files whose image is missing, for the formats with one text file an image."""
-    folder = annotations.path
-    if not folder.is_dir() or folder == spec.image_dir(split):
+    folder, images = annotations.path, spec.image_dir(split)
+    if not folder.is_dir() or folder == images:
         return []
-    known = {Path(name).with_suffix(".txt") for name in annotations.file_names}
-    known |= {
-        Path(p.partition(": ")[0]).relative_to(spec.image_dir(split)).with_suffix(".txt")
-        for p in annotations.problems
-        if p.kind == "unreadable image"
-    }
-    strangers = sorted(p for p in folder.rglob("*.txt") if p.relative_to(folder) not in known)
-    nested = [other.annotations for name, other in spec.splits.items() if name != split and other.annotations]
-    nested += [sibling(p, "labels") for name, other in spec.splits.items() if name != split for p in other.images]
-    strangers = [p for p in strangers if not any(n != folder and n in p.parents for n in nested)]
-    return [Problem("missing image", str(p), "a label file without an image of its name") for p in strangers]
+    named = {Path(name).with_suffix(".txt") for name in annotations.file_names}
+    broken = (Path(p.where) for p in annotations.problems if p.kind == "unreadable image")
+    named |= {path.relative_to(images).with_suffix(".txt") for path in broken}
+    inner = [place for place in other_labels(spec, split) if folder in place.parents]
+    strangers = [path for path in sorted(folder.rglob("*.txt")) if path.relative_to(folder) not in named]
+    strangers = [path for path in strangers if not any(place in path.parents for place in inner)]
+    return [Problem("missing image", str(path), "a label file without an image of its name") for path in strangers]
+
+
+def other_labels(spec: DataSpec, split: str) -> list[Path]:
+    """The label folders of the other splits."""
+    others = [place for name, place in spec.splits.items() if name != split]
+    beside = [sibling(images, "labels") for place in others for images in place.images]
+    return beside + [place.annotations for place in others if place.annotations is not None]
 
 
 def remarks(split: str, annotations: Annotations, opened: Sequence[faults.Opened]) -> list[Problem]:
@@ -197,16 +201,12 @@ def digests_of(spec: DataSpec, checked: Mapping[str, Checked]) -> dict[str, dict
 
 
 def extra_images(spec: DataSpec, checked: Mapping[str, Checked]) -> list[Problem]:
-    """Images in the folders that no split names."""
+    """Readable images in the folders that no split names."""
     named = {found.folder / name for found in checked.values() for name in found.annotations.file_names}
-    out = []
-    for folder in sorted({found.folder for found in checked.values()}):
-        there = [folder / name for name in list_images(folder)] if folder != spec.path else []
-        out += [Problem("extra image", str(path), "no split names it") for path in there if path not in named]
-    bad = {
-        str(p).partition(": ")[0] for found in checked.values() for p in found.problems if p.kind == "unreadable image"
-    }
-    return [p for p in out if str(p).partition(": ")[0] not in bad]
+    named |= {Path(p.where) for found in checked.values() for p in found.problems if p.kind == "unreadable image"}
+    folders = sorted({found.folder for found in checked.values()} - {spec.path})
+    there = [folder / name for folder in folders for name in list_images(folder)]
+    return [Problem("extra image", str(path), "no split names it") for path in there if path not in named]
 
 
 def summary(found: Checked) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,7 @@ def parse(path: Path) -> tuple[dict[str, Any], np.ndarray]:
             return record
         return PACKED
 
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=pack)
-    except FileNotFoundError as error:
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*.json"))) or "none"
-        raise UserError(f"{path}: no such annotation file; JSON files in that folder: {there}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
+    content = load_json(path, pack)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a COCO JSON object at the top, found {type(content).__name__}")
     for key in ("images", "annotations", "categories"):
@@ -84,6 +77,24 @@ def parse(path: Path) -> tuple[dict[str, Any], np.ndarray]:
         raise UserError(f"{path}: {len(rows) - len(places)} annotations stand outside the list 'annotations'")
     rows["place"] = places
     return content, rows
+
+
+def load_json(path: Path, hook: Callable[[dict[str, Any]], Any]) -> Any:
+    """Decode a file; every object in it goes through `hook`, innermost first.
+
+    Raises:
+        UserError: missing, or no JSON; with the line.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=hook)
+    except FileNotFoundError as error:
+        there = ", ".join(sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))) or "none"
+        kind = path.suffix.lstrip(".").upper()
+        raise UserError(f"{path}: no such annotation file; {kind} files in that folder: {there}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
 
 
 def read_categories(path: Path, records: list[Any], problems: list[Problem]) -> dict[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import Annotations, Problem, assemble, box_faults, raise_fatal, select_classes
+from tinyyolo.datasets.coco_parse import load_json
 from tinyyolo.datasets.text import numbers, readable
 
 CORNERS = "x1,y1,x2,y2"
@@ -158,14 +158,7 @@ def parse(
             rows.append((count, index[image], kind, *corners))
         return None
 
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_hook=take)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such GeoJSON") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
+    content = load_json(path, take)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a GeoJSON: no list 'features'")
     problems += [
