@@ -10,7 +10,7 @@ import pytest
 from tinyyolo.config import UserError
 from tinyyolo.evaluation import COCO, COCO_MAX_DETS, evaluate, format_table
 from tinyyolo.evaluation.commands import evaluate_command
-from tinyyolo.evaluation.records import read_json, read_regular
+from tinyyolo.evaluation.records import read_json, read_regular, write_results
 
 OVERALL = "AP AP50 AP75 AP_vt AP_t AP_s AP_m AR100 AR300 AR1500 AR_vt AR_t AR_s AR_m oLRP oLRP_loc oLRP_fp oLRP_fn"
 
@@ -99,6 +99,17 @@ def test_every_form_of_input_gives_the_same_figures(tmp_path):
             columns,
         ),
     )
+
+
+def test_written_results_are_read_back_exactly(tmp_path):
+    rng = np.random.default_rng(0)
+    dt = {"image_id": np.full(500, 7), "category_id": rng.choice([2, 5], 500), "bbox": 50 * rng.random((500, 4))}
+    dt["score"] = rng.random(500).astype(np.float32)
+    write_results(dt, tmp_path / "new/predictions.json")
+    same(evaluate(truth(), dt), evaluate(truth(), tmp_path / "new/predictions.json"))
+    assert json.loads((tmp_path / "new/predictions.json").read_text())[499]["bbox"] == dt["bbox"][499].tolist()
+    write_results({key: value[:0] for key, value in dt.items()}, tmp_path / "none.json")
+    assert read_json(tmp_path / "none.json") == [] and len(list(tmp_path.iterdir())) == 2
 
 
 def annotations(**changes):
@@ -370,6 +381,14 @@ def test_command_writes_json_and_csv(tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "out/metrics.csv").open()))
     assert [row["class"] for row in rows] == ["all", "car", "ship"]
     assert float(rows[2]["AP50"]) == want["per_class"]["ship"]["AP50"] and rows[2]["AP_s"] == ""
+
+
+def test_command_says_that_a_file_has_no_detections(tmp_path, capsys):
+    (tmp_path / "gt.json").write_text(json.dumps(truth()))
+    (tmp_path / "dt.json").write_text("[]")
+    evaluate_command(gt=str(tmp_path / "gt.json"), dt=str(tmp_path / "dt.json"), out=str(tmp_path / "out"))
+    assert capsys.readouterr().err == f"{tmp_path / 'dt.json'}: there are no detections in it\n"
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["AP"] == 0
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,14 @@ def test_page_filters_by_kind_class_size_and_score(page):
     assert counted(page) == (4, 2, 1, 1) and page.text("#least") == "0.82"
 
 
+def test_a_page_without_boxes_left_says_so(page):
+    for name in ("ship", "car"):
+        tick(page, "classes", name)
+    assert counted(page) == (0, 0, 0, 0) and page.texts(".image") == [] and max(page.inked().values()) == 0
+    tick(page, "classes", "car")
+    assert counted(page) == (2, 1, 1, 0)
+
+
 def test_a_double_click_leaves_one_class(page):
     page.script(
         'document.querySelector("#classes label").dispatchEvent(new MouseEvent("dblclick", {cancelable: true}))'

@@ -3,6 +3,7 @@
 from tinyyolo.evaluation.agreement import compare
 from tinyyolo.evaluation.errors import count_errors, find_errors, missed_labels, write_missed_labels
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, COCO, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
+from tinyyolo.evaluation.records import read_json, write_results
 from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_table, write_csv, write_json
 
@@ -18,9 +19,11 @@ __all__ = [
     "find_errors",
     "format_table",
     "missed_labels",
+    "read_json",
     "write_csv",
     "write_json",
     "write_missed_labels",
     "write_pngs",
     "write_report",
+    "write_results",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tinyyolo.config import UserError, suggest
 from tinyyolo.evaluation.agreement import changed_boxes, compare
 from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
+from tinyyolo.evaluation.inputs import read_detections, read_truth
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, COCO, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json
@@ -42,14 +44,18 @@ def evaluate_command(
     """
     gt, dt = required("evaluate", gt=gt, dt=dt)
     ranges, limits = named_sizes(sizes)
+    limits, thresholds = as_list("max_dets", max_dets) or limits, as_list("iou", iou) or IOU_THRESHOLDS
+    truth = read_truth(gt, words(ignore))
+    detections = read_detections(dt, truth)
+    if not len(detections):
+        print(f"{dt}: there are no detections in it", file=sys.stderr)
     result = evaluate(
-        gt,
-        dt,
-        max_dets=as_list("max_dets", max_dets) or limits,
+        truth,
+        detections,
+        max_dets=limits,
         area_ranges=ranges,
-        iou_thresholds=as_list("iou", iou) or IOU_THRESHOLDS,
+        iou_thresholds=thresholds,
         lrp=bool(lrp),
-        ignore=words(ignore),
     )
     folder = Path(out)
     write_json(result, folder / "metrics.json")

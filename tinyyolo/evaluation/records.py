@@ -68,6 +68,26 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: malformed JSON: {error}") from error
 
 
+def write_results(columns: Mapping[str, Any], path: str | Path) -> None:
+    """Write detections as COCO results, whole or not at all.
+
+    Args:
+        columns: {"image_id": (D,), "category_id": (D,), "bbox": (D, 4) xywh px, "score": (D,)}, as `evaluate` takes.
+        path: the file; its folder is made.
+    """
+    names = ("image_id", "category_id", "bbox", "score")
+    rows = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for i, row in enumerate(rows):
+            file.write((",\n" if i else "\n") + json.dumps(dict(zip(names, row, strict=True))))
+        file.write("\n]\n")
+    draft.replace(path)
+
+
 @contextmanager
 def no_collection():
     """Without the cyclic collector, which would walk over millions of fresh dicts again and again."""
