@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 
 # No DNS probe, telemetry, font or weight download, and no pip install at run time, whatever the user's own settings say.
 os.environ["YOLO_OFFLINE"] = "1"
@@ -22,6 +23,7 @@ import ultralytics.engine.trainer
 import ultralytics.engine.validator
 import ultralytics.utils.events
 import ultralytics.utils.plotting
+import ultralytics.utils.torch_utils
 from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import Mosaic, RandomPerspective
 from ultralytics.nn.modules import SPPF, C2f, Conv
@@ -50,6 +52,8 @@ def quiet() -> None:
     """Switch off, for this process, what the environment above cannot when ultralytics was imported before us."""
     ultralytics.utils.events.events.enabled = False
     ultralytics.utils.plotting.check_font = local_font
+    # Upstream trains on the CPU with one thread fewer than there are cores, whatever OMP_NUM_THREADS says.
+    ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
 
 
 def local_font(font: str = "") -> str:
