@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data_sets import annotation, clean_set, coco, data_yaml, dota_set, picture, visdrone_set, xview_set
+from tinyyolo.cli import main
 from tinyyolo.config import UserError
 from tinyyolo.datasets import check, faults, spec
 from tinyyolo.datasets.command import data as command
@@ -350,5 +351,11 @@ def test_mistakes_are_one_line(words, options, message):
 def test_the_command(tmp_path, capsys):
     file = clean_set(tmp_path / "set")
     assert command("check", str(file), runs=str(tmp_path / "runs")) == 0
+    assert main(["data", "check", str(file), "images=false"]) == 0
+    (tmp_path / "set" / "images" / "t0.png").unlink()
+    assert main(["data", "check", f"data={file}"]) == 1
+    capsys.readouterr()
+    assert main(["data", "chek", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert command("help", "check") == 0
     assert "tinyyolo data check DATA path=null split=null images=true fix=false" in capsys.readouterr().out

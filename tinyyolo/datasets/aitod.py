@@ -69,7 +69,7 @@ def build_aitod(
 
     Args:
         xview: folder that holds xView's training scenes (NUMBER.tif), at any depth.
-        aitod: folder of the authors' part: annotations/*.json and images/SPLIT/*.png.
+        aitod: folder of the authors' part: annotations/*.json (or *.json) and images at any depth.
         out: folder to write images/SPLIT and annotations to.
         annotations: folder of the JSONs, if it is another one.
         swap_colours: swap red and blue in the tiles, as the authors' script does by accident (it reads RGB and writes
@@ -86,7 +86,8 @@ def build_aitod(
     for key, value in {"xview": xview, "aitod": aitod, "out": out}.items():
         if not value:
             raise UserError(f"build-aitod: give {key}=FOLDER (xview, aitod and out are needed)")
-    plan = make_plan(Path(xview), Path(aitod), Path(annotations or Path(aitod) / "annotations"))
+    beside = Path(aitod) / "annotations"
+    plan = make_plan(Path(xview), Path(aitod), Path(annotations or (beside if beside.is_dir() else aitod)))
     counts, faults = build(plan, Path(out), swap_colours=swap_colours, overwrite=overwrite)
     faults += verify(plan, Path(out))
     report = Path(runs) / f"{Path(out).absolute().name}.json"
