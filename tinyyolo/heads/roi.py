@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
+from torchvision import ops
 
+from tinyyolo import sampling
 from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
@@ -43,9 +44,7 @@ class RoIPool(nn.Module):
         parts, indices = [], []
         for i, stride in enumerate(self.strides):
             index = (level == i).nonzero().squeeze(1)
-            parts.append(
-                roi_align(maps[i], rois[index].to(maps[i].dtype), self.size, 1 / stride, sampling_ratio=0, aligned=True)
-            )
+            parts.append(align(maps[i], rois[index], self.size, 1 / stride))
             indices.append(index)
         return torch.cat(parts)[torch.cat(indices).argsort()]
 
@@ -53,6 +52,14 @@ class RoIPool(nn.Module):
         """(R,) index of the map of each region (R, 5)."""
         scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
         return (scale / self.finest_scale + LEVEL_EPS).log2().floor().clamp(0, len(self.strides) - 1).long()
+
+
+def align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
+    """RoIAlign of one map: the fast one where a gradient is wanted, torchvision's to the last bit where not."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return sampling.roi_align(x, rois, size, scale)
+    # Half precision would round the corners of a region to half a pixel.
+    return ops.roi_align(x.float(), rois.float(), size, scale, sampling_ratio=0, aligned=True).to(x.dtype)
 
 
 class BoxHead(nn.Module):
