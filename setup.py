@@ -27,6 +27,7 @@ setup(
         "ultralytics==8.4.190",  # we subclass its engine, whose private parts change between patch releases (compat.py)
         "opencv-python>=4.6",  # reads and resizes images; the bound is ultralytics' own
         "numpy>=1.24",  # first with typed arrays as used here and wheels for Python 3.11
+        "pillow>=9.1",  # opens image headers and large TIFFs by region; the bound is the first with Resampling
         "pycocotools>=2.0.8",  # first release that works with numpy 2; RLE of crowd regions, referee in the tests
         "matplotlib>=3.6",  # layout="constrained" on figures
         "pyyaml>=6.0",  # safe loader by default

@@ -14,8 +14,10 @@ COUNTS = {"train": 6, "val": 4}
 CLASSES = {7: "bright", 3: "dark"}  # ids out of order, as COCO JSON allows
 
 
-def write_set(root: Path, size: int = SIZE, counts: dict[str, int] = COUNTS, empty: int = 0, ignore: bool = False) -> Path:
-    """Draw `counts` images a split with 3 to 6 squares of 4-9 px; the first `empty` ones without any. Returns the YAML."""
+def write_set(
+    root: Path, size: int = SIZE, counts: dict[str, int] = COUNTS, empty: int = 0, ignore: bool = False
+) -> Path:
+    """Draw `counts` images a split with 3 to 6 squares of 4-9 px, none in the first `empty` ones. Returns the YAML."""
     rng = np.random.default_rng(1)
     (root / "images").mkdir(parents=True, exist_ok=True)
     categories = [{"id": i, "name": n} for i, n in CLASSES.items()]

@@ -39,7 +39,9 @@ def test_yaml_builds_runs_and_learns(name):
     torch.manual_seed(0)
     model = build_model(load_model_yaml(name), num_classes=3)
     model.train()
-    total, parts = model.loss(batch_of(SMALL_SIZE, [[0.3, 0.3, 0.08, 0.06], [0.6, 0.5, 0.1, 0.12], [0.2, 0.7, 0.3, 0.3]]))
+    total, parts = model.loss(
+        batch_of(SMALL_SIZE, [[0.3, 0.3, 0.08, 0.06], [0.6, 0.5, 0.1, 0.12], [0.2, 0.7, 0.3, 0.3]])
+    )
     assert torch.isfinite(total) and all(torch.isfinite(part) for part in parts.values())
     total.backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]

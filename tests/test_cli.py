@@ -115,7 +115,15 @@ def test_no_broken_checkpoint_gets_through(checkpoint_path, tmp_path, capsys):
 
 def test_predict_draws_and_writes(checkpoint_path, tiny_set, tmp_path, capsys):
     source = tiny_set.parent / "images" / "val_0.png"
-    code, _, err = call("predict", f"model={checkpoint_path}", f"source={source}", "conf=0", "max_det=20", "save_txt=true", capsys=capsys)
+    code, _, err = call(
+        "predict",
+        f"model={checkpoint_path}",
+        f"source={source}",
+        "conf=0",
+        "max_det=20",
+        "save_txt=true",
+        capsys=capsys,
+    )
     assert code == 0, err
     folder = tmp_path / "runs" / "predict"
     assert (folder / "val_0.png").stat().st_size > 0

@@ -169,7 +169,9 @@ def test_torchscript_gives_the_same_boxes(model, tiny_set):
     path = model.export(imgsz=SIZE)
     images = sorted((tiny_set.parent / "images").glob("val_*.png"))
     settings = {"conf": 0, "imgsz": SIZE, "verbose": False}
-    for a, b in zip(boxes_of(model.predict(images, **settings)), boxes_of(Model(path).predict(images, **settings)), strict=True):
+    for a, b in zip(
+        boxes_of(model.predict(images, **settings)), boxes_of(Model(path).predict(images, **settings)), strict=True
+    ):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
     with pytest.raises(UserError, match="torchscript"):
         model.export(format="onnx")

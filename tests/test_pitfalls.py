@@ -61,7 +61,9 @@ class TestAugmentation:
         return {
             "img": image,
             "cls": np.zeros((len(boxes), 1), np.float32),
-            "instances": Instances(np.array(boxes, np.float32), np.zeros((0, 1000, 2), np.float32), bbox_format="xyxy", normalized=False),
+            "instances": Instances(
+                np.array(boxes, np.float32), np.zeros((0, 1000, 2), np.float32), bbox_format="xyxy", normalized=False
+            ),
         }
 
     def warp(self, step, image, boxes, seed=0):
@@ -84,7 +86,10 @@ class TestAugmentation:
         blob = 220 * np.exp(-((x - 56) ** 2 + (y - 80) ** 2) / 50)  # smooth, so that thinning out pixels moves nothing
         image = np.repeat(blob[..., None], 3, axis=2).astype(np.uint8)
         out = self.warp(
-            TinyPerspective(degrees=0, translate=0.1, scale=(scale, scale), size=(200, 200)), image, [[40, 60, 72, 100]], seed=4
+            TinyPerspective(degrees=0, translate=0.1, scale=(scale, scale), size=(200, 200)),
+            image,
+            [[40, 60, 72, 100]],
+            seed=4,
         )
         x1, y1, x2, y2 = out["instances"].bboxes[0]
         bright = np.zeros((200, 200))

@@ -12,7 +12,7 @@ def watch(event, args):
     if event == "socket.connect":
         address = args[1]
         host = address[0] if isinstance(address, tuple) else address
-        if not (isinstance(host, (str, bytes)) and str(host) in ("127.0.0.1", "::1", "localhost") or not isinstance(address, tuple)):
+        if isinstance(address, tuple) and str(host) not in ("127.0.0.1", "::1", "localhost"):
             attempts.append(("connect", host))
     elif event == "socket.getaddrinfo" and args[0] not in (None, "localhost", "127.0.0.1", "::1"):
         attempts.append(("getaddrinfo", args[0]))
@@ -27,7 +27,8 @@ data, image = sys.argv[1:3]
 tiny = ["backbone.channels=[8,8,16,16,16]", "neck.channels=[16,16,16,16]", "head.hidden=[16,16,16,16]"]
 assert main(["train", f"data={data}", "imgsz=96", "batch=2", "epochs=1", *tiny]) == 0
 assert main(["val", "model=runs/train/weights/best.pt", f"data={data}", "imgsz=96"]) == 0
-assert main(["predict", "model=runs/train/weights/best.pt", f"source={image}", "conf=0", "max_det=20", "show_labels=true"]) == 0
+more = ["conf=0", "max_det=20", "show_labels=true"]
+assert main(["predict", "model=runs/train/weights/best.pt", f"source={image}", *more]) == 0
 print("ATTEMPTS", attempts)
 """
 
@@ -35,7 +36,11 @@ print("ATTEMPTS", attempts)
 def run(tmp_path, tiny_set, first):
     """Run the script with a fresh home and none of the quietening variables."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("YOLO_", "PYTEST"))}
-    env |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"), "YOLO_CONFIG_DIR": str(tmp_path / "settings")}
+    env |= {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "YOLO_CONFIG_DIR": str(tmp_path / "settings"),
+    }
     image = tiny_set.parent / "images" / "val_0.png"
     command = [sys.executable, "-c", SCRIPT.replace("FIRST", first), str(tiny_set), str(image)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)

@@ -191,7 +191,7 @@ class TinyTrainer(DetectionTrainer):
 
     @staticmethod
     def start(trainer: TinyTrainer) -> None:
-        """Count iterations from where the run begins; take the closing of mosaic over from the loop, see `seed_epoch`."""
+        """Count iterations from where the run begins; take closing mosaic over from the loop, see `seed_epoch`."""
         trainer.iteration = trainer.start_epoch * len(trainer.train_loader)
         trainer.close_mosaic, trainer.args.close_mosaic = trainer.args.close_mosaic, 0
 

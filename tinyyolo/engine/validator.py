@@ -20,10 +20,12 @@ from ultralytics.utils.ops import scale_boxes
 from tinyyolo.boxes.nms import select
 from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.dataset import TinyDataset
 from tinyyolo.detectors.base import ENGINE_STRIDE
 from tinyyolo.evaluation import evaluate, format_table, write_json
+from tinyyolo.evaluation.confusion import confusion_counts
+from tinyyolo.evaluation.errors import find_errors
 
 MAX_CANDIDATES = 30_000  # best candidates of an image that enter NMS
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
@@ -193,7 +195,12 @@ class TinyValidator(DetectionValidator):
 
     def get_stats(self) -> dict[str, float]:
         """Evaluate; the headline figures under the engine's keys."""
-        self.metrics.result = evaluate(self.truth, self.collected())
+        curves = bool(self.args.plots)
+        result = evaluate(self.truth, self.collected(), arrays=curves)
+        self.precision = result["precision"] if curves else None
+        self.metrics.result = {
+            key: value for key, value in result.items() if not hasattr(value, "shape") and key != "lrp"
+        }
         return dict(self.metrics.results_dict)
 
     def collected(self) -> dict[str, np.ndarray]:
@@ -221,32 +228,36 @@ class TinyValidator(DetectionValidator):
         LOGGER.info(f"Metrics, predictions and pictures: {self.save_dir}")
 
     def draw(self) -> None:
-        """A picture of predictions beside ground truth."""
+        """Predictions beside ground truth, AP by size, precision over recall, and which class was taken for which."""
         from tinyyolo import plots
 
-        if not self.pictures:
-            return
-        notes, rows = self.truth, []
-        row_of = {int(image): i for i, image in enumerate(notes.image_ids)}
-        for picture in self.pictures:
-            found = self.detections[picture["found"]]
-            sure = found["score"] >= PICTURE_SCORE
-            boxes = found["bbox"][sure]
-            part = notes.rows(row_of[picture["image_id"]])
-            objects = notes.labels[part] >= 0
-            rows.append(
-                {
-                    "path": picture["path"],
-                    "truth": notes.boxes[part][objects],
-                    "truth_labels": notes.box_categories[part][objects],
-                    "found": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-                    "found_labels": found["category_id"][sure],
-                }
-            )
-        self.on_plot(plots.compare_images(rows, self.save_dir / "predictions.jpg"))
-        result = self.metrics.result
+        folder, result = self.save_dir, self.metrics.result
+        if self.pictures:
+            self.on_plot(plots.compare_images([self.picture(p) for p in self.pictures], folder / "predictions.jpg"))
         sizes = {key.removeprefix("AP_"): value for key, value in result.items() if key.startswith("AP_")}
-        self.on_plot(plots.ap_by_size({"AP": sizes}, self.save_dir / "ap_by_size.png"))
+        self.on_plot(plots.ap_by_size({"AP": sizes}, folder / "ap_by_size.png"))
+        names = list(result["per_class"])
+        curves = {name: self.precision[0, :, k, 0, -1] for k, name in enumerate(names)}  # at IoU .5, all sizes
+        self.on_plot(plots.pr_curves(curves, folder / "pr_curve.png"))
+        errors = find_errors(self.truth, self.collected())
+        self.on_plot(
+            plots.confusion_matrix(confusion_counts(errors), errors.truth.names, folder / "confusion_matrix.png")
+        )
+
+    def picture(self, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """One image with its objects and its surer detections, as `plots.compare_images` takes it."""
+        notes, found = self.truth, self.detections[kept["found"]]
+        part = notes.rows(int(np.flatnonzero(notes.image_ids == kept["image_id"])[0]))
+        objects = notes.labels[part] >= 0
+        sure = found["score"] >= PICTURE_SCORE
+        boxes = found["bbox"][sure]
+        return {
+            "path": kept["path"],
+            "truth": notes.boxes[part][objects],
+            "truth_labels": notes.box_categories[part][objects],
+            "found": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+            "found_labels": found["category_id"][sure],
+        }
 
     def plot_val_samples(self, batch: dict[str, Any], ni: int) -> None:
         """Drawn once, at the end, by `draw`."""
@@ -261,32 +272,19 @@ def corners(boxes: Tensor) -> Tensor:
 
 
 def ground_truth(dataset: TinyDataset) -> Annotations:
-    """The annotations of exactly the images, classes and regions that the dataset shows."""
-    notes = dataset.annotations
-    rows = np.sort(np.array(dataset.rows, dtype=np.int64))
-    place = np.full(len(notes), -1, dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    kept = place[notes.image_index] >= 0
-    labels = notes.labels[kept]
-    names, category_ids, categories = notes.names, notes.category_ids, notes.box_categories[kept]
-    if dataset.single_cls:
-        labels = np.where(labels >= 0, 0, labels)
-        categories = np.where(labels >= 0, category_ids[0], categories)
-        names, category_ids = {0: "item"}, category_ids[:1]
+    """The annotations of exactly the images that the dataset shows; one class "item" for single_cls."""
+    images = np.zeros(len(dataset.annotations), dtype=bool)
+    images[dataset.rows] = True
+    notes = subset(dataset.annotations, images)
+    if not dataset.single_cls:
+        return notes
+    objects = notes.labels >= 0
     return replace(
         notes,
-        file_names=[notes.file_names[i] for i in rows],
-        sizes_hw=notes.sizes_hw[rows],
-        image_ids=notes.image_ids[rows],
-        names=names,
-        category_ids=category_ids,
-        image_index=place[notes.image_index[kept]],
-        boxes=notes.boxes[kept],
-        labels=labels,
-        areas=notes.areas[kept],
-        ids=notes.ids[kept],
-        box_categories=categories,
-        crowd=notes.crowd[kept],
+        names={0: "item"},
+        category_ids=notes.category_ids[:1],
+        labels=np.where(objects, 0, notes.labels),
+        box_categories=np.where(objects, notes.category_ids[0], notes.box_categories),
     )
 
 
