@@ -1,0 +1,174 @@
+"""What assigners do with the objects of a data set: the paper's Fig. 8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyyolo.assigners import ASSIGNERS, Assigner
+from tinyyolo.boxes.anchors import AnchorGrid, Size
+from tinyyolo.config import UserError, build, load_model_yaml, suggest
+from tinyyolo.datasets.annotations import IGNORED, Annotations
+
+SIZE_BOUNDS = (
+    0.0,
+    2.0,
+    8.0,
+    16.0,
+    32.0,
+    64.0,
+    float("inf"),
+)  # px, sqrt(w h): very tiny, tiny, small, medium and beyond
+PRESETS = {  # the paper's Tables 6 to 8
+    "max-iou": {"type": "threshold", "similarity": "iou", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
+    "max-nwd": {"type": "threshold", "similarity": "nwd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
+    "max-dotd": {"type": "threshold", "similarity": "dotd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
+    "nwd-rka": {"type": "ranking", "similarity": "nwd", "topk": 2, "negative_below": 0.3},
+    "iou-rka": {"type": "ranking", "similarity": "iou", "topk": 2, "negative_below": 0.3},
+    "atss": {"type": "atss", "topk": 9},
+}
+SIDE_BY_SIDE = ("max-iou", "max-nwd", "nwd-rka")  # the paper's Fig. 8
+PAD = 32  # px; network inputs are padded to a multiple of it
+BATCH = 16  # images assigned at once
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image in network input pixels: its size, objects (M, 4) and ignore regions (K, 4)."""
+
+    size_hw: Size
+    boxes: Tensor
+    ignore: Tensor
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An assigner on the anchors it works with."""
+
+    assigner: Assigner
+    grid: AnchorGrid
+    inside_only: bool = False
+
+
+def scenes_of(found: Annotations, imgsz: int | None = None) -> Iterator[Scene]:
+    """The images of annotations that have objects; see `read_scenes`."""
+    for image, rows in enumerate(map(found.rows, range(len(found)))):
+        labels, (height, width) = found.labels[rows], found.sizes_hw[image].tolist()
+        scale = imgsz / max(height, width) if imgsz else 1.0
+        limits = np.array([width, height, width, height])
+        boxes = torch.from_numpy(np.clip(found.boxes[rows], 0, limits) * scale).float()
+        kept = torch.from_numpy(labels != IGNORED) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        ignored = torch.from_numpy(labels == IGNORED)
+        if bool(kept.any()):
+            side = [imgsz or x for x in (height, width)]
+            yield Scene(tuple(-(-int(x) // PAD) * PAD for x in side), boxes[kept], boxes[ignored])
+
+
+def gather(model: str | Sequence[str], assigners: Any, constant: float) -> dict[str, Candidate]:
+    """What stands side by side, by name: the assigners asked for, on the first model's anchors, and the models' own.
+
+    Raises:
+        UserError: unknown model, assigner or key.
+    """
+    names = [model] if isinstance(model, str) else list(model)
+    own = {Path(name).stem: candidate_of(name) for name in names}
+    first = next(iter(own.values()))
+    if assigners is None:
+        wanted = {name: PRESETS[name] for name in SIDE_BY_SIDE}
+    elif isinstance(assigners, Mapping):
+        wanted, own = dict(assigners), own if len(own) > 1 else {}
+    else:
+        chosen = assigners.split(",") if isinstance(assigners, str) else assigners
+        wanted, own = {str(name).strip(): preset(str(name).strip()) for name in chosen}, own if len(own) > 1 else {}
+    out = {}
+    for name, settings in wanted.items():
+        settings = dict(settings) if isinstance(settings, Mapping) else settings
+        if isinstance(settings, dict) and settings.get("similarity") in ("nwd", "dotd"):
+            settings.setdefault("constant", constant)
+        out[name] = Candidate(build(ASSIGNERS, settings, f"assigners.{name}"), first.grid, first.inside_only)
+    return out | {
+        name: c for name, c in own.items() if len(own) > 1 or not any(alike(c, other) for other in out.values())
+    }
+
+
+def preset(name: str) -> dict[str, Any]:
+    """An assigner's settings by its name."""
+    if name not in PRESETS:
+        raise UserError(f"assigners={name}: unknown; {suggest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def candidate_of(model: str) -> Candidate:
+    """The assigner and anchors with which a model's dense head (RPN, RetinaNet, YOLO) is trained."""
+    from tinyyolo.detectors.build import build_model
+
+    detector = build_model(load_model_yaml(model))
+    head = detector.rpn_head if hasattr(detector, "rpn_head") else detector.bbox_head
+    return Candidate(head.assigner, head.grid, getattr(head, "inside_only", False))
+
+
+def alike(one: Candidate, other: Candidate) -> bool:
+    """Whether two candidates assign alike: same rule, same settings, same anchors."""
+    settings = [{k: v for k, v in vars(c.assigner).items() if k != "pairwise"} for c in (one, other)]
+    return type(one.assigner) is type(other.assigner) and settings[0] == settings[1] and one.grid is other.grid
+
+
+def count_positives(candidate: Candidate, scenes: Sequence[Scene]) -> dict[str, Any]:
+    """What an assigner does with images, as in the paper's Fig. 8.
+
+    Args:
+        candidate: the assigner and its anchors.
+        scenes: images with objects.
+
+    Returns:
+        Lists over SIZE_BOUNDS: `objects`, `positives`, `without` (objects that have no anchor), `largest` (most anchors
+        of one object). Totals: `negatives`, `ignored`. `anchors`: per level and box {stride, width, height, positives}.
+    """
+    edges = torch.tensor(SIZE_BOUNDS[1:-1])
+    sizes, counts, totals = [], [], {"negatives": 0, "ignored": 0}
+    taken = [torch.zeros(n, dtype=torch.int64) for n in candidate.grid.per_cell]
+    for size_hw, group in groupby(sorted(scenes, key=lambda s: s.size_hw), key=lambda s: s.size_hw):
+        group = list(group)
+        levels = candidate.grid.level_sizes(size_hw)
+        for some in (group[i : i + BATCH] for i in range(0, len(group), BATCH)):
+            boxes, ignore = [s.boxes for s in some], [s.ignore for s in some]
+            found = candidate.assigner.on_grid_batch(candidate.grid, size_hw, boxes, ignore, candidate.inside_only)
+            for one, objects in zip(found, boxes, strict=True):
+                sizes.append((objects[:, 2:] - objects[:, :2]).prod(1).sqrt())
+                counts.append(one.per_object(len(objects)))
+                totals["negatives"] += len(one.negative_idx)
+                totals["ignored"] += len(one.ignored_idx)
+                for level, part in enumerate(one.gt_index.split(levels)):
+                    taken[level] += ((part >= 0).view(-1, candidate.grid.per_cell[level])).sum(0)
+    size_bin, count = torch.bucketize(torch.cat(sizes), edges, right=True), torch.cat(counts)
+    each = [count[size_bin == i] for i in range(len(SIZE_BOUNDS) - 1)]
+    return {
+        "objects": [len(c) for c in each],
+        "positives": [int(c.sum()) for c in each],
+        "without": [int((c == 0).sum()) for c in each],
+        "largest": [int(c.max()) if len(c) else 0 for c in each],
+        **totals,
+        "anchors": anchors_taken(candidate.grid, taken),
+    }
+
+
+def anchors_taken(grid: AnchorGrid, taken: Sequence[Tensor]) -> list[dict[str, float]]:
+    """Positives of each level and box of a cell."""
+    return [
+        {"stride": stride, "width": float(x2 - x1), "height": float(y2 - y1), "positives": int(n)}
+        for stride, base, counts in zip(grid.strides, grid.base_boxes, taken, strict=True)
+        for (x1, y1, x2, y2), n in zip(base.tolist(), counts, strict=True)
+    ]
+
+
+def bin_names() -> list[str]:
+    """Names of the size bins, px."""
+    names = [f"{low:g}-{high:g}" for low, high in pairwise(SIZE_BOUNDS)]
+    return [f"<{SIZE_BOUNDS[1]:g}", *names[1:-1], f">={SIZE_BOUNDS[-2]:g}"]
