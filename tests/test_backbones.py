@@ -1,0 +1,90 @@
+"""Backbones: shapes, names, what is frozen, and batch norm in training."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from tinyyolo.backbones.hrnet import HRNet
+from tinyyolo.backbones.resnet import DEPTHS, ResNet
+
+FACTORIES = {"resnet": lambda **more: ResNet(18, **more), "hrnet": lambda **more: HRNet(18, **more)}
+
+
+@pytest.mark.parametrize("kind", FACTORIES)
+@pytest.mark.parametrize("size", [(32, 64), (40, 72)])
+def test_maps_have_the_stated_channels_and_strides(kind, size):
+    backbone = FACTORIES[kind]().eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(2, 3, *size))
+    assert len(maps) == len(backbone.channels) == len(backbone.strides) == 4
+    for x, channels, stride in zip(maps, backbone.channels, backbone.strides, strict=True):
+        assert tuple(x.shape) == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_resnet_is_torchvisions(depth):
+    ours, theirs = ResNet(depth).eval(), getattr(torchvision.models, f"resnet{depth}")().eval()
+    state = {name: x for name, x in theirs.state_dict().items() if not name.startswith("fc.")}
+    assert list(ours.state_dict()) == list(state)
+    ours.load_state_dict(state)
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image))))
+        for found, stage in zip(ours(image), (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4), strict=True):
+            x = stage(x)
+            torch.testing.assert_close(found, x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("stages", "frozen"),
+    [
+        (-1, set()),
+        (0, {"conv1", "bn1"}),
+        (1, {"conv1", "bn1", "layer1"}),
+        (4, {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}),
+    ],
+)
+def test_frozen_stages(stages, frozen):
+    backbone = ResNet(18, frozen_stages=stages)
+    backbone.requires_grad_(True)  # as a trainer does before it starts
+    backbone.train()
+    assert {name.split(".")[0] for name, p in backbone.named_parameters() if not p.requires_grad} == frozen
+
+
+@pytest.mark.parametrize("kind", FACTORIES)
+@pytest.mark.parametrize("norm_eval", [True, False])
+def test_batch_norm_statistics_move_only_when_asked(kind, norm_eval):
+    backbone = FACTORIES[kind](norm_eval=norm_eval, **({"frozen_stages": -1} if kind == "resnet" else {})).train()
+    before = {name: x.clone() for name, x in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 32, 32))[-1].sum().backward()
+    same = all(torch.equal(x, before[name]) for name, x in backbone.named_buffers())
+    assert same == norm_eval
+    learnt = [m.weight.requires_grad for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(learnt)
+
+
+def test_frozen_stages_keep_their_statistics_when_the_rest_moves():
+    backbone = ResNet(18, frozen_stages=1, norm_eval=False).train()
+    backbone(torch.randn(2, 3, 32, 32))
+    assert backbone.bn1.num_batches_tracked == 0 and backbone.layer1[0].bn1.num_batches_tracked == 0
+    assert backbone.layer2[0].bn1.num_batches_tracked == 1
+
+
+def test_every_parameter_of_hrnet_learns():
+    backbone = HRNet(18).train()
+    sum(x.square().mean() for x in backbone(torch.randn(1, 3, 32, 32))).backward()
+    assert not [name for name, p in backbone.named_parameters() if p.grad is None or p.grad.norm() == 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ResNet(19), "depth=19: choices are " + ", ".join(map(str, DEPTHS))),
+        (lambda: ResNet(18, frozen_stages=5), "frozen_stages=5"),
+        (lambda: HRNet(31), "width=31: choices are 18, 32, 48"),
+    ],
+)
+def test_bad_values_name_the_choices(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()

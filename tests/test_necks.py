@@ -1,0 +1,70 @@
+"""Pyramids: values against a few lines of plain torch, level by level."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tinyyolo.necks.fpn import FPN
+from tinyyolo.necks.hrfpn import HRFPN
+
+CHANNELS, STRIDES = (4, 6, 8), (4, 8, 16)
+
+
+def maps_of(sides, channels=CHANNELS):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, c, *side, generator=generator) for c, side in zip(channels, sides, strict=True)]
+
+
+def wrap(conv, x, stride=1):
+    return F.conv2d(x, conv.conv.weight, conv.conv.bias, stride=stride, padding=conv.conv.weight.shape[-1] // 2)
+
+
+@pytest.mark.parametrize("sides", [[(8, 8), (4, 4), (2, 2)], [(9, 7), (5, 4), (3, 2)]])
+@pytest.mark.parametrize("extra", ["pool", "conv"])
+def test_fpn_values(sides, extra):
+    neck, maps = FPN(CHANNELS, STRIDES, channels=5, levels=5, extra=extra), maps_of(sides)
+    found = neck(maps)
+    tops = [wrap(lateral, x) for lateral, x in zip(neck.lateral_convs, maps, strict=True)]
+    tops[1] = tops[1] + F.interpolate(tops[2], size=tops[1].shape[-2:])
+    tops[0] = tops[0] + F.interpolate(tops[1], size=tops[0].shape[-2:])
+    expected = [wrap(conv, x) for conv, x in zip(list(neck.fpn_convs)[:3], tops, strict=True)]
+    if extra == "pool":
+        expected += [expected[2][..., ::2, ::2], expected[2][..., ::4, ::4]]
+    else:  # on the input, and no ReLU between
+        expected.append(wrap(neck.fpn_convs[3], maps[2], stride=2))
+        expected.append(wrap(neck.fpn_convs[4], expected[3], stride=2))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_fpn_from_a_coarser_map():
+    neck = FPN(CHANNELS, STRIDES, channels=5, levels=3, start_level=1, extra="conv")
+    assert neck.strides == (8, 16, 32) and neck.channels == (5, 5, 5)
+    assert [tuple(x.shape) for x in neck(maps_of([(8, 8), (4, 4), (2, 2)]))] == [
+        (2, 5, 4, 4),
+        (2, 5, 2, 2),
+        (2, 5, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"extra": "p6"}, "extra=p6"),
+        ({"levels": 2}, "levels=2"),
+        ({"start_level": 3}, "start_level=3: choices are 0 to 2"),
+    ],
+)
+def test_fpn_refuses(settings, says):
+    with pytest.raises(ValueError, match=says):
+        FPN(CHANNELS, STRIDES, **settings)
+
+
+def test_hrfpn_values():
+    neck, maps = HRFPN(CHANNELS, STRIDES, channels=5, levels=4), maps_of([(12, 8), (6, 4), (3, 2)])
+    found = neck(maps)
+    up = [F.interpolate(x, scale_factor=2**i, mode="bilinear") for i, x in enumerate(maps)]
+    fused = wrap(neck.reduction_conv, torch.cat(up, 1))
+    for i, x in enumerate(found):
+        torch.testing.assert_close(x, wrap(neck.fpn_convs[i], F.avg_pool2d(fused, 2**i, 2**i)))
+    assert neck.strides == (4, 8, 16, 32) and [tuple(x.shape[-2:]) for x in found] == [(12, 8), (6, 4), (3, 2), (1, 1)]
