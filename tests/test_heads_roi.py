@@ -1,0 +1,217 @@
+"""Box heads: levels, pooling, sampling, losses by hand, and the cascade's refinement."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from tinyyolo.assigners import ThresholdAssigner
+from tinyyolo.assigners.samplers import RandomSampler
+from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.heads.cascade import CascadeHead, refined
+from tinyyolo.heads.roi import RoIHead, RoIPool, RoISample, best_pairs, image_rois, sample_rois, spread
+
+SIZE, STRIDES, D, C = (64, 64), (4, 8, 16, 32), 5, 3
+STDS = [(0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1)]
+TARGETS = [
+    {"boxes": torch.tensor([[8.0, 8, 20, 22], [30, 30, 60, 50]]), "labels": torch.tensor([2, 0])},
+    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+]
+PROPOSALS = [
+    torch.tensor([[9.0, 8, 21, 22], [0, 0, 12, 12], [31, 30, 60, 52], [40, 2, 60, 20]]),
+    torch.tensor([[3.0, 3, 30, 30]]),
+]
+
+
+def overlap(bound):
+    return ThresholdAssigner("iou", bound, bound, bound, low_quality=False)
+
+
+def maps_of(images=2, learn=False):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(images, D, 64 // s, 64 // s, generator=generator).requires_grad_(learn) for s in STRIDES]
+
+
+def roi_head(**more):
+    torch.manual_seed(0)
+    given = (overlap(0.5), RandomSampler(4, 0.25), DeltaCoder(stds=STDS[0]))
+    return larger(RoIHead((D,) * 5, (*STRIDES, 64), C, *given, channels=16, **more))
+
+
+def cascade(**more):
+    torch.manual_seed(0)
+    stages = {"assigner": [overlap(0.5), overlap(0.6)], "coder": [DeltaCoder(stds=s) for s in STDS], **more}
+    head = CascadeHead(
+        (D,) * 5, (*STRIDES, 64), C, sampler=RandomSampler(4, 0.25), loss_weights=(1, 0.5), channels=16, **stages
+    )
+    return larger(head)
+
+
+def larger(head):
+    for p in head.parameters():  # away from the tiny initial values, so that boxes move
+        torch.nn.init.normal_(p, std=0.3)
+    return head
+
+
+@pytest.mark.parametrize(
+    ("side", "level"), [(0, 0), (8, 0), (111.9, 0), (112, 1), (223.9, 1), (224, 2), (447.9, 2), (448, 3), (5000, 3)]
+)
+def test_level_of_a_region(side, level):
+    rois = torch.tensor([[0.0, 10, 10, 10 + side, 10 + side]])
+    assert RoIPool(STRIDES).levels(rois).tolist() == [level]
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_pooling_is_torchvisions_with_an_adaptive_grid(learn):
+    maps, scale = maps_of(learn=learn), 2.0  # larger scale: small regions use all maps
+    rois = torch.tensor(
+        [[0, 1.0, 2, 5, 9], [1, 0, 0, 64, 64], [0, 20, 20, 31, 28], [1, 7.5, 3.25, 7.5, 9], [1, 4, 4, 12, 30]]
+    )
+    pool = RoIPool(STRIDES, levels=4, size=3, finest_scale=scale)
+    assert pool.levels(rois).unique().numel() >= 3
+    found = pool(maps, rois)
+    for row, level in enumerate(pool.levels(rois).tolist()):
+        expected = roi_align(maps[level], rois[row : row + 1], 3, 1 / STRIDES[level], 0, True)
+        torch.testing.assert_close(found[row : row + 1], expected)
+    assert pool(maps, rois[:0]).shape == (0, D, 3, 3)
+
+
+def test_sampling_adds_the_ground_truth():
+    sample = sample_rois(PROPOSALS, TARGETS, overlap(0.5), RandomSampler(None, 1.0), C)
+    # positives first: two objects themselves, then proposals 0 and 2; then the rest
+    assert sample.rois[:, 0].tolist() == [0] * 6 + [1]
+    torch.testing.assert_close(sample.rois[:2, 1:], TARGETS[0]["boxes"])
+    torch.testing.assert_close(sample.rois[2:6, 1:], PROPOSALS[0][[0, 2, 1, 3]])
+    assert sample.labels.tolist() == [2, 0, 2, 0, C, C, C]
+    assert sample.from_gt.tolist() == [True, True] + [False] * 5
+    torch.testing.assert_close(sample.gt_boxes[:4], TARGETS[0]["boxes"][[0, 1, 0, 1]])
+
+
+def test_sampling_keeps_to_the_numbers():
+    sample = sample_rois(PROPOSALS, TARGETS, overlap(0.5), RandomSampler(4, 0.25), C)
+    assert torch.bincount(sample.rois[:, 0].long()).tolist() == [3, 1]  # 1 positive, 2 negatives; 1 negative
+    assert (sample.labels < C).tolist() == [True, False, False, False]
+
+
+def test_ignore_regions_are_no_background():
+    target = {**TARGETS[1], "ignore": torch.tensor([[0.0, 0, 64, 64]])}
+    sample = sample_rois(PROPOSALS[1:], [target], overlap(0.5), RandomSampler(None, 1.0), C)
+    assert len(sample.labels) == 0
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_losses_by_hand(class_agnostic):
+    head, maps = roi_head(class_agnostic=class_agnostic, box_beta=1.0), maps_of()
+    losses = head.losses(maps, PROPOSALS, TARGETS, SIZE, sample=False)
+    sample = sample_rois(PROPOSALS, TARGETS, head.assigner, head.everything, C)
+    logits, deltas = head.bbox_head(head.pool(maps, sample.rois))
+    assert logits.shape == (7, C + 1) and deltas.shape == (7, 1 if class_agnostic else C, 4)
+    torch.testing.assert_close(losses["loss_cls"], F.cross_entropy(logits, sample.labels))
+    columns = [0] * 4 if class_agnostic else sample.labels[:4]
+    expected = DeltaCoder(stds=STDS[0]).encode(sample.rois[:4, 1:], sample.gt_boxes[:4])
+    boxes = F.smooth_l1_loss(deltas[range(4), columns], expected, reduction="sum") / 7
+    torch.testing.assert_close(losses["loss_bbox"], boxes)
+
+
+def test_nothing_to_learn_from_is_normal():
+    head, maps = roi_head(), maps_of(images=1, learn=True)
+    losses = head.losses(maps, [torch.zeros(0, 4)], TARGETS[1:], SIZE)
+    assert losses["loss_cls"] == 0 and losses["loss_bbox"] == 0
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in head.parameters())
+    valid = torch.zeros(1, 6, dtype=torch.bool)
+    boxes, scores = head.candidates(maps, torch.zeros(1, 6, 4), valid, SIZE)
+    assert boxes.shape == (1, 18, 4) and (scores == 0).all()
+
+
+@pytest.mark.parametrize("make", [roi_head, cascade], ids=["roi", "cascade"])
+def test_candidates_batched_equal_single_and_padding_is_empty(make):
+    head, maps = make(), maps_of()
+    proposals, valid = torch.zeros(2, 6, 4), torch.zeros(2, 6, dtype=torch.bool)
+    for i, boxes in enumerate(PROPOSALS):
+        proposals[i, : len(boxes)], valid[i, : len(boxes)] = boxes, True
+    boxes, scores = head.candidates(maps, proposals, valid, SIZE)
+    per = boxes.shape[1] // 6
+    assert (scores[~valid.repeat_interleave(per, 1)] == 0).all()
+    assert boxes.min() >= 0 and boxes[..., 0::2].max() <= SIZE[1]
+    for i in range(2):
+        alone = head.candidates([x[i : i + 1] for x in maps], proposals[i : i + 1], valid[i : i + 1], SIZE)
+        torch.testing.assert_close(alone[0][0], boxes[i])
+        torch.testing.assert_close(alone[1][0], scores[i])
+
+
+def test_class_boxes_become_pairs():
+    head, maps = roi_head(), maps_of(images=1)
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    boxes, scores = head.candidates(maps, PROPOSALS[0][None], valid, SIZE)
+    rois = image_rois(PROPOSALS[0][None], valid)
+    logits, deltas = head.bbox_head(head.pool(maps, rois))
+    expected = head.bbox_head.boxes(rois, deltas, SIZE)
+    torch.testing.assert_close(boxes.view(4, C, 4), expected)
+    torch.testing.assert_close(scores.view(4, C, C).diagonal(dim1=1, dim2=2), logits.softmax(1)[:, :C])
+    assert int((scores > 0).sum()) == 4 * C
+
+
+def test_best_pairs_keeps_the_best():
+    boxes, scores = torch.rand(2, 5, 3, 4), torch.rand(2, 5, 3)
+    some, values = best_pairs(boxes, scores, 4)
+    assert some.shape == (2, 4, 4) and values.shape == (2, 4, 3)
+    torch.testing.assert_close(values.amax(2), scores.flatten(1).topk(4).values)
+    assert best_pairs(boxes, scores, 15)[0].shape == (2, 15, 4)
+
+
+def test_spread_undoes_selection():
+    valid = torch.tensor([[True, False, True], [False, True, False]])
+    x = torch.rand(3, 2)
+    out = spread(x, valid)
+    torch.testing.assert_close(out[valid], x)
+    assert (out[~valid] == 0).all()
+
+
+def test_refinement_drops_ground_truth_rows_and_keeps_images_apart():
+    head = cascade().bbox_head[0]
+    sample = sample_rois(PROPOSALS, TARGETS, overlap(0.5), RandomSampler(None, 1.0), C)
+    deltas = torch.randn(7, 1, 4)
+    found = refined(head, sample, deltas, SIZE, images=2)
+    expected = head.boxes(sample.rois, deltas, SIZE).squeeze(1)
+    torch.testing.assert_close(found[0], expected[2:6])
+    torch.testing.assert_close(found[1], expected[6:])
+    assert not any(boxes.requires_grad for boxes in found)
+
+
+def test_cascade_learns_on_refined_boxes_with_stage_weights():
+    head, maps = cascade(), maps_of()
+    losses = head.losses(maps, PROPOSALS, TARGETS, SIZE, sample=False)
+    assert list(losses) == ["s0.loss_cls", "s0.loss_bbox", "s1.loss_cls", "s1.loss_bbox"]
+    first = sample_rois(PROPOSALS, TARGETS, head.assigners[0], head.everything, C)
+    logits, deltas = head.bbox_head[0](head.pool(maps, first.rois))
+    torch.testing.assert_close(losses["s0.loss_cls"], F.cross_entropy(logits, first.labels))
+    boxes = refined(head.bbox_head[0], first, deltas, SIZE, images=2)
+    second = sample_rois(boxes, TARGETS, head.assigners[1], head.everything, C)
+    logits, _ = head.bbox_head[1](head.pool(maps, second.rois))
+    torch.testing.assert_close(losses["s1.loss_cls"], 0.5 * F.cross_entropy(logits, second.labels))
+
+
+def test_cascade_scores_are_the_softmax_of_mean_logits():
+    head, maps = cascade(), maps_of(images=1)
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    boxes, scores = head.candidates(maps, PROPOSALS[0][None], valid, SIZE)
+    rois, logits = image_rois(PROPOSALS[0][None], valid), []
+    for stage in head.bbox_head:
+        values, deltas = stage(head.pool(maps, rois))
+        logits.append(values)
+        rois = F.pad(stage.boxes(rois, deltas, SIZE).squeeze(1), (1, 0))
+    torch.testing.assert_close(scores[0], ((logits[0] + logits[1]) / 2).softmax(1)[:, :C])
+    torch.testing.assert_close(boxes[0], rois[:, 1:])
+
+
+def test_cascade_refuses_unequal_stages():
+    with pytest.raises(ValueError, match="1, 2 and 2"):
+        cascade(assigner=[overlap(0.5)])
+
+
+def test_sample_of_no_images_fields():
+    sample = RoISample(
+        torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool)
+    )
+    assert refined(cascade().bbox_head[0], sample, torch.zeros(0, 1, 4), SIZE, images=1)[0].shape == (0, 4)
