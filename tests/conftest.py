@@ -11,11 +11,8 @@ os.environ.setdefault("TINYYOLO_CACHE", tempfile.mkdtemp(prefix="tinyyolo-cache-
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from tests.sets import write_set
-
-torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
 
 
 @pytest.fixture(scope="session")

@@ -94,12 +94,13 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_set, tmp_path):
     victim = Model("tinyyolo-n.yaml", overrides=TINY)
     victim.add_callback("on_train_epoch_end", kill)
     with pytest.raises(Killed):
-        victim.train(data=tiny_set, **{**RUN, "epochs": 3, "name": "victim", "close_mosaic": 1})
+        victim.train(data=tiny_set, **{**RUN, "epochs": 3, "name": "victim", "close_mosaic": 1, "patience": 7})
     last = tmp_path / "runs" / "victim" / "weights" / "last.pt"
     assert checkpoint.load(last)["epoch"] == 0
     resumed = Model(last)
     resumed.train(resume=True)
     assert Path(resumed.trainer.save_dir) == last.parent.parent.resolve()
+    assert (resumed.trainer.args.patience, resumed.trainer.args.plots) == (7, False), "not the defaults again"
     a, b = (checkpoint.load(m.trainer.last)["model"] for m in (whole, resumed))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0, msg=name)
@@ -112,6 +113,12 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_set, tmp_path):
 def test_resuming_a_finished_run_is_refused(model):
     with pytest.raises(UserError, match="finished"):
         Model(model.trainer.last).train(resume=True)
+
+
+@pytest.mark.parametrize("given", [{"epochs": 9}, {"lr0": 0.1}])
+def test_resuming_refuses_to_change_the_result(model, given):
+    with pytest.raises(UserError, match="resuming"):
+        Model(model.trainer.last).train(resume=True, **given)
 
 
 def test_same_seed_same_weights(tiny_set):

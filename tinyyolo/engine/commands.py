@@ -27,12 +27,13 @@ def train(**keys: Any) -> None:
     """
     dotted, plain = split(keys)
     resume = plain.get("resume")
-    if resume and resume is not True and "model" not in plain:
-        plain["model"] = resume
-    if "data" not in plain and not resume:
-        plain = {**DEMO, **plain}
     if resume:
-        plain["resume"] = str(plain["model"]) if resume is True and "model" in plain else resume
+        name = plain.pop("model", None) if resume is True else resume
+        if not name:
+            raise UserError("train: resume= needs the checkpoint: resume=runs/train/weights/last.pt")
+        plain |= {"model": str(name), "resume": True}
+    elif "data" not in plain:
+        plain = {**DEMO, **plain}
     model = Model(plain.pop("model", "tinyyolo-n.yaml"), overrides=dotted)
     model.train(**plain)
     folder = Path(model.trainer.save_dir)

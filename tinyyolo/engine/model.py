@@ -21,7 +21,7 @@ from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import OWN, resolve
 from tinyyolo.engine.predictor import TinyPredictor
-from tinyyolo.engine.trainer import TinyTrainer
+from tinyyolo.engine.trainer import MAY_CHANGE_ON_RESUME, TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 
 FORMATS = ("torchscript",)
@@ -152,16 +152,15 @@ class Model(EngineModel):
             UserError: an unknown key, a bad value, missing data, or nothing to resume.
         """
         self._check_is_pytorch_model()
-        args = resolve("train", self.model.yaml.get("train") or {}, kwargs)
-        args["model"], weights = self.overrides["model"], None
-        if args["resume"]:
-            args["resume"] = str(self.ckpt_path or "") if args["resume"] is True else str(args["resume"])
-            if not args["resume"]:
-                raise UserError("resume=True needs a model loaded from a checkpoint: model=runs/train/weights/last.pt")
+        weights = None
+        if kwargs.get("resume"):
+            args = self.resume_args(kwargs)
         else:
+            args = resolve("train", self.model.yaml.get("train") or {}, kwargs)
             if args["data"] is None:
                 raise UserError(f"data= is missing; a data YAML, its path or its name. {data_names()}")
             args["data"] = str(data_yaml.load(args["data"]).file)
+            args["model"] = self.overrides["model"]
             if self.ckpt and args["pretrained"] is not False:
                 weights = self.model.state_dict()
             if isinstance(args["pretrained"], (str, Path)):
@@ -177,6 +176,24 @@ class Model(EngineModel):
             self.predictor = None
             self.metrics = getattr(self.trainer.validator, "metrics", None)
         return self.metrics
+
+    def resume_args(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments to continue a run: its checkpoint, and of `given` what does not change the result.
+
+        Raises:
+            UserError: no checkpoint to continue, or an argument that a running training cannot change.
+        """
+        path = self.ckpt_path if given["resume"] is True else given["resume"]
+        if not path:
+            raise UserError("resume=True needs a model loaded from a checkpoint: model=runs/train/weights/last.pt")
+        more = {key: value for key, value in given.items() if key != "resume"}
+        for key in more:
+            if key not in MAY_CHANGE_ON_RESUME:
+                raise UserError(f"{key}: cannot change when resuming; {suggest(key, MAY_CHANGE_ON_RESUME)}")
+        resolve("train", {}, more)
+        if "data" in more:
+            more["data"] = str(data_yaml.load(more["data"]).file)
+        return {**more, "resume": str(path), "task": "detect", "mode": "train"}
 
     def val(self, validator: type[TinyValidator] | None = None, **kwargs: Any) -> TinyMetrics:
         """Validate on `data` (by default the training data), `split=` val or test.
