@@ -307,6 +307,13 @@ def test_the_fast_reader_rounds_like_json():
     np.testing.assert_array_equal(read_regular(json.dumps(rows).encode())["score"], values)
 
 
+@pytest.mark.parametrize("token", ["0.535212049028314929", "0.430462858623480632", "0.814241447925860673"])
+def test_the_fast_reader_does_not_round_twice(token):
+    """Rounded to 80 bits these lie in the middle of two float64, which they do not in truth."""
+    text = "[" + ", ".join([f'{{"score": {token}}}'] * 100) + "]"
+    assert set(read_regular(text.encode())["score"]) == {float(token)}
+
+
 def test_the_fast_reader_reads_to_the_very_end():
     rows = records(300)
     for number in range(60, 300, 7):

@@ -243,3 +243,58 @@ def test_boxes_far_from_the_origin_and_huge_ones():
     for record in gt["annotations"]:
         record["area"] = record["bbox"][2] * record["bbox"][3]
     compare(gt, dt, (1, 10, 100), {"small": (0, 8000), "large": (8000, 1e5)})
+
+
+def one_class(objects, detections, **more):
+    """A set of one image and class; detections by falling score."""
+    gt = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "ship"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": b, "area": b[2] * b[3], "iscrowd": 0, **more}
+            for i, b in enumerate(objects, 1)
+        ],
+    }
+    dt = [
+        {"image_id": 1, "category_id": 1, "bbox": b, "score": round(0.9 - 0.1 * i, 1)} for i, b in enumerate(detections)
+    ]
+    return gt, dt
+
+
+def test_of_two_objects_with_equal_iou_the_later_is_matched():
+    objects, found = [[0, 0, 10, 10], [2, 0, 10, 10]], [[1, 0, 10, 10], [-2, 0, 10, 10]]
+    gt, dt = one_class(objects, found)
+    compare(gt, dt, (10,), AITOD)
+    assert evaluate(gt, dt)["per_class"]["ship"]["AR1500"] > evaluate(one_class(objects[::-1], found)[0], dt)["AR1500"]
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [10, 0, 20, 10],  # reaches as far to the left as IoU .5 allows
+        [20, 0, 20, 10],
+        [25, 0, 5, 10],  # begins as far to the right
+        [20, 0, 5, 10],
+        [20, -10, 10, 20],
+        [20, 0, 10, 20],
+        [20, 5, 10, 5],
+    ],
+)
+def test_no_box_of_iou_one_half_is_overlooked(box):
+    gt, dt = one_class([[20, 0, 10, 10]], [box])
+    compare(gt, dt, (10,), AITOD)
+    assert evaluate(gt, dt)["AR1500"] == 0.1
+
+
+def test_iou_1_is_reached_by_equal_boxes_in_spite_of_rounding():
+    box = [0.7, 0.7, 0.1, 0.1]  # its right edge minus its left one is less than its width
+    gt, dt = one_class([box], [box])
+    compare(gt, dt, (10,), AITOD, (0.5, 1.0))
+    assert evaluate(gt, dt, iou_thresholds=[1.0])["AR1500"] == 1
+
+
+def test_lrp_of_1_everywhere_is_that_of_the_first_detection():
+    gt, dt = one_class([[0, 0, 10, 10]], [[50, 50, 10, 10], [0, 0, 10, 5]])
+    compare(gt, dt, (10,), AITOD)
+    ship = evaluate(gt, dt)["per_class"]["ship"]
+    assert ship["oLRP"] == 1 and ship["oLRP_fp"] == 1 and ship["threshold"] == 0.9 and ship["AP50"] == 0.5

@@ -290,7 +290,7 @@ def digits(text: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarra
     dot = (other - ONES) & ~other & HIGH
     shift = np.where(dot > 0, 9 - np.frexp(dot.astype(np.float64))[1] // 8, 0)
     word ^= (dot >> np.uint64(7)) * np.uint64(ord(".") ^ ord("0"))
-    good = (dot & (dot - np.uint64(1)) == 0) | (dot == 0)
+    good = (dot & (dot - np.uint64(1))) == 0
     good &= ((word & NIBBLES) == ZEROS) & (((word + SIXES) & NIBBLES) == ZEROS)
     word = ((word & u64("0f")) * np.uint64(10 * 2**8 + 1)) >> np.uint64(8)
     word = ((word & u64("00ff")) * np.uint64(100 * 2**16 + 1)) >> np.uint64(16)
