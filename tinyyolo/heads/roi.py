@@ -210,6 +210,7 @@ class RoIHead(nn.Module):
         super().__init__()
         self.assigner, self.sampler, self.everything = assigner, sampler, RandomSampler(None, 1.0)
         self.num_classes, self.max_candidates = num_classes, max_candidates
+        self.one_box = class_agnostic or num_classes == 1
         self.pool = RoIPool(in_strides, levels, pool_size, finest_scale)
         features = in_channels[0] * pool_size**2
         self.bbox_head = BoxHead(features, num_classes, channels, class_agnostic, coder, box_beta)
@@ -250,7 +251,7 @@ class RoIHead(nn.Module):
         logits, deltas = self.bbox_head(self.pool(maps, rois))
         scores = spread(logits.softmax(dim=1)[:, : self.num_classes], valid)
         boxes = spread(self.bbox_head.boxes(rois, deltas, size_hw), valid)
-        if boxes.shape[2] == 1 and self.num_classes > 1:
+        if self.one_box:
             return boxes.squeeze(2), scores
         return best_pairs(boxes, scores, self.max_candidates)
 
