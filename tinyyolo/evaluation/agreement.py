@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.evaluation.errors import PAPER_SCORE, image_record, size_index
-from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth
+from tinyyolo.evaluation.errors import PAPER_SCORE, categories, image_record, size_index
+from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth, take
 from tinyyolo.evaluation.matching import overlapping_pairs
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.records import read_json
@@ -76,7 +76,7 @@ def compare(
     """
     one, two, images = joined(first, second, ignore)
     agreement = evaluate(one, two, max_dets=max_dets, area_ranges=area_ranges, iou_thresholds=IOU_THRESHOLDS)
-    pairing = pair_up(one, kept(two, two.scores >= score))
+    pairing = pair_up(one, take(two, two.scores >= score))
     return {
         "agreement": agreement,
         "counts": count_sizes(pairing, area_ranges),
@@ -128,11 +128,6 @@ def on_images(truth: Truth, place: Mapping[str, int]) -> Truth:
         image=index[truth.image[rows]],
         **{key: getattr(truth, key)[rows] for key in ("category", "boxes", "area", "crowd")},
     )
-
-
-def kept(detections: Detections, wanted: np.ndarray) -> Detections:
-    columns = {key: getattr(detections, key)[wanted] for key in ("image", "category", "boxes", "scores")}
-    return replace(detections, **columns)
 
 
 def pair_up(first: Truth, second: Detections) -> Pairing:
@@ -207,6 +202,5 @@ def changed_boxes(pairing: Pairing) -> dict[str, Any]:
         if i >= 0 and j >= 0:
             before = {"category_id": first.category_ids[first.category[i]].item(), "bbox": first.boxes[i].tolist()}
             annotations[-1]["before"] = before
-    names = [{"id": key, "name": name} for key, name in zip(first.category_ids.tolist(), first.names, strict=True)]
     images = [image_record(first, i) for i in range(len(first.image_ids))]
-    return {"images": images, "annotations": annotations, "categories": names}
+    return {"images": images, "annotations": annotations, "categories": categories(first)}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError, suggest
-from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth, spread_regions
+from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth, spread_regions, take
 from tinyyolo.evaluation.matching import match, overlapping_pairs, rank_detections
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, ALL_AREAS, LRP_TAU, evaluate
 
@@ -122,12 +122,6 @@ def score_thresholds(
     given = {truth.names.index(name): value for name, value in (threshold or {}).items()}
     best[list(given)] = list(given.values())
     return best
-
-
-def take(detections: Detections, rows: np.ndarray) -> Detections:
-    """Some rows of `detections`."""
-    columns = {key: getattr(detections, key)[rows] for key in ("image", "category", "boxes", "scores")}
-    return replace(detections, **columns)
 
 
 def judge(truth: Truth, detections: Detections, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -191,6 +191,12 @@ def truth_from_annotations(annotations: Any) -> Truth:
     )
 
 
+def take(detections: Detections, rows: np.ndarray) -> Detections:
+    """Some rows of `detections`."""
+    columns = {key: getattr(detections, key)[rows] for key in ("image", "category", "boxes", "scores")}
+    return replace(detections, **columns)
+
+
 def spread_regions(truth: Truth) -> tuple[Truth, np.ndarray]:
     """`truth` with every region of all classes (category -1) repeated for each class, and the row each came from."""
     shared = truth.category < 0
