@@ -15,6 +15,7 @@ from tinyyolo.boxes.anchors import AnchorGrid, Size
 from tinyyolo.boxes.similarity import SIMILARITIES, pairwise_iof
 
 CHUNK = 1 << 20  # pairs of object and anchor in work at once on the dense path: some 4 MB a float32 matrix
+NO_FLOAT64 = ("mps",)  # devices that cannot search; it takes place on the CPU
 
 
 class Assigner:
@@ -99,17 +100,19 @@ class Assigner:
         return path(grid, size_hw, gt_boxes, regions, inside_only, map_sizes)
 
     def _lattice_path(self, grid, size_hw, gt_boxes, regions, inside_only, map_sizes) -> list[Assignment]:
-        gt_boxes = [check_boxes(boxes, "gt_boxes") for boxes in gt_boxes]
-        lattice = lattice_of(grid, size_hw, map_sizes, inside_only, gt_boxes[0].device)
-        found = torch.full((len(gt_boxes), lattice.total), NEGATIVE, device=gt_boxes[0].device)
+        home = gt_boxes[0].device
+        device = torch.device("cpu") if home.type in NO_FLOAT64 else home
+        gt_boxes = [check_boxes(boxes, "gt_boxes").to(device) for boxes in gt_boxes]
+        lattice = lattice_of(grid, size_hw, map_sizes, inside_only, device)
+        found = torch.full((len(gt_boxes), lattice.total), NEGATIVE, device=device)
         if inside_only:
             ignore_outside(found, lattice)
         if lattice.active and any(len(boxes) for boxes in gt_boxes):
             self._search(search_for(self.similarity, self.constant, lattice, gt_boxes), found.view(-1))
         for row, boxes in zip(found, regions, strict=True):
             if boxes is not None and len(boxes):
-                ignore_covered(row, lattice, check_boxes(boxes, "ignore_boxes"))
-        return [Assignment(row) for row in found]
+                ignore_covered(row, lattice, check_boxes(boxes, "ignore_boxes").to(device))
+        return [Assignment(row) for row in found.to(home)]
 
     def _dense_path(self, grid, size_hw, gt_boxes, regions, inside_only, map_sizes) -> list[Assignment]:
         anchors = grid.boxes(size_hw, map_sizes, gt_boxes[0].device)

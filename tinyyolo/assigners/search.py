@@ -185,7 +185,8 @@ class WassersteinSearch(Search):
         square = ((place[..., None] - index) * self.lattice.stride[chosen][..., None]).square()
         square = square.masked_fill(index > high, torch.inf)
         table = size[..., None, None] + square[0][..., :, None] + square[1][..., None, :]
-        return table.flatten(1).kthvalue(k, dim=1).values
+        # Not kthvalue, which has no deterministic form on CUDA.
+        return table.flatten(1).topk(k, dim=1, largest=False, sorted=False).values.amax(1)
 
 
 class OverlapSearch(Search):
