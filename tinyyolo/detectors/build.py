@@ -12,6 +12,7 @@ from tinyyolo.backbones import BACKBONES
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.config import UserError, build, suggest
+from tinyyolo.detectors.auto import settle
 from tinyyolo.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tinyyolo.detectors.one_stage import OneStage
 from tinyyolo.detectors.two_stage import TwoStage
@@ -56,6 +57,7 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Dete
     if missing := sorted(TOP_KEYS[kind] - set(spec)):
         raise UserError(f"model: a {kind} detector needs the section {', '.join(missing)}")
     num_classes = num_classes or int(spec.get("nc", DEFAULT_CLASSES))
+    resolved, spec = {**spec, "nc": num_classes}, settle(spec)
     backbone = build_backbone(spec["backbone"])
     neck = build(NECKS, spec["neck"], "neck", in_channels=backbone.channels, in_strides=backbone.strides)
     maps = {"in_channels": neck.channels, "in_strides": neck.strides, "num_classes": num_classes}
@@ -63,7 +65,7 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Dete
         "num_classes": num_classes,
         "test": spec.get("test"),
         "normalize": IMAGENET if spec.get("normalize") == "imagenet" else spec.get("normalize"),
-        "spec": {**spec, "nc": num_classes},
+        "spec": resolved,
     }
     if kind == "one_stage":
         return OneStage(backbone, neck, build_head(HEADS, spec["head"], "head", **maps), **base)

@@ -21,6 +21,7 @@ from tinyyolo.compat import engine_args, get_cfg, own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.dataset import TinyDataset
+from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector, targets_of
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
@@ -117,6 +118,9 @@ class TinyTrainer(DetectionTrainer):
         self, cfg: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None, verbose: bool = True
     ) -> Detector:
         """A detector of the resolved YAML `cfg` for the data's classes, with the tensors of `weights` that fit."""
+        if is_auto(cfg):
+            cfg = settle(cfg, self.object_sizes())
+            LOGGER.info(describe(cfg))
         model = build_model(cfg, self.data["nc"])
         model.names = self.data["names"]
         if weights:
@@ -125,6 +129,15 @@ class TinyTrainer(DetectionTrainer):
         if verbose and RANK in {-1, 0}:
             model.info(imgsz=self.args.imgsz)
         return model
+
+    def object_sizes(self) -> torch.Tensor:
+        """(K, 2) w, h of the training objects in px of the network input."""
+        notes = self.data["spec"].read("train")
+        objects = notes.labels >= 0
+        owners = notes.sizes_hw[notes.image_index[objects]]
+        return object_sizes(
+            torch.from_numpy(notes.boxes[objects].copy()), torch.from_numpy(owners.copy()), self.args.imgsz
+        )
 
     def setup_model(self) -> dict[str, Any] | None:
         """The model stands already (engine/model.py builds it); returns the checkpoint to resume from."""
