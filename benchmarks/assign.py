@@ -4,8 +4,9 @@
     python benchmarks/assign.py --sides 800 --objects 100 500 2000 --json assign.json
 
 Three ways in one run: `plain`, the dense float32 assigner as one writes it first (whole matrix, loop over objects);
-`dense`, this project's path for any boxes (the matrix in portions); `grid`, the lattice. Each figure is of a process
-of its own: the best of several runs, and the highest memory above the start without the result. Linux only.
+`dense`, this project's path for any boxes (the matrix in portions); `grid`, the lattice. Each case runs in a process of
+its own: the best of several runs in seconds of that thread, which other work on the machine hardly changes, and the
+highest memory above the start without the result. Linux only.
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ def measure(method: str, count: int, side: int, pipe: multiprocessing.connection
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts over
     seconds = []
     while len(seconds) < RUNS and sum(seconds) < SECONDS:
-        begin = time.perf_counter()
+        begin = time.process_time()
         result = call()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
         if len(seconds) == 1:
             extra = memory("VmHWM") - start - result.numel() * result.element_size()
     pipe.send((min(seconds), max(extra, 0)))
