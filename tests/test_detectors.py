@@ -35,12 +35,12 @@ def image(count=1):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are fixed on purpose
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_trace_follows_the_image(name):
+def test_a_trace_follows_the_images(name):
     model = detector(name).eval()
     model.export = True
     with torch.no_grad():
         traced = torch.jit.trace(model, torch.zeros(1, 3, *HW), strict=False, check_trace=False)
-        for x in (image(), 1 - image(), torch.zeros(1, 3, *HW)):
+        for x in (image(), 1 - image(), torch.zeros(1, 3, *HW), image(3)):
             torch.testing.assert_close(traced(x), model(x))
 
 

@@ -156,26 +156,47 @@ class RPNHead(DenseHead):
             top, index = best(flat(logits, 1).squeeze(2).float().sigmoid(), self.pre_nms)
             boxes.append(self.coder.decode(anchors[index], rows(flat(deltas, BOX), index), size_hw))
             scores.append(top)
-        images = [self._suppress([b[i] for b in boxes], [s[i] for s in scores]) for i in range(len(scores[0]))]
-        return torch.stack([b for b, _ in images]), torch.stack([s for _, s in images])
+        level = torch.cat([torch.full_like(s, i, dtype=torch.int64) for i, s in enumerate(scores)], dim=1)
+        return self._suppress(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), level)
 
-    def _suppress(self, boxes: list[Tensor], scores: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Per-level boxes and scores of one image -> (K, 4), (K,), padded to a number that no content changes."""
-        total = min(self.max_proposals, sum(int(s.shape[0]) for s in scores))
-        level = torch.cat([torch.full_like(s, i) for i, s in enumerate(scores)])
-        all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
-        real = (all_boxes[:, 2:] > all_boxes[:, :2]).all(dim=1)
-        all_boxes, all_scores, level = all_boxes[real], all_scores[real], level[real]
+    def _suppress(self, boxes: Tensor, scores: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4), scores and level (B, N) -> the survivors (B, K, 4), (B, K), padded."""
+        total, levels = min(self.max_proposals, int(scores.shape[1])), len(self.grid.strides)
+        image = torch.arange(scores.shape[0], device=level.device)[:, None].expand(level.shape)
+        real = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
         # One sort of all levels decides which of two equal scores comes first, as in the official code.
-        ranked, order = all_scores.sort(descending=True)
-        all_boxes, level = all_boxes[order], level[order]
-        keep = torch.zeros_like(ranked, dtype=torch.bool)
-        for i in range(len(scores)):
-            index = (level == i).nonzero().squeeze(1)
-            keep[index[nms(all_boxes[index], ranked[index], self.nms_iou)]] = True
-        padding = scores[0].new_full((total,), PADDING_SCORE)
-        padded = torch.cat([all_boxes[keep], boxes[0].new_zeros(total, BOX)])
-        return padded[:total], torch.cat([ranked[keep], padding])[:total]
+        ranked, order = scores[real].sort(descending=True)
+        ranked_boxes, image, level = boxes[real][order], image[real][order], level[real][order]
+        keep = nms_in_groups(ranked_boxes, ranked, image * levels + level, self.nms_iou)
+        keep = keep[image[keep].argsort(stable=True)]  # image by image, each by falling score
+        image = image[keep]
+        place = torch.arange(keep.shape[0], device=keep.device) - torch.searchsorted(image, image)
+        fits = place < total
+        keep, image, place = keep[fits], image[fits], place[fits]
+        padded_boxes = boxes.new_zeros(boxes.shape[0], total, BOX)
+        padded_scores = scores.new_full((scores.shape[0], total), PADDING_SCORE)
+        padded_boxes[image, place] = ranked_boxes[keep]
+        padded_scores[image, place] = ranked[keep]
+        return padded_boxes, padded_scores
+
+
+@torch.jit.script_if_tracing
+def nms_in_groups(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Tensor:
+    """Rising indices (K,) of the boxes that survive suppression among those of their group.
+
+    A loop over groups on the coordinates as they are: offsets between groups would round them. A trace keeps the loop.
+
+    Args:
+        boxes: (N, 4) xyxy by falling score.
+        scores: (N,).
+        group: (N,) int64.
+        iou: boxes that overlap more than this with a better one are dropped.
+    """
+    keep = torch.zeros_like(group, dtype=torch.bool)
+    for g in torch.unique(group):
+        index = torch.where(group == g)[0]
+        keep[index[nms(boxes[index], scores[index], iou)]] = True
+    return torch.where(keep)[0]
 
 
 def _pick(outputs: tuple[list[Tensor], list[Tensor]], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
