@@ -29,7 +29,7 @@ from tinyyolo.evaluation.errors import find_errors
 
 MAX_CANDIDATES = 30_000  # best candidates of an image that enter NMS
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
-PICTURES = 16  # images of the comparison picture
+PICTURES = 8  # images of the comparison picture
 PICTURE_SCORE = 0.25  # least score of a box in a picture
 
 
