@@ -125,11 +125,14 @@ EVALUATORS = {
 }
 
 
-def measure(name: str, gt: Path, dt: Path) -> dict[str, float]:
-    """Run one evaluator in a process of its own."""
+def measure(name: str, gt: Path, dt: Path) -> dict[str, float] | None:
+    """Run one evaluator in a process of its own; None, and its last words, if it fails."""
     threads = {key: "1" for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")}
     command = [sys.executable, __file__, "--one", name, str(gt), str(dt)]
-    done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{name} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
+        return None
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -152,18 +155,24 @@ def main() -> None:
         one(*given.one)
         return
     print(
-        f"{'images':>7} {'objects':>8} {'detections':>10}  {'evaluator':<17} {'CPU s':>8} {'wall s':>8} {'MB':>7}  AP"
+        f"{'images':>7} {'objects':>8} {'detections':>10}  {'evaluator':<17} "
+        f"{'CPU s':>8} {'wall s':>8} {'MB':>7} {'ratio':>7}  AP"
     )
     for images in given.images:
         with tempfile.TemporaryDirectory() as folder:
             gt, dt, objects, detections = write_set(images, Path(folder))
+            own = 0.0
             for name in EVALUATORS:
                 if importlib.util.find_spec(name) is None or (name in SLOW and images > LARGE and not given.all):
                     continue
                 cost = measure(name, gt, dt)
+                if cost is None:
+                    continue
+                own = own or cost["cpu"]
                 print(
                     f"{images:7} {objects:8} {detections:10}  {name:<17} "
-                    f"{cost['cpu']:8.2f} {cost['wall']:8.2f} {cost['mb']:7.0f}  {cost['AP']:.12f}",
+                    f"{cost['cpu']:8.2f} {cost['wall']:8.2f} {cost['mb']:7.0f} {cost['cpu'] / own:7.1f}  "
+                    f"{cost['AP']:.12f}",
                     flush=True,
                 )
 

@@ -27,7 +27,15 @@ class Browser:
 
     def __init__(self, port):
         self.url = f"http://127.0.0.1:{port}/session"
-        options = {"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,800"]}
+        options = {
+            "args": [
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--window-size=1300,800",
+            ]
+        }
         always = {"browserName": "chrome", "goog:chromeOptions": options}
         self.url += "/" + self.call("", {"capabilities": {"alwaysMatch": always}})["sessionId"]
 

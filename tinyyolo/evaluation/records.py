@@ -37,6 +37,7 @@ def u64(pattern: str) -> np.uint64:
     return np.uint64(int(pattern * (16 // len(pattern)), 16))
 
 
+LAST = np.array([(2**64 - 1) ^ (2 ** (64 - 8 * n) - 1) for n in range(WORD + 1)], np.uint64)  # its last n bytes
 ONES, HIGH, ZEROS, DOTS, NIBBLES, SIXES = (u64(p) for p in ("01", "80", "30", "2e", "f0", "06"))
 
 
@@ -141,8 +142,11 @@ def read_array(text: bytes, start: int, end: int) -> dict[str, np.ndarray] | Non
             return None
         values, place = found
         parts.append(values)
-    values = np.concatenate(parts, axis=1)
-    return {name: values[at].T if isinstance(at, list) else values[at] for name, at in template.fields.items()}
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return {
+        name: np.stack([columns[i] for i in at]).T if isinstance(at, list) else columns[at]
+        for name, at in template.fields.items()
+    }
 
 
 def template_of(text: bytes, start: int, end: int) -> Template | None:
@@ -172,8 +176,8 @@ def template_of(text: bytes, start: int, end: int) -> Template | None:
     return Template(between[0], literals, {name: v for name, v in fields.items() if v != []})
 
 
-def read_block(text: bytes, start: int, end: int, template: Template) -> tuple[np.ndarray, int] | None:
-    """Some records from `start` on as (numbers, records) float64, and where the next one begins."""
+def read_block(text: bytes, start: int, end: int, template: Template) -> tuple[list[np.ndarray], int] | None:
+    """Some records from `start` on as one float64 column for each number, and where the next one begins."""
     per_record = [literal.count(b",") for literal in template.literals]
     size = RECORDS_AT_ONCE * max(WORD, sum(map(len, template.literals)))
     block = np.frombuffer(text, np.uint8, min(size, end + 1 - start), start)
@@ -196,7 +200,7 @@ def read_block(text: bytes, start: int, end: int, template: Template) -> tuple[n
     columns = [decode(text, s, e) for s, e in zip(starts, ends, strict=True)]
     if any(column is None for column in columns):
         return None
-    return np.stack(columns), int(following[-1]) - len(template.lead)
+    return columns, int(following[-1]) - len(template.lead)
 
 
 def literals_agree(text: bytes, ends: list[np.ndarray], template: Template, final: bool) -> bool:
@@ -242,9 +246,10 @@ def decode(text: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | No
     good &= (lengths <= 3 * WORD) & (shift < len(POWERS)) & (lengths > (shift > 0))
     # `whole` has a 0 in the place of the point: int * 10**shift + fraction, with shift - 1 decimals.
     shift = np.where(good, shift, 0)
-    fraction = whole % POWERS[shift]
-    mantissa = np.where(shift > 0, (whole - fraction) // np.uint64(10) + fraction, whole)
-    values, sure = quotient(mantissa, POWERS[np.maximum(shift, 1) - 1])
+    if shift.any():
+        fraction = whole % POWERS[shift]
+        whole = np.where(shift > 0, (whole - fraction) // np.uint64(10) + fraction, whole)
+    values, sure = quotient(whole, POWERS[np.maximum(shift, 1) - 1])
     for i in np.flatnonzero(~(good & sure)):
         token = text[starts[i] : ends[i]]
         if not NUMBER_BYTES.issuperset(token):
@@ -281,11 +286,7 @@ def digits(text: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarra
         The number, a point read as 0; places of the point from the right, 1 for the last byte, 0 for none; and whether
         there were only digits and at most one point.
     """
-    drop = (8 * (WORD - lengths)).astype(np.uint64)
-    # A shift by 64 is undefined: an empty word keeps its last byte, which the callers never look at.
-    word = np.where(lengths > 0, (text >> (drop % np.uint64(64))) << (drop % np.uint64(64)), np.uint64(0))
-    filled = ZEROS & ~(~np.uint64(0) << (drop % np.uint64(64)))
-    word |= np.where(lengths > 0, filled, ZEROS)
+    word = (text & LAST[lengths]) | (ZEROS & ~LAST[lengths])
     other = word ^ DOTS
     dot = (other - ONES) & ~other & HIGH
     shift = np.where(dot > 0, 9 - np.frexp(dot.astype(np.float64))[1] // 8, 0)
