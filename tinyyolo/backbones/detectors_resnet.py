@@ -41,7 +41,7 @@ class Block(nn.Module):
         self.conv3, self.bn3 = ConvAWS2d(width, outputs, 1), nn.BatchNorm2d(outputs)
         self.downsample = None
         if inputs != outputs or stride != 1:
-            self.downsample = nn.ModuleList([ConvAWS2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)])
+            self.downsample = nn.Sequential(ConvAWS2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
         self.rfp_conv: nn.Conv2d | None = None
 
     def add_feedback(self, channels: int) -> None:
@@ -52,10 +52,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 * width, H/stride, W/stride); `feedback` is a pyramid map of the output's size."""
-        y = F.relu(self.conv1(x, self.bn1), inplace=True)
-        y = F.relu(self.conv2(y, self.bn2), inplace=True)
-        y = self.conv3(y, self.bn3)
-        y += x if self.downsample is None else self.downsample[0](x, self.downsample[1])
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        y += x if self.downsample is None else self.downsample(x)
         if self.rfp_conv is not None and feedback is not None:
             y += self.rfp_conv(feedback)
         return F.relu(y, inplace=True)
@@ -136,11 +136,10 @@ class DetectoRSResNet(nn.Module):
             images: normalised; H and W at least 96 px.
             feedback: for the twin, pyramid maps of stages 2-4 at strides 8, 16, 32.
         """
-        # Channels last throughout: the gathers of SAConv2d read whole cells, and its products write them.
-        x = images.contiguous(memory_format=torch.channels_last)
         outputs = [images]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages < 0):
-            x = F.max_pool2d(F.relu(self.conv1(x, self.bn1), inplace=True), kernel_size=3, stride=2, padding=1)
+            x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+            x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for i, (stage, fed) in enumerate(zip(self.stages, (None, *(feedback or (None,) * 3)), strict=True)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages <= i):
                 for j, block in enumerate(stage):

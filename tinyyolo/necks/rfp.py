@@ -101,4 +101,5 @@ class RFP(FPN):
         return pyramid
 
     def _fuse(self, new: Tensor, old: Tensor) -> Tensor:
-        return torch.lerp(old, new, self.rfp_weight(new).sigmoid())
+        share = self.rfp_weight(new).sigmoid()
+        return share * new + (1 - share) * old
