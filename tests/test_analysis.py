@@ -144,6 +144,8 @@ def test_command_takes_models_assigners_and_constant(coco_file, tmp_path):
     assert list(mine["assigners"]) == ["mine"]
     assert mine["constant"] == pytest.approx((6 + 12 + 4) / 3)
     assert sum(mine["assigners"]["mine"]["positives"]) >= 3 * 3
+    fitted = names(model="tinyyolo-n.yaml", assigners=["nwd-rka"], **{"head.anchors": "auto"})
+    assert all(a["width"] < 20 for a in fitted["assigners"]["nwd-rka"]["anchors"])
     both = names(model=["tinyyolo-n.yaml", "faster-rcnn-r50.yaml"], assigners=["nwd-rka"])
     assert list(both["assigners"]) == ["nwd-rka", "tinyyolo-n", "faster-rcnn-r50"]
     assert (
@@ -161,6 +163,8 @@ def test_command_takes_models_assigners_and_constant(coco_file, tmp_path):
         ({"constant": "big"}, "constant=big"),
         ({"imgsz": 0}, "imgsz=0"),
         ({"data": "another.yaml"}, "takes one data set"),
+        ({"imgzs": 640}, "did you mean 'imgsz'"),
+        ({"rpn.assigners": 1, "model": "tinyyolo-n.yaml"}, r"rpn\.assigners"),
     ],
 )
 def test_mistakes_are_one_line(coco_file, options, match):

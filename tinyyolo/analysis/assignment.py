@@ -16,6 +16,8 @@ from tinyyolo.assigners import ASSIGNERS, Assigner
 from tinyyolo.boxes.anchors import AnchorGrid, Size
 from tinyyolo.config import UserError, build, load_model_yaml, suggest
 from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.detectors.auto import settle
+from tinyyolo.detectors.build import build_model
 
 SIZE_BOUNDS = (
     0.0,
@@ -71,14 +73,26 @@ def scenes_of(found: Annotations, imgsz: int | None = None) -> Iterator[Scene]:
             yield Scene(tuple(-(-int(x) // PAD) * PAD for x in side), boxes[kept], boxes[ignored])
 
 
-def gather(model: str | Sequence[str], assigners: Any, constant: float) -> dict[str, Candidate]:
+def sizes_of(scenes: Sequence[Scene]) -> Tensor:
+    """(K, 2) width and height of all objects, px."""
+    return torch.cat([scene.boxes[:, 2:] - scene.boxes[:, :2] for scene in scenes])
+
+
+def gather(
+    model: str | Sequence[str], assigners: Any, constant: float, overrides: Mapping[str, Any], wh: Tensor
+) -> dict[str, Candidate]:
     """What stands side by side, by name: the assigners asked for, on the first model's anchors, and the models' own.
+
+    Args:
+        model, assigners, overrides: see `analyze`.
+        constant: C, px, of assigners that do not name their own.
+        wh: (K, 2) sizes of the objects, to which `anchors: auto` and `constant: auto` of a model are fitted.
 
     Raises:
         UserError: unknown model, assigner or key.
     """
     names = [model] if isinstance(model, str) else list(model)
-    own = {Path(name).stem: candidate_of(name) for name in names}
+    own = {Path(name).stem: candidate_of(name, overrides, wh) for name in names}
     first = next(iter(own.values()))
     if assigners is None:
         wanted = {name: PRESETS[name] for name in SIDE_BY_SIDE}
@@ -105,11 +119,9 @@ def preset(name: str) -> dict[str, Any]:
     return PRESETS[name]
 
 
-def candidate_of(model: str) -> Candidate:
+def candidate_of(model: str, overrides: Mapping[str, Any], wh: Tensor) -> Candidate:
     """The assigner and anchors with which a model's dense head (RPN, RetinaNet, YOLO) is trained."""
-    from tinyyolo.detectors.build import build_model
-
-    detector = build_model(load_model_yaml(model))
+    detector = build_model(settle(load_model_yaml(model, overrides), wh))
     head = detector.rpn_head if hasattr(detector, "rpn_head") else detector.bbox_head
     return Candidate(head.assigner, head.grid, getattr(head, "inside_only", False))
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tinyyolo.analysis.assignment import Scene, bin_names, count_positives, gather, scenes_of
+from tinyyolo.analysis.assignment import Scene, bin_names, count_positives, gather, scenes_of, sizes_of
 from tinyyolo.analysis.similarity import shift_curves, worked_example
 from tinyyolo.analysis.words import example_in_words, in_words
 from tinyyolo.boxes.anchors import auto_constant
 from tinyyolo.boxes.similarity import CONSTANT
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets import coco_json, spec
 from tinyyolo.datasets.files import new_file
 
@@ -29,6 +28,7 @@ def analyze(
     imgsz: int | None = None,
     figures: bool = True,
     out: str = "runs/analyze",
+    **overrides: Any,
 ) -> None:
     """Show what assigners do with your boxes: tinyyolo analyze data.yaml, or a COCO JSON; alone: the similarities.
 
@@ -41,21 +41,25 @@ def analyze(
         data: a data YAML by path or name, or a COCO JSON.
         split: of a data YAML.
         model: model YAML whose anchors are taken; of several each adds its own assigner with its own anchors.
-        assigners: names in PRESETS, or {name: {type: ..., ...}} as in a model YAML; by default max-iou, max-nwd and
-            nwd-rka, and the model's own where it differs.
+        assigners: any of max-iou, max-nwd, max-dotd, nwd-rka, iou-rka, atss, or {name: {type: ..., ...}} as in a model
+            YAML; by default max-iou, max-nwd, nwd-rka, and the model's own where it differs.
         constant: C of NWD and DotD in px; auto is the mean size of the objects.
         imgsz: size of the network input to scale images to; by default they stay as they are.
         figures: draw the PNGs.
         out: folder of the files.
+        overrides: dotted keys of the models, such as head.anchors=auto, which fits anchors to these objects.
 
     Raises:
-        UserError: no such data, model or assigner, or a wrong value.
+        UserError: no such data, model, assigner or key, or a wrong value.
     """
+    for key in overrides:
+        if "." not in key:
+            raise UserError(f"{key}: analyze has no such key; {suggest(key, inspect.signature(analyze).parameters)}")
     data = chosen_data(words, data)
     scenes = list(read_scenes(data, split, imgsz)) if data else []
     report: dict[str, Any] = {"data": data, "split": split, "imgsz": imgsz, "constant": resolve(constant, scenes)}
     if scenes:
-        candidates = gather(model, assigners, report["constant"])
+        candidates = gather(model, assigners, report["constant"], overrides, sizes_of(scenes))
         report["images"], report["objects"] = len(scenes), sum(len(scene.boxes) for scene in scenes)
         report["sizes"] = bin_names()
         report["assigners"] = {name: count_positives(c, scenes) for name, c in candidates.items()}
@@ -89,7 +93,7 @@ def resolve(constant: float | str, scenes: Sequence[Scene]) -> float:
     if constant == "auto":
         if not scenes:
             raise UserError("constant=auto needs data")
-        return auto_constant(torch.cat([scene.boxes[:, 2:] - scene.boxes[:, :2] for scene in scenes]))
+        return auto_constant(sizes_of(scenes))
     if isinstance(constant, bool) or not isinstance(constant, (int, float)) or not constant > 0:
         raise UserError(f"constant={constant}: expected a number of px > 0, or auto")
     return float(constant)

@@ -43,7 +43,7 @@ def shares(anchors: Sequence[Mapping[str, float]]) -> str:
     """Where positives lie: percent by stride, then by height / width; less than half a percent is left out."""
     total = max(sum(a["positives"] for a in anchors), 1)
     texts = []
-    for key in (lambda a: f"{a['stride']:g}", lambda a: f"{a['height'] / a['width']:.2g}"):
+    for key in (lambda a: f"{a['stride']:g}", lambda a: f"{a['height'] / a['width']:.1g}"):
         counts: dict[str, float] = {}
         for anchor in anchors:
             counts[key(anchor)] = counts.get(key(anchor), 0) + 100 * anchor["positives"] / total
