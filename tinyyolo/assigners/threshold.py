@@ -59,10 +59,7 @@ class ThresholdAssigner(Assigner):
         self.on_lattice = can_search(similarity)
 
     def _search(self, search: Search, found: Tensor) -> None:
-        near = list(search.above(self.negative))
-        gt, anchor, value = (
-            (torch.cat(column) for column in zip(*near, strict=True)) if near else [search.number[:0]] * 3
-        )
+        gt, anchor, value = joined(search.above(self.negative), search)
         anchor, place = anchor.unique(return_inverse=True)
         highest = value.new_zeros(len(anchor)).scatter_reduce(0, place, value, "amax")
         # The first of equally similar objects: of its own image, in which alone the anchor is.
