@@ -126,7 +126,7 @@ def test_predict_draws_and_writes(checkpoint_path, tiny_set, tmp_path, capsys):
     )
     assert code == 0, err
     folder = tmp_path / "runs" / "predict"
-    assert (folder / "val_0.png").stat().st_size > 0
+    assert (folder / "val_0.jpg").stat().st_size > 0
     rows = (folder / "labels" / "val_0.txt").read_text().splitlines()
     assert rows and all(re.fullmatch(r"\d+( [\d.e-]+){4}", row) for row in rows)
 

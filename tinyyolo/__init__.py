@@ -3,11 +3,18 @@
 `Model` is imported on first use, so that `tinyyolo.boxes` and `tinyyolo --help` stay light.
 """
 
+import os
+
+# Read by ultralytics when it is first imported: no DNS probe, telemetry, font or weight download, no pip install at run
+# time. Set a variable yourself to decide otherwise.
+os.environ.setdefault("YOLO_OFFLINE", "1")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+
 __version__ = "0.1.0"
 __all__ = ["Model"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name == "Model":
         from tinyyolo.engine.model import Model
 

@@ -1,8 +1,4 @@
-"""Every private or unstable ultralytics touch point, in one file, and the settings that keep it quiet.
-
-Import this before anything else of ultralytics: the environment below is read when ultralytics is first imported.
-The numbers behind each function are rows of the table in CONTRIBUTING.md.
-"""
+"""Every private or unstable ultralytics touch point, in one file, and what keeps it quiet (see also `__init__.py`)."""
 
 from __future__ import annotations
 
@@ -13,15 +9,12 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import PIL.Image
 import torch
-
-# No DNS probe, telemetry, font or weight download, and no pip install at run time, whatever the user's own settings say.
-os.environ["YOLO_OFFLINE"] = "1"
-os.environ["YOLO_AUTOINSTALL"] = "false"
-
 import ultralytics.engine.trainer
 import ultralytics.engine.validator
 import ultralytics.utils.events
+import ultralytics.utils.patches
 import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
 from ultralytics.cfg import get_cfg
@@ -49,9 +42,10 @@ MIN_VISIBLE = 0.1  # share of an object's area that must stay in the picture aft
 
 
 def quiet() -> None:
-    """Switch off, for this process, what the environment above cannot when ultralytics was imported before us."""
-    ultralytics.utils.events.events.enabled = False
+    """Switch off what the environment cannot, for this process."""
+    ultralytics.utils.events.events.enabled = False  # ultralytics may have been imported before us
     ultralytics.utils.plotting.check_font = local_font
+    PIL.Image.open = ultralytics.utils.patches._image_open  # theirs wants to pip-install pi-heif for a damaged file
     # Upstream trains on the CPU with one thread fewer than there are cores, whatever OMP_NUM_THREADS says.
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
 

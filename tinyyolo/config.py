@@ -27,7 +27,7 @@ def suggest(word: object, choices: Iterable[object]) -> str:
     """'did you mean ...' for a near miss, otherwise the list of choices.
 
     Examples:
-        >>> suggest("nms", ["nwd", "iou"])
+        >>> suggest("nvd", ["nwd", "iou"])
         "did you mean 'nwd'? Choices: iou, nwd"
     """
     names = sorted(map(str, choices))

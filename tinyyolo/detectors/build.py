@@ -59,7 +59,8 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Dete
     num_classes = num_classes or int(spec.get("nc", DEFAULT_CLASSES))
     resolved, spec = {**spec, "nc": num_classes}, settle(spec)
     backbone = build_backbone(spec["backbone"])
-    neck = build(NECKS, spec["neck"], "neck", in_channels=backbone.channels, in_strides=backbone.strides)
+    given = {"in_channels": backbone.channels, "in_strides": backbone.strides, "backbone": backbone}
+    neck = build(NECKS, spec["neck"], "neck", **given)  # recursive necks run a twin of the backbone
     maps = {"in_channels": neck.channels, "in_strides": neck.strides, "num_classes": num_classes}
     base = {
         "num_classes": num_classes,
