@@ -52,7 +52,7 @@ def cases(draw):
 
 ASSIGNER_SETTINGS = st.fixed_dictionaries(
     {
-        "similarity": st.sampled_from(["nwd", "dotd"]),
+        "similarity": st.sampled_from(["nwd", "nwd", "dotd", "iou"]),
         "topk": st.integers(1, 9),
         "negative_below": st.sampled_from([0.3, 0.3, None, 0.05, 0.9, 1.5, 0.0]),
         "constant": st.sampled_from([12.7, 12.7, 1.0, 0.3, 60.0, 1e4]),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
 from tinyyolo.assigners.base import Assigner, chunks, measure
-from tinyyolo.assigners.search import Search
+from tinyyolo.assigners.search import Search, can_search
 from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
 
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
@@ -24,10 +24,10 @@ class RankingAssigner(Assigner):
     * there is no floor. Where even the k-th best value is 0 (IoU of an object that too few anchors touch; NWD beyond
       about 104 * constant px, where float32 ends) every anchor at 0 ties and is taken.
 
-    `on_grid` and `on_grid_batch` find nwd and dotd on the lattice, in milliseconds and with the same result.
+    `on_grid` and `on_grid_batch` find nwd, dotd and iou on the lattice, in milliseconds and with the same result.
 
     Args:
-        similarity: a name in SIMILARITIES; any but "nwd" and "dotd" is ranked without the lattice, hence slowly.
+        similarity: a name in SIMILARITIES; any but nwd, dotd and iou is ranked without the lattice, hence slowly.
         topk: k, anchors per object.
         negative_below: anchors whose best similarity is below this are negative, those between are IGNORE: 0.3 in the
             official code. None makes all remaining anchors negative, as the paper's text has it.
@@ -63,7 +63,8 @@ class RankingAssigner(Assigner):
             raise ValueError(f"negative_below must be >= 0 or None, got {negative_below}")
         self.similarity, self.topk, self.constant = similarity, topk, float(constant)
         self.negative_below, self.keep_one = negative_below, bool(keep_one)
-        self.on_lattice = SIMILARITIES[similarity].size_weight is not None
+        ordered = SIMILARITIES[similarity].size_weight is not None  # the search can tell the next best, and the next
+        self.on_lattice = can_search(similarity) and (ordered or not keep_one)
 
     def _search(self, search: Search, found: Tensor) -> None:
         self._check_topk(search.lattice.active)

@@ -87,6 +87,10 @@ class Search:
         """Pairs whose similarity is the object's best, ties included, if that is at least `least`."""
         raise NotImplementedError
 
+    def nearest(self, k: int) -> Iterator[Pairs]:
+        """Pairs whose similarity is at least the object's k-th best, ties included; k is at most lattice.active."""
+        raise NotImplementedError
+
     def _parts(self, objects: Tensor | None = None, table: int = 1) -> Iterator[Tensor]:
         if objects is None:
             objects = torch.arange(len(self.gt_boxes), device=self.gt_boxes.device)
@@ -132,10 +136,7 @@ class WassersteinSearch(Search):
             yield pairs.keep(pairs.value >= least)
 
     def nearest(self, k: int, objects: Tensor | None = None) -> Iterator[Pairs]:
-        """Pairs whose similarity is at least the object's k-th best, ties included; k is at most lattice.active.
-
-        Pairs come object by object. `objects` (m,), rising, picks some of them; all if None.
-        """
+        """See `Search`. Pairs come object by object; `objects` (m,), rising, picks some of them, all if None."""
         for part in self._parts(objects, min(k, len(self.lattice.stride)) * k * k):
             place, size = self._place(part), self._size_square(part)
             if k * k < self.lattice.active:
@@ -200,18 +201,29 @@ class OverlapSearch(Search):
                 yield pairs.keep(pairs.value >= bound)
 
     def best(self, least: float) -> Iterator[Pairs]:
-        alone = torch.ones_like(self.number, dtype=torch.bool)
-        for part in self._parts():
-            for _, pairs, _ in self._within(part, self._place(part), self._reach(part, max(least, TOUCH))):
-                top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, pairs.gt, pairs.value, "amax")
-                alone &= top == 0
-                yield pairs.keep((pairs.value == top[pairs.gt]) & (pairs.value >= least) & (pairs.value > 0))
         if least <= 0:
-            # Objects that overlap nothing are equally unlike all anchors.
-            for part in self._parts(alone.nonzero()[:, 0]):
-                place = self._place(part)
-                for _, pairs, _ in self._within(part, place, torch.full_like(place, math.inf)):
-                    yield pairs
+            yield from self.nearest(1)
+            return
+        for pairs in self.above(least):
+            top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, pairs.gt, pairs.value, "amax")
+            yield pairs.keep(pairs.value == top[pairs.gt])
+
+    def nearest(self, k: int) -> Iterator[Pairs]:
+        lacking = torch.ones_like(self.number, dtype=torch.bool)
+        for part in self._parts():
+            for _, pairs, _ in self._within(part, self._place(part), self._reach(part, TOUCH)):
+                pairs = pairs.keep(pairs.value > 0)
+                counts = torch.bincount(pairs.gt, minlength=len(self.number))
+                enough = counts >= k
+                lacking &= ~enough
+                pairs, counts = pairs.keep(enough[pairs.gt]), counts[enough]
+                row = (enough.cumsum(0) - 1)[pairs.gt]
+                yield pairs.keep(_at_least_kth(row, pairs.value, counts.cumsum(0) - counts, k))
+        # Fewer than k overlap the object: the k-th best is 0, and every anchor is at least that.
+        for part in self._parts(lacking.nonzero()[:, 0]):
+            place = self._place(part)
+            for _, pairs, _ in self._within(part, place, torch.full_like(place, math.inf)):
+                yield pairs
 
     def _reach(self, part: Tensor, bound: float) -> Tensor:
         """(2, m, G), cells between the centres on each axis beyond which IoU is below `bound`; NaN: nowhere near it.
