@@ -99,7 +99,15 @@ class Assigner:
         path = self._lattice_path if self.on_lattice else self._dense_path
         return path(grid, size_hw, gt_boxes, regions, inside_only, map_sizes)
 
-    def _lattice_path(self, grid, size_hw, gt_boxes, regions, inside_only, map_sizes) -> list[Assignment]:
+    def _lattice_path(
+        self,
+        grid: AnchorGrid,
+        size_hw: Size,
+        gt_boxes: Sequence[Tensor],
+        regions: Sequence[Tensor | None],
+        inside_only: bool,
+        map_sizes: Sequence[Size] | None,
+    ) -> list[Assignment]:
         home = gt_boxes[0].device
         device = torch.device("cpu") if home.type in NO_FLOAT64 else home
         gt_boxes = [check_boxes(boxes, "gt_boxes").to(device) for boxes in gt_boxes]
@@ -114,7 +122,15 @@ class Assigner:
                 ignore_covered(row, lattice, check_boxes(boxes, "ignore_boxes").to(device))
         return [Assignment(row) for row in found.to(home)]
 
-    def _dense_path(self, grid, size_hw, gt_boxes, regions, inside_only, map_sizes) -> list[Assignment]:
+    def _dense_path(
+        self,
+        grid: AnchorGrid,
+        size_hw: Size,
+        gt_boxes: Sequence[Tensor],
+        regions: Sequence[Tensor | None],
+        inside_only: bool,
+        map_sizes: Sequence[Size] | None,
+    ) -> list[Assignment]:
         anchors = grid.boxes(size_hw, map_sizes, gt_boxes[0].device)
         sizes = grid.level_sizes(size_hw, map_sizes)
         if not inside_only:
