@@ -69,7 +69,8 @@ def test_boxes_stay_float32_in_half_precision(name):
     assert boxes.dtype == scores.dtype == torch.float32
     assert all(value.dtype == torch.float32 for value in losses.values())
     sum(losses.values()).backward()
-    assert torch.isfinite(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])).all()
+    # Autocast keeps the casts of weights; one made for the proposals, without gradient, must not serve the losses.
+    assert not [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
