@@ -44,16 +44,16 @@ def deform_conv2d(
         return ops.deform_conv2d(x, offset, weight, None, stride, padding, dilation)
     batch, channels, height, width = x.shape
     rows, columns = offset.shape[-2:]
-    taps = _tap_cells(tuple(weight.shape[-2:]), (rows, columns), stride, padding, dilation)
-    offset = offset.permute(0, 2, 3, 1).reshape(batch, rows, columns, -1, 2)
-    index, share = bilinear_corners(offset + taps.to(offset.dtype), (height, width))
+    cells = _tap_cells(tuple(weight.shape[-2:]), (rows, columns), stride, padding, dilation)
+    offset = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape)
+    index, share = bilinear_corners(offset + cells.to(offset.dtype), (height, width))
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
     matrix = weight.flatten(1)
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (table, share, matrix))
     # A traced graph cannot hold a Python autograd function, and needs none.
     product = SampledProduct.apply if learns else _product
     out = product(table, index, share, matrix)
-    return out.view(batch, rows, columns, -1).permute(0, 3, 1, 2).contiguous()
+    return out.view(batch, rows, columns, weight.shape[0]).permute(0, 3, 1, 2).contiguous()
 
 
 def _tap_cells(kernel: Pair, size_hw: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -80,7 +80,7 @@ def bilinear_corners(position: Tensor, size_hw: Pair) -> tuple[Tensor, Tensor]:
         >>> index.flatten(1).tolist(), share.flatten(1).tolist()
         ([[0, 1, 3, 4], [7, 8, 7, 8]], [[0.75, 0.25, 0.0, 0.0], [0.0, 0.0, 0.5, 0.0]])
     """
-    batch, (height, width) = len(position), size_hw
+    batch, (height, width) = position.shape[0], size_hw
     low = position.detach().floor()
     upper = position - low
     last = torch.tensor([height - 1, width - 1]).view(2, 1)
@@ -95,6 +95,8 @@ def bilinear_corners(position: Tensor, size_hw: Pair) -> tuple[Tensor, Tensor]:
 
 
 def _chunks(index: Tensor, channels: int) -> list[slice]:
+    if torch.jit.is_tracing():  # the number of chunks would be fixed
+        return [slice(None)]
     rows, taps, _ = index.shape
     step = max(1, CHUNK_BYTES // (taps * channels * 4))
     return [slice(start, start + step) for start in range(0, max(rows, 1), step)]
@@ -103,7 +105,7 @@ def _chunks(index: Tensor, channels: int) -> list[slice]:
 def _bags(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
     """(l, T, 4) -> (l, T, I)."""
     bags = F.embedding_bag(index.flatten(0, 1), table, mode="sum", per_sample_weights=share.flatten(0, 1))
-    return bags.view(*index.shape[:2], -1)
+    return bags.view(*index.shape[:2], table.shape[1])
 
 
 def _columns(bags: Tensor) -> Tensor:
@@ -184,7 +186,7 @@ def roi_align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
         return ops.roi_align(x.float(), rois.float(), size, scale, sampling_ratio=0, aligned=True).to(x.dtype)
     channels = x.shape[1]
     if not len(rois):
-        return x.new_zeros(0, channels, size, size)
+        return x.flatten()[:0].view(0, channels, size, size)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels).float()
     order, index, share, starts = _bins(rois.detach().float(), size, scale, (x.shape[-2], x.shape[-1]))
     bins = SampledRows.apply(table, index, share, starts).view(-1, size * size, channels)
