@@ -31,16 +31,16 @@ def class_wise_nms(
         >>> class_wise_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), iou=0.5).tolist()
         [0, 2]
     """
-    boxes, scores = boxes.float(), scores.float()
+    # Of equal scores the first of this sort wins, as in the authors' code; boxes at a border often score exactly alike.
+    order = scores.float().sort(descending=True).indices
+    boxes, scores, labels = boxes[order].float(), scores[order].float(), labels[order]
+    parts = []
     if agnostic:
-        keep = nms(boxes, scores, iou)
-    else:
-        parts = []
-        for label in labels.unique():
-            index = (labels == label).nonzero().squeeze(1)
-            parts.append(index[nms(boxes[index], scores[index], iou)])
-        keep = torch.cat(parts) if parts else labels.new_zeros(0, dtype=torch.int64)
-        keep = keep[scores[keep].argsort(descending=True, stable=True)]
+        labels = torch.zeros_like(labels)
+    for label in labels.unique():
+        index = (labels == label).nonzero().squeeze(1)
+        parts.append(index[nms(boxes[index], scores[index], iou)])
+    keep = order[torch.cat(parts).sort().values] if parts else order
     return keep if max_det is None else keep[:max_det]
 
 
