@@ -162,7 +162,7 @@ def _add_scattered(total: Tensor, index: Tensor, share: Tensor, bag: Tensor, row
 
 
 def roi_align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
-    """RoIAlign (He et al., 2017) as torchvision's with sampling_ratio=0 and aligned=True, several times as fast.
+    """RoIAlign (He et al., 2017), to the bit torchvision's with sampling_ratio=0 and aligned=True, in less time.
 
     Every region is cut into size x size bins; a bin is the mean of about one bilinear sample a cell of the map.
     Regions get no gradient. Coordinates are float32 whatever the precision of the map.
@@ -188,33 +188,34 @@ def roi_align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
     if not len(rois):
         return x.flatten()[:0].view(0, channels, size, size)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels).float()
-    order, index, share, starts = _bins(rois.detach().float(), size, scale, (x.shape[-2], x.shape[-1]))
-    bins = SampledRows.apply(table, index, share, starts).view(-1, size * size, channels)
+    order, index, share, groups = _bins(rois.detach().float(), size, scale, (x.shape[-2], x.shape[-1]))
+    bins = SampledBins.apply(table, index, share, groups).view(-1, size * size, channels)
     return bins[order.argsort()].transpose(1, 2).reshape(-1, channels, size, size).to(x.dtype)
 
 
-def _bins(rois: Tensor, size: int, scale: float, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cells and shares of all bins as bags, regions with equally many samples beside each other.
+def _bins(rois: Tensor, size: int, scale: float, size_hw: Pair) -> tuple[Tensor, Tensor, Tensor, list[Pair]]:
+    """Cells and shares of the samples of all bins, regions with equally many samples beside each other.
 
     Returns:
-        order (R,) of the regions; index int32 and share (E,); starts (R * size * size,) of the bins in them.
+        order (R,) of the regions; index int32 and share (E,); per group (samples of a bin, bins): its entries are
+        (samples, bins, 4).
     """
     height, width = size_hw
     low, high = (rois[:, 1:3] * scale - HALF_CELL), (rois[:, 3:5] * scale - HALF_CELL)
     samples = ((high - low) / size).ceil().clamp(min=0).long()
     kinds, kind = samples.unique(dim=0, return_inverse=True)
     members = [(kind == i).nonzero().squeeze(1) for i in range(len(kinds))]
-    index, share, counts = [], [], []
+    index, share, groups = [], [], []
     for (across, down), member in zip(kinds.tolist(), members, strict=True):
         column, share_x = _axis(low[member, 0], high[member, 0], size, across, width)
         row, share_y = _axis(low[member, 1], high[member, 1], size, down, height)
         image = rois[member, 0].to(torch.int32).view(-1, 1, 1, 1, 1) * (height * width)
-        cells = image + row[:, :, None, :, None] * width + column[:, None, :, None, :]
+        # (down, across, regions, rows of bins, columns of bins, low|high, low|high)
+        cells = image + row[:, None, :, :, None, :, None] * width + column[None, :, :, None, :, None, :]
         index.append(cells.flatten())
-        share.append((share_y[:, :, None, :, None] * share_x[:, None, :, None, :]).flatten())
-        counts.append(torch.full((len(member) * size * size,), across * down * CORNERS))
-    count = torch.cat(counts)
-    return torch.cat(members), torch.cat(index), torch.cat(share), (count.cumsum(0) - count).to(torch.int32)
+        share.append((share_y[:, None, :, :, None, :, None] * share_x[None, :, :, None, :, None, :]).flatten())
+        groups.append((across * down, len(member) * size * size))
+    return torch.cat(members), torch.cat(index), torch.cat(share), groups
 
 
 def _axis(low: Tensor, high: Tensor, size: int, samples: int, cells: int) -> tuple[Tensor, Tensor]:
@@ -227,37 +228,57 @@ def _axis(low: Tensor, high: Tensor, size: int, samples: int, cells: int) -> tup
         cells: length of the axis.
 
     Returns:
-        int32 and float32 (R, size, 2 * samples).
+        int32 and float32 (samples, R, size, 2).
     """
-    side = ((high - low) / size).view(-1, 1, 1)
-    within = (torch.arange(samples, dtype=torch.float32) + HALF_CELL) * side / max(samples, 1)
-    position = low.view(-1, 1, 1) + torch.arange(size).view(1, -1, 1) * side + within
+    side = (high - low) / size
+    start = low[:, None] + torch.arange(size) * side[:, None]
+    within = (torch.arange(samples) + HALF_CELL)[:, None] * side / max(samples, 1)
+    position = start + within[..., None]
     on_map = (position >= -1) & (position <= cells)
     position = position.clamp(0, cells - 1)
     first = position.floor()
     upper = position - first
     corner = torch.stack([first, (first + 1).clamp(max=cells - 1)], dim=-1).to(torch.int32)
-    share = torch.stack([1 - upper, upper], dim=-1) * (on_map / max(samples, 1))[..., None]
-    return corner.flatten(2), share.flatten(2)
+    return corner, torch.stack([1 - upper, upper], dim=-1) * on_map[..., None]
 
 
-class SampledRows(torch.autograd.Function):
-    """out[n] = sum over the entries e of bag n of share[e] * table[index[e]]; a gradient for the table alone."""
+def _means(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """(S, n, 4) -> (n, I): the mean over S samples, added one after the other as torchvision does."""
+    samples, bins, _ = index.shape
+    if not samples:
+        return table.new_zeros(bins, table.shape[1])
+    step, parts = max(1, CHUNK_BYTES // (table.shape[1] * 4)), []
+    for start in range(0, bins, step):
+        chunk = slice(start, start + step)
+        total = _bags(table, index[:1, chunk], share[:1, chunk])[0]
+        for i in range(1, samples):
+            total += _bags(table, index[i : i + 1, chunk], share[i : i + 1, chunk])[0]
+        parts.append(total / samples)
+    return torch.cat(parts)
+
+
+class SampledBins(torch.autograd.Function):
+    """Bins from the entries that `_bins` lists: table (P, I) -> (bins, I); a gradient for the table alone."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, share: Tensor, starts: Tensor) -> Tensor:
-        """table (P, I), index int32 and share (E,), starts (N,) int32 -> (N, I)."""
-        ctx.save_for_backward(index, share, starts)
-        ctx.cells = table.shape
-        return F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=share)
+    def forward(ctx: Any, table: Tensor, index: Tensor, share: Tensor, groups: list[Pair]) -> Tensor:
+        """See the class."""
+        ctx.save_for_backward(index, share)
+        ctx.cells, ctx.groups = table.shape, groups
+        ends = [samples * bins * CORNERS for samples, bins in groups]
+        entries = zip(groups, index.split(ends), share.split(ends), strict=True)
+        return torch.cat([_means(table, i.view(*g, CORNERS), s.view(*g, CORNERS)) for g, i, s in entries])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         """Gradient of the table."""
-        index, share, starts = ctx.saved_tensors
-        counts = torch.diff(starts, append=starts.new_tensor([len(index)]))
-        bag = torch.arange(len(starts)).repeat_interleave(counts)
+        index, share = ctx.saved_tensors
+        bag, mean, first = [], [], 0
+        for samples, bins in ctx.groups:
+            bag.append(torch.arange(first, first + bins).view(1, -1, 1).expand(samples, -1, CORNERS).flatten())
+            mean.append(torch.full_like(bag[-1], max(samples, 1), dtype=share.dtype))
+            first += bins
         total = grad.new_zeros(ctx.cells)
-        _add_scattered(total, index, share, bag, grad.contiguous())
+        _add_scattered(total, index, share / torch.cat(mean), torch.cat(bag), grad.contiguous())
         return total, None, None, None
