@@ -17,14 +17,24 @@ setup(
     license="AGPL-3.0-only",
     python_requires=">=3.10",
     # cfg/ and data/ stand at the top of the repository, where people look for them, and travel inside the package.
-    packages=[*find_packages(include=["tinyyolo", "tinyyolo.*"]), "tinyyolo.cfg", "tinyyolo.cfg.models", "tinyyolo.data"],
+    packages=[
+        *find_packages(include=["tinyyolo", "tinyyolo.*"]),
+        "tinyyolo.cfg",
+        "tinyyolo.cfg.models",
+        "tinyyolo.data",
+    ],
     package_dir={"tinyyolo.cfg": "cfg", "tinyyolo.cfg.models": "cfg/models", "tinyyolo.data": "data"},
-    package_data={"tinyyolo.evaluation": ["*.html"], "tinyyolo.cfg": ["*.yaml"], "tinyyolo.cfg.models": ["*.yaml"], "tinyyolo.data": ["*.yaml"]},
+    package_data={
+        "tinyyolo.evaluation": ["*.html"],
+        "tinyyolo.cfg": ["*.yaml"],
+        "tinyyolo.cfg.models": ["*.yaml"],
+        "tinyyolo.data": ["*.yaml"],
+    },
     entry_points={"console_scripts": ["tinyyolo=tinyyolo.cli:main"]},
     install_requires=[
-        "torch>=2.10",  # security fix in torch.load(weights_only=True); no upper bound: older CPU builds break torchvision
+        "torch>=2.10",  # security fix in torch.load; no upper bound: older CPU builds break torchvision
         "torchvision>=0.25",  # the release that pairs with torch 2.10
-        "ultralytics==8.4.190",  # we subclass its engine, whose private parts change between patch releases (compat.py)
+        "ultralytics==8.4.190",  # we subclass its engine; private parts change between patches (compat.py)
         "opencv-python>=4.6",  # reads and resizes images; the bound is ultralytics' own
         "numpy>=1.24",  # first with typed arrays as used here and wheels for Python 3.11
         "pillow>=9.1",  # opens image headers and large TIFFs by region; the bound is the first with Resampling

@@ -20,7 +20,7 @@ COMMANDS = {  # word -> (module:function, help)
     "data": ("tinyyolo.datasets.command:data", "check, stats, convert or build-aitod: get the data right"),
     "analyze": ("tinyyolo.analysis.command:analyze", "which anchors learn which objects, before any training"),
     "evaluate": ("tinyyolo.evaluation.commands:evaluate_command", "score any detector's results: gt=a.json dt=b.json"),
-    "report": ("tinyyolo.evaluation.commands:report_command", "what went wrong, as a page: gt=a.json dt=b.json images=dir"),
+    "report": ("tinyyolo.evaluation.commands:report_command", "what went wrong: gt=a.json dt=b.json images=dir"),
     "compare": ("tinyyolo.evaluation.commands:compare_command", "agreement of two annotation sets: a.json b.json"),
 }
 USAGE = """\
