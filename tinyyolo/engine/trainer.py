@@ -238,8 +238,10 @@ class TinyTrainer(DetectionTrainer):
     # ---- validation and plots
 
     def get_validator(self) -> TinyValidator:
-        """Our validator, which does not know our training keys."""
+        """Our validator, which does not know our training keys, at the score from which the model's YAML counts."""
         args = engine_args(vars(copy(self.args)), OWN)
+        if args["conf"] is None:
+            args["conf"] = (unwrap_model(self.model).yaml.get("test") or {}).get("score")
         return TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
 
     def plot_training_labels(self) -> None:
