@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -43,7 +44,8 @@ def torchscript(model: Model, args: Mapping[str, Any]) -> str:
     network.export = True
     for parameter in network.parameters():
         parameter.requires_grad = False
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that sizes become constants is intended; that torch has newer exporters too
         traced = torch.jit.trace(network, torch.zeros(1, 3, *size), strict=False, check_trace=False)
     metadata = {
         "description": f"tinyyolo {Path(str(model.model_name)).stem}",

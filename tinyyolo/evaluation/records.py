@@ -108,8 +108,8 @@ def read_regular(text: bytes) -> Any:
         >>> rows = ", ".join('{"image_id": %d, "bbox": [1.5, 2, 3, 4]}' % i for i in range(99)).encode()
         >>> read_regular(b"[" + rows + b"]")["bbox"].shape
         (99, 4)
-        >>> read_regular(b'{"info": 1, "annotations": [' + rows + b"]}")["annotations"]["image_id"][:3]
-        array([0., 1., 2.])
+        >>> read_regular(b'{"info": 1, "annotations": [' + rows + b"]}")["annotations"]["image_id"][:3].tolist()
+        [0.0, 1.0, 2.0]
     """
     if len(text) < FEW:
         return None
