@@ -152,7 +152,7 @@ def test_deformable_convolution_adds_in_torchvisions_order():
     x, offset = (torch.randn(1, c, 16, 16, generator=generator) for c in (64, 18))
     weight = torch.randn(32, 64, 3, 3, generator=generator)
     found = sampling.deform_conv2d(x, offset, weight, padding=(1, 1))
-    torch.testing.assert_close(found, ops.deform_conv2d(x, offset, weight, None, 1, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, ops.deform_conv2d(x, offset, weight, None, 1, 1), atol=0, rtol=0)
     assert found.is_contiguous()
 
 
@@ -205,7 +205,7 @@ def test_autocast_keeps_sampling_in_float32():
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         under = layer(x)
     assert under.dtype == torch.float32
-    torch.testing.assert_close(under, layer(x))
+    torch.testing.assert_close(under, layer(x), atol=1e-4, rtol=1e-4)  # far off in bfloat16
     leaf = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(leaf).sum().backward()

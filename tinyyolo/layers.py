@@ -1,8 +1,8 @@
 """Convolutions of DetectoRS (Qiao et al., 2021): weight standardisation and switchable atrous convolution.
 
-Every sum is taken in the order of the plain formula. Cheaper orders exist (batch norm folded into the weight, both
-dilations in one product), but they turn the sign of units that are 1e-7 from zero, and with them a percent of the
-gradient of a switch: enough to fail a comparison with the authors' code.
+In training every sum is taken in the order of the plain formula. Cheaper orders exist (batch norm folded into the
+weight, both dilations in one product), but they turn the sign of units that are 1e-7 from zero, and with them a percent
+of the gradient of a switch: enough to fail a comparison with the authors' code.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ class SAConv2d(ConvAWS2d):
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
             x = x + self.pre_context(x.mean((2, 3), keepdim=True))
-            # Channels last: three times as fast to pool, and the samples are taken by whole cells.
-            x = x.contiguous(memory_format=torch.channels_last)
+            if not torch.is_grad_enabled():  # faster to pool and to sample; the sums differ in the last bit
+                x = x.contiguous(memory_format=torch.channels_last)
             pooled = F.avg_pool2d(F.pad(x, (POOL // 2,) * 4, mode="reflect"), POOL, stride=1).contiguous()
             switch = self.switch(pooled)
             sources = (self.weight, self.weight_gamma, self.weight_beta, self.weight_diff)
