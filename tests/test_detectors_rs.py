@@ -305,13 +305,3 @@ def test_slim_trains_resumes_validates_predicts_exports(tiny_set, tmp_path):
     exported = Model(best.export(imgsz=SIZE)).predict(images, **settings)
     for a, b in zip(found, exported, strict=True):
         torch.testing.assert_close(a, b.boxes.data, atol=1e-2, rtol=1e-3)
-
-
-@pytest.mark.slow
-def test_slim_learns_drawn_scenes(tmp_path):
-    model = Model(f"{SLIM}.yaml")
-    model.train(
-        data="toy-easy.yaml", epochs=4, imgsz=256, val=False, plots=False, workers=0, seed=0, project=str(tmp_path)
-    )
-    metrics = Model(model.trainer.last).val(data="toy-easy.yaml", imgsz=256, plots=False, verbose=False)
-    assert metrics.AP50 > 0.1
