@@ -60,7 +60,7 @@ def check_keys(given: Mapping[str, Any]) -> None:
 def nearest(key: str) -> str:
     """A suggestion without the full list of some 120 keys."""
     text = suggest(key, {*DEFAULT_CFG_DICT, *OWN})
-    return text.split(" Choices")[0] if text.startswith("did you mean") else "see `tinyyolo help settings` for all"
+    return text.split(" Choices")[0] if text.startswith("did you mean") else "see cfg/default.yaml"
 
 
 def check_values(args: Mapping[str, Any]) -> None:

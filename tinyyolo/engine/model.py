@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -296,8 +295,3 @@ def check_source(source: Any) -> None:
         raise UserError(f"source={text}: no such file or folder")
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"source={text}: the folder is empty")
-
-
-def dump(result: Mapping[str, Any]) -> str:
-    """JSON of a result, for the command."""
-    return json.dumps(result, indent=1)
