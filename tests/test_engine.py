@@ -73,15 +73,20 @@ def test_same_boxes_in_another_process_and_folder_and_batch(model, tiny_set, tmp
     torch.testing.assert_close(whole, single, atol=1e-3, rtol=0)
     script = (
         "import sys, torch; from tinyyolo import Model; from tests.test_engine import boxes_of\n"
-        "r = Model(sys.argv[1]).predict(sys.argv[3:], conf=0, imgsz=96, verbose=False)\n"
-        "torch.save(boxes_of(r), sys.argv[2])"
+        "stack = torch.rand(8, 3, 96, 96, generator=torch.Generator().manual_seed(0))\n"
+        "model = Model(sys.argv[1])\n"
+        "raw = model.model.eval()(stack)[0].detach()\n"
+        "r = model.predict(sys.argv[3:], conf=0, imgsz=96, verbose=False)\n"
+        "torch.save([raw, *boxes_of(r)], sys.argv[2])"
     )
     out = tmp_path / "boxes.pt"
     command = [sys.executable, "-c", script, model.ckpt_path, str(out), *map(str, images)]
     root = Path(__file__).parent.parent
     subprocess.run(command, check=True, capture_output=True, env={**__import__("os").environ, "PYTHONPATH": str(root)})
-    for a, b in zip(here, torch.load(out), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+    raw, *there = torch.load(out)
+    torch.testing.assert_close(whole, raw, atol=1e-3, rtol=0)  # every box, before NMS puts near ties in some order
+    for a, b in zip(here, there, strict=True):
+        torch.testing.assert_close(a[:50, 4], b[:50, 4], atol=1e-3, rtol=0)
 
 
 def test_killed_and_resumed_equals_uninterrupted(tiny_set, tmp_path):
