@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision import ops
 
 from tinyyolo import sampling
-from tinyyolo.layers import ConvAWS2d, Memo, SAConv2d
+from tinyyolo.layers import ConvAWS2d, Memo, SAConv2d, infers
 
 SIDES = {"square": (9, 9), "wide": (5, 12), "smallest": (3, 3)}
 
@@ -227,3 +227,37 @@ def test_trace_of_a_switchable_convolution(tmp_path):
         torch.jit.trace(layer, x).save(tmp_path / "layer.pt")
         loaded = torch.jit.load(tmp_path / "layer.pt")
         torch.testing.assert_close(loaded(other), layer(other))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layer", ["ConvAWS2d", "SAConv2d"])
+def test_inference_in_fewer_passes(layer, stride):
+    """A channels-last map without gradients takes another order of sums, with batch norm folded in."""
+    torch.manual_seed(0)
+    conv = SAConv2d(8, 6, stride) if layer == "SAConv2d" else ConvAWS2d(8, 6, 3, stride)
+    norm = nn.BatchNorm2d(6)
+    for tensor in (*conv.parameters(), norm.weight, norm.bias, norm.running_mean):
+        tensor.data.normal_().mul_(0.5)
+    norm.running_var.uniform_(0.5, 2)
+    conv.eval(), norm.eval()
+    x = torch.randn(2, 8, 9, 11)
+    fast = x.contiguous(memory_format=torch.channels_last)
+    for _ in range(2):  # the second time with weights that changed in place
+        with torch.no_grad():
+            expected = norm(conv(x))
+            assert infers(fast) and not infers(x)
+            torch.testing.assert_close(conv.normalised(fast, norm), expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(norm(conv(fast)), expected, atol=1e-4, rtol=1e-4)
+            conv.weight.mul_(1.5)
+            norm.bias.add_(1)
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_deformable_inference_off_the_map(dilation):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 4, 7, 9), torch.randn(5, 4, 3, 3)
+    offset = 6 * torch.randn(2, 18, 4, 5)
+    settings = ((2, 2), (dilation, dilation), (dilation, dilation))
+    expected = ops.deform_conv2d(x, offset, weight, None, *settings)
+    fast = sampling.deform_conv2d_inference(x.contiguous(memory_format=torch.channels_last), offset, weight, *settings)
+    torch.testing.assert_close(fast, expected, atol=1e-4, rtol=1e-4)

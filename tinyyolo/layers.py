@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyyolo.sampling import deform_conv2d
+from tinyyolo.sampling import deform_conv2d, deform_conv2d_inference, is_channels_last
 
 VARIANCE_EPS = 1e-5
 KERNEL = 3
@@ -55,6 +55,19 @@ class Memo:
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.device == b.device
+
+
+def infers(x: Tensor) -> bool:
+    """Whether the cheaper order of sums may be used: a channels-last map on a CPU, no gradients, no tracing."""
+    plain = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not plain and is_channels_last(x)
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Batch norm in eval mode as x * scale + shift, (1, C, 1, 1) each."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
 
 
 class ConvAWS2d(nn.Conv2d):
@@ -106,6 +119,17 @@ class ConvAWS2d(nn.Conv2d):
         """(B, I, H, W) -> (B, O, ceil(H/stride), ceil(W/stride))."""
         sources = (self.weight, self.weight_gamma, self.weight_beta)
         return F.conv2d(x, self.memo.get(sources, self.standardised), None, self.stride, self.padding)
+
+    def normalised(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """`norm(self(x))`, the norm folded into the weight: for evaluation where `infers(x)`."""
+        sources = (self.weight, self.weight_gamma, self.weight_beta, *norm.state_dict(keep_vars=True).values())
+        weight, shift = self.memo.get(sources, lambda: self._folded(norm))
+        return F.conv2d(x, weight, shift, self.stride, self.padding)
+
+    def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        scale, shift = scale_and_shift(norm)
+        weight = self.standardised() * scale.view(-1, 1, 1, 1)
+        return weight.contiguous(memory_format=torch.channels_last), shift.flatten()
 
     def train(self, mode: bool = True) -> ConvAWS2d:
         """Switch the mode; what was computed for the other one is released."""
@@ -162,6 +186,8 @@ class SAConv2d(ConvAWS2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, ceil(H/stride), ceil(W/stride)), in the precision of the weights."""
+        if infers(x):
+            return self.normalised(x)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
             x = x + self.pre_context(x.mean((2, 3), keepdim=True))
@@ -175,6 +201,38 @@ class SAConv2d(ConvAWS2d):
             far = self._deformed(x, self.offset_l(pooled), large, LARGE_DILATION)
             out = switch * near + (1 - switch) * far
             return out + self.post_context(out.mean((2, 3), keepdim=True))
+
+    def normalised(self, x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
+        """`norm(self(x))` with fewer passes over the maps, for evaluation where `infers(x)`."""
+        x = x + self.pre_context(x.mean((2, 3), keepdim=True))
+        pooled = F.avg_pool2d(F.pad(x, (POOL // 2,) * 4, mode="reflect"), POOL, stride=1)
+        looks = (self.offset_s, self.offset_l)
+        sources = (
+            self.weight,
+            self.weight_gamma,
+            self.weight_beta,
+            self.weight_diff,
+            *(p for m in looks for p in m.parameters()),
+        )
+        small, large, offset_weight, offset_bias = self.memo.get(sources, self._inference_weights)
+        offsets = F.conv2d(pooled, offset_weight, offset_bias, self.stride, KERNEL // 2)
+        near, far = (
+            deform_conv2d_inference(x, offset, weight, self.stride, (dilation, dilation), (dilation, dilation))
+            for offset, weight, dilation in zip(
+                offsets.chunk(2, dim=1), (small, large), (SMALL_DILATION, LARGE_DILATION), strict=True
+            )
+        )
+        out = far.lerp_(near, self.switch(pooled))
+        context = self.post_context(out.mean((2, 3), keepdim=True))
+        if norm is None:
+            return out.add_(context)
+        scale, shift = scale_and_shift(norm)
+        return torch.addcmul(context * scale + shift, out, scale)
+
+    def _inference_weights(self) -> tuple[Tensor, ...]:
+        small, large = (w.contiguous(memory_format=torch.channels_last) for w in self._weights())
+        looks = (self.offset_s, self.offset_l)
+        return small, large, torch.cat([m.weight for m in looks]), torch.cat([m.bias for m in looks])
 
     def _weights(self) -> tuple[Tensor, Tensor]:
         weight = self.standardised()

@@ -8,6 +8,7 @@ sums are fused, which is faster and differs in the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -55,6 +56,41 @@ def deform_conv2d(
     product = SampledProduct.apply if learns else _product
     out = product(table, index, share, matrix)
     return out.view(batch, rows, columns, weight.shape[0]).permute(0, 3, 1, 2).contiguous()
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of a map (B, C, H, W) lie innermost, and only they."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def deform_conv2d_inference(
+    x: Tensor, offset: Tensor, weight: Tensor, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
+) -> Tensor:
+    """`deform_conv2d` on a CPU without gradients, in less time: no transposes, no masks, another order of sums.
+
+    The taps come outermost in the columns, and a ring of zeros around the map stands for all that is off it. Fastest
+    for a channels-last map; the result is channels-last.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = offset.shape[-2:]
+    table = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).view(-1, channels)
+    cells = _tap_cells(tuple(weight.shape[-2:]), (rows, columns), stride, padding, dilation).to(offset.dtype)
+    position = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape) + cells
+    # Off the map a sample is 0 and stays on the ring, whose cells are -1 and the map's size.
+    y, x_ = position[..., 0].clamp_(-1, height), position[..., 1].clamp_(-1, width)
+    top, left = y.floor().clamp_(max=height - 1), x_.floor().clamp_(max=width - 1)
+    lower, right = y - top, x_ - left
+    image = torch.arange(batch, dtype=torch.int32).view(-1, 1, 1, 1) * ((height + 2) * (width + 2))
+    corner = image + (top.to(torch.int32) + 1) * (width + 2) + (left.to(torch.int32) + 1)
+    index = torch.stack([corner, corner + 1, corner + (width + 2), corner + (width + 3)], dim=-1)
+    upper, beside = 1 - lower, 1 - right
+    share = torch.stack([upper * beside, upper * right, lower * beside, lower * right], dim=-1)
+    index, share = index.flatten(0, 2), share.flatten(0, 2)
+    matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+    out = table.new_empty(len(index), weight.shape[0])
+    for c in _chunks(index, channels):
+        torch.mm(_bags(table, index[c], share[c]).flatten(1), matrix, out=out[c])
+    return out.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 def _tap_cells(kernel: Pair, size_hw: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -192,8 +228,14 @@ def roi_align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
     if not (torch.is_grad_enabled() and x.requires_grad):
         table = table.contiguous()  # fused sums, three times as fast
     order, index, share, groups = _bins(rois.detach().float(), size, scale, (x.shape[-2], x.shape[-1]))
-    bins = SampledBins.apply(table, index, share, groups).view(-1, size * size, channels)
-    return bins[order.argsort()].transpose(1, 2).reshape(-1, channels, size, size).to(x.dtype)
+    if torch.is_grad_enabled() and x.requires_grad:
+        bins = SampledBins.apply(table, index, share, groups).view(-1, size * size, channels)
+        return bins[order.argsort()].transpose(1, 2).reshape(-1, channels, size, size).to(x.dtype)
+    out = x.new_empty(len(rois), channels, size, size)
+    members = order.split([bins // size**2 for _, bins in groups])
+    for member, means in zip(members, _group_means(table, index, share, groups), strict=True):
+        out[member] = means.view(-1, size, size, channels).permute(0, 3, 1, 2).to(x.dtype)
+    return out
 
 
 def _bins(rois: Tensor, size: int, scale: float, size_hw: Pair) -> tuple[Tensor, Tensor, Tensor, list[Pair]]:
@@ -250,14 +292,21 @@ def _means(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
     samples, bins, _ = index.shape
     if not samples:
         return table.new_zeros(bins, table.shape[1])
-    step, parts = max(1, CHUNK_BYTES // (table.shape[1] * 4)), []
+    step, means = max(1, CHUNK_BYTES // (table.shape[1] * 4)), table.new_empty(bins, table.shape[1])
     for start in range(0, bins, step):
         chunk = slice(start, start + step)
         total = _bags(table, index[:1, chunk], share[:1, chunk])[0]
         for i in range(1, samples):
             total += _bags(table, index[i : i + 1, chunk], share[i : i + 1, chunk])[0]
-        parts.append(total / samples)
-    return torch.cat(parts)
+        torch.div(total, samples, out=means[chunk])
+    return means
+
+
+def _group_means(table: Tensor, index: Tensor, share: Tensor, groups: list[Pair]) -> Iterator[Tensor]:
+    """(bins, I) of each group."""
+    ends = [samples * bins * CORNERS for samples, bins in groups]
+    for group, i, s in zip(groups, index.split(ends), share.split(ends), strict=True):
+        yield _means(table, i.view(*group, CORNERS), s.view(*group, CORNERS))
 
 
 class SampledBins(torch.autograd.Function):
@@ -268,9 +317,7 @@ class SampledBins(torch.autograd.Function):
         """See the class."""
         ctx.save_for_backward(index, share)
         ctx.cells, ctx.groups = table.shape, groups
-        ends = [samples * bins * CORNERS for samples, bins in groups]
-        entries = zip(groups, index.split(ends), share.split(ends), strict=True)
-        return torch.cat([_means(table, i.view(*g, CORNERS), s.view(*g, CORNERS)) for g, i, s in entries])
+        return torch.cat(list(_group_means(table, index, share, groups)))
 
     @staticmethod
     @once_differentiable

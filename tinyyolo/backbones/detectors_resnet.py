@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tinyyolo.backbones.resnet import STAGE_STRIDES, freeze, norms_to_eval
-from tinyyolo.layers import ConvAWS2d, SAConv2d
+from tinyyolo.layers import ConvAWS2d, SAConv2d, infers
 
 # depth -> blocks in each of the four stages; 14 is for tests, 26 for laptops
 DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -52,13 +52,18 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 * width, H/stride, W/stride); `feedback` is a pyramid map of the output's size."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
-        y = self.bn3(self.conv3(y))
-        y += x if self.downsample is None else self.downsample(x)
+        y = F.relu(normalised(self.conv1, self.bn1, x), inplace=True)
+        y = F.relu(normalised(self.conv2, self.bn2, y), inplace=True)
+        y = normalised(self.conv3, self.bn3, y)
+        y += x if self.downsample is None else normalised(*self.downsample, x)
         if self.rfp_conv is not None and feedback is not None:
             y += self.rfp_conv(feedback)
         return F.relu(y, inplace=True)
+
+
+def normalised(conv: ConvAWS2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """`norm(conv(x))`, in one step where nothing else depends on the order of the sums."""
+    return norm(conv(x)) if norm.training or not infers(x) else conv.normalised(x, norm)
 
 
 class DetectoRSResNet(nn.Module):
@@ -138,7 +143,7 @@ class DetectoRSResNet(nn.Module):
         """
         outputs = [images]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages < 0):
-            x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+            x = F.relu(normalised(self.conv1, self.bn1, images), inplace=True)
             x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for i, (stage, fed) in enumerate(zip(self.stages, (None, *(feedback or (None,) * 3)), strict=True)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages <= i):

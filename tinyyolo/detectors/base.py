@@ -84,6 +84,8 @@ class Detector(BaseModel):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Neck maps of RGB images (B, 3, H, W) in [0, 1]."""
+        if not images.is_cuda:  # oneDNN's convolutions take a quarter less time on channels-last maps
+            images = images.contiguous(memory_format=torch.channels_last)
         return self.neck(self.backbone((images - self.mean) / self.std))
 
     def predict(self, x: Tensor, profile: bool = False, augment: bool = False, embed: Any = None) -> Any:

@@ -41,12 +41,11 @@ class RoIPool(nn.Module):
         The sampling grid adapts to each region (about one point a cell of the map), corners are exact (aligned).
         """
         level = self.levels(rois)
-        parts, indices = [], []
+        pooled = maps[0].new_empty(rois.shape[0], maps[0].shape[1], self.size, self.size)
         for i, stride in enumerate(self.strides):
             index = (level == i).nonzero().squeeze(1)
-            parts.append(align(maps[i], rois[index], self.size, 1 / stride))
-            indices.append(index)
-        return torch.cat(parts)[torch.cat(indices).argsort()]
+            pooled = pooled.index_copy_(0, index, align(maps[i], rois[index], self.size, 1 / stride))
+        return pooled
 
     def levels(self, rois: Tensor) -> Tensor:
         """(R,) index of the map of each region (R, 5)."""
@@ -55,8 +54,8 @@ class RoIPool(nn.Module):
 
 
 def align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
-    """RoIAlign of one map: the fast one where a gradient is wanted, torchvision's to the last bit where not."""
-    if torch.is_grad_enabled() and x.requires_grad:
+    """RoIAlign of one map: the fast one, but torchvision's to the last bit for a map that is not channels-last."""
+    if (torch.is_grad_enabled() and x.requires_grad) or sampling.is_channels_last(x):
         return sampling.roi_align(x, rois, size, scale)
     # Half precision would round the corners of a region to half a pixel.
     return ops.roi_align(x.float(), rois.float(), size, scale, sampling_ratio=0, aligned=True).to(x.dtype)
