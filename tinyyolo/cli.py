@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ COMMANDS = {  # word -> (module:function, help)
     "report": ("tinyyolo.evaluation.commands:report_command", "what went wrong: gt=a.json dt=b.json images=dir"),
     "compare": ("tinyyolo.evaluation.commands:compare_command", "agreement of two annotation sets: a.json b.json"),
 }
+# Faults of the machine, not of the program: told in one line, without a traceback.
+NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
 USAGE = """\
 tinyyolo {version}: detects tiny objects (2-16 px) in aerial images
 
@@ -114,7 +117,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    """Entry point: a user's mistake or a full or closed disk is one line on stderr and exit code 2."""
     try:
         code = run(sys.argv[1:] if words is None else words)
     except UserError as error:
@@ -125,6 +128,11 @@ def main(words: Sequence[str] | None = None) -> int:
         code = 130
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        print(f"tinyyolo: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        code = MISTAKE
     if words is None:
         sys.exit(code)
     return code

@@ -19,6 +19,7 @@ import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
 from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import Mosaic, RandomPerspective
+from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.nn.modules import SPPF, C2f, Conv
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 
@@ -33,6 +34,7 @@ __all__ = [
     "TinyPerspective",
     "engine_args",
     "get_cfg",
+    "on_unreadable",
     "own_amp_check",
     "own_data",
     "quiet",
@@ -48,6 +50,21 @@ def quiet() -> None:
     PIL.Image.open = ultralytics.utils.patches._image_open  # theirs wants to pip-install pi-heif for a damaged file
     # Upstream trains on the CPU with one thread fewer than there are cores, whatever OMP_NUM_THREADS says.
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
+
+
+def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
+    """Let a loader of image files call `tell(path)` for an image it cannot decode; upstream warns and forgets it."""
+    if not isinstance(loader, LoadImagesAndVideos):
+        return
+    append = loader._append_image
+
+    def append_or_tell(paths: list, images: list, info: list, path: str, image: Any, index: int) -> None:
+        if image is None:
+            tell(path)
+        else:
+            append(paths, images, info, path, image, index)
+
+    loader._append_image = append_or_tell
 
 
 def local_font(font: str = "") -> str:

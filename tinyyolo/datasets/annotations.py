@@ -258,18 +258,22 @@ def lookup(keys: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
     return values[np.searchsorted(known, keys)] if len(keys) else np.zeros(0, np.int64)
 
 
+FARTHEST = 1e6  # px; no scene has a side this long
+BOX_FAULTS = ("not a number", "empty box", "huge box")
+
+
 def box_faults(boxes: np.ndarray) -> list[str]:
     """Why each box (K, 4) xyxy has no area a detector could learn: '' for a good one.
 
     Examples:
-        >>> box_faults(np.array([[0, 0, 4, 4], [0, 0, 0, 4], [0, 0, np.nan, 1]]))
-        ['', 'empty box', 'not a number']
+        >>> box_faults(np.array([[0, 0, 4, 4], [0, 0, 0, 4], [0, 0, np.nan, 1], [0, 0, 1e9, 1]]))
+        ['', 'empty box', 'not a number', 'huge box']
     """
     finite = np.isfinite(boxes).all(axis=1)
     with np.errstate(invalid="ignore"):
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    kinds = np.where(~finite, "not a number", np.where(~solid, "empty box", ""))
-    return kinds.tolist()
+        huge = (abs(boxes) > FARTHEST).any(axis=1)
+    return np.select([~finite, ~solid, huge], BOX_FAULTS, "").tolist()
 
 
 def raise_fatal(problems: Sequence[Problem]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets import faults, repair
-from tinyyolo.datasets.annotations import IGNORED, Annotations, Problem
+from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Annotations, Problem
 from tinyyolo.datasets.files import new_file
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.progress import in_threads
@@ -137,7 +137,7 @@ def check_split(spec: DataSpec, split: str, *, images: bool) -> Checked:
     found.problems += faults.box_problems(annotations)
     found.problems += faults.image_problems(annotations, folder, opened)
     found.problems += label_files(spec, split, annotations) + remarks(split, annotations, opened)
-    faulty = sum(p.kind in ("empty box", "not a number") for p in annotations.problems)
+    faulty = sum(p.kind in BOX_FAULTS for p in annotations.problems)
     found.problems += faults.count_problems(spec, split, len(annotations), class_counts(annotations), faulty)
     return found
 

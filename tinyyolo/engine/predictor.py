@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +12,31 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.nms import select
+from tinyyolo.compat import on_unreadable
+from tinyyolo.config import UserError
+from tinyyolo.datasets.dataset import MAX_LISTED, fault_of, report
 from tinyyolo.engine.validator import MAX_CANDIDATES, corners
 
 
 class TinyPredictor(DetectionPredictor):
     """Predicts with any tinyyolo detector or its TorchScript export."""
+
+    def setup_source(self, source: Any, stride: int | None = None) -> None:
+        """As upstream; images that cannot be read are kept count of in `bad_images`."""
+        super().setup_source(source, stride)
+        self.bad_images: list[str] = []
+        on_unreadable(self.dataset, lambda path: self.bad_images.append(f"{path}: {fault_of(Path(path)) or 'unknown'}"))
+
+    def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
+        """As upstream, then the images that could not be read.
+
+        Raises:
+            UserError: not one could.
+        """
+        yield from super().stream_inference(*args, **kwargs)
+        if self.bad_images and not self.seen:
+            raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
+        report("", "unreadable images left out", self.bad_images)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""

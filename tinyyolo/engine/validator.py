@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.dataset import TinyDataset
 from tinyyolo.detectors.base import ENGINE_STRIDE
-from tinyyolo.evaluation import evaluate, format_table, write_json
+from tinyyolo.evaluation import evaluate, format_table, write_json, write_results
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.errors import find_errors
 
@@ -214,7 +213,9 @@ class TinyValidator(DetectionValidator):
         self.metrics.speed, self.metrics.save_dir = self.speed, self.save_dir
         write_json(self.metrics.result, self.save_dir / "metrics.json")
         if not self.training or self.args.save_json:
-            write_predictions(self.collected(), self.save_dir / "predictions.json")
+            found = self.collected()
+            rounded = {"bbox": found["bbox"].round(3), "score": found["score"].round(5)}
+            write_results({**found, **rounded}, self.save_dir / "predictions.json")
         if self.args.plots:
             self.draw()
 
@@ -301,18 +302,3 @@ def match_classes(names: Mapping[int, str], truth: Annotations) -> dict[int, int
             f"{truth.path}: none of its classes ({', '.join(ids)}) is one of the model's ({', '.join(names.values())})"
         )
     return out
-
-
-def write_predictions(detections: Mapping[str, np.ndarray], path: Path) -> None:
-    """Detections in COCO's results format."""
-    columns = (
-        detections["image_id"],
-        detections["category_id"],
-        detections["bbox"].round(3),
-        detections["score"].round(5),
-    )
-    rows = [
-        {"image_id": i, "category_id": c, "bbox": b, "score": s}
-        for i, c, b, s in zip(*(column.tolist() for column in columns), strict=True)
-    ]
-    path.write_text(json.dumps(rows), encoding="utf-8")
