@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.ops import convert_torch2numpy_batch
@@ -16,24 +17,34 @@ from tinyyolo.compat import on_unreadable
 from tinyyolo.config import UserError
 from tinyyolo.datasets.dataset import MAX_LISTED, fault_of, report
 from tinyyolo.engine.validator import MAX_CANDIDATES, corners
+from tinyyolo.evaluation import write_json
 
 
 class TinyPredictor(DetectionPredictor):
     """Predicts with any tinyyolo detector or its TorchScript export."""
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
-        """As upstream; images that cannot be read are kept count of in `bad_images`."""
+        """As upstream; a list of files is read file by file, and what cannot be read is noted in `bad_images`."""
+        if isinstance(source, (list, tuple)) and source and all(is_file(item) for item in source):
+            source = LoadImagesAndVideos([str(item) for item in source], self.args.batch, self.args.vid_stride)
+            source.source_type = SourceTypes()
         super().setup_source(source, stride)
         self.bad_images: list[str] = []
         on_unreadable(self.dataset, lambda path: self.bad_images.append(f"{path}: {fault_of(Path(path)) or 'unknown'}"))
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
-        """As upstream, then the images that could not be read.
+        """As upstream, then predictions.json with `save_json` and the images that could not be read.
 
         Raises:
             UserError: not one could.
         """
-        yield from super().stream_inference(*args, **kwargs)
+        rows: list[dict[str, Any]] = []
+        for result in super().stream_inference(*args, **kwargs):
+            if self.args.save_json:
+                rows += json_rows(result)
+            yield result
+        if self.args.save_json:
+            write_json(rows, self.save_dir / "predictions.json")
         if self.bad_images and not self.seen:
             raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
         report("", "unreadable images left out", self.bad_images)
@@ -60,3 +71,24 @@ class TinyPredictor(DetectionPredictor):
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
         return self.construct_results(found, img, orig_imgs)
+
+
+def is_file(item: Any) -> bool:
+    """Whether an entry of a list of sources is the path of a file."""
+    return isinstance(item, (str, Path)) and Path(item).is_file()
+
+
+def json_rows(result: Results) -> list[dict[str, Any]]:
+    """Detections as COCO results with the file's name; its stem is the image id, a number where it can be one.
+
+    Boxes are x, y, w, h in pixels of the image. The frames of a video follow each other.
+    """
+    path = Path(result.path)
+    image_id = int(path.stem) if path.stem.isdecimal() else path.stem
+    boxes = result.boxes.xyxy.double().cpu()
+    boxes[:, 2:] -= boxes[:, :2].clone()
+    columns = (result.boxes.cls.int().tolist(), boxes.numpy().round(3).tolist(), result.boxes.conf.tolist())
+    return [
+        {"image_id": image_id, "file_name": path.name, "category_id": c, "bbox": b, "score": round(s, 5)}
+        for c, b, s in zip(*columns, strict=True)
+    ]
