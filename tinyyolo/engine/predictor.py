@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
+from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.nms import select
-from tinyyolo.compat import on_unreadable
+from tinyyolo.compat import LOGGER, on_unreadable
 from tinyyolo.config import UserError
 from tinyyolo.datasets.dataset import MAX_LISTED, fault_of, report
 from tinyyolo.engine.validator import MAX_CANDIDATES, corners
-from tinyyolo.evaluation import write_json
+
+SHOW = 80  # characters of a wrong source in a message
 
 
 class TinyPredictor(DetectionPredictor):
     """Predicts with any tinyyolo detector or its TorchScript export."""
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
-        """As upstream; a list of files is read file by file, and what cannot be read is noted in `bad_images`."""
-        if isinstance(source, (list, tuple)) and source and all(is_file(item) for item in source):
-            source = LoadImagesAndVideos([str(item) for item in source], self.args.batch, self.args.vid_stride)
-            source.source_type = SourceTypes()
-        super().setup_source(source, stride)
+        """As upstream; a list of files is read file by file, and what cannot be read is noted in `bad_images`.
+
+        Raises:
+            UserError: nothing to read there, or no kind of source.
+        """
+        try:
+            files = isinstance(source, (list, tuple)) and source and all(map(is_file, source))
+            super().setup_source(load_files(source, self.args.batch, self.args.vid_stride) if files else source, stride)
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(" ".join(f"source={str(source)[:SHOW]}: {error}".split())) from error
         self.bad_images: list[str] = []
         on_unreadable(self.dataset, lambda path: self.bad_images.append(f"{path}: {fault_of(Path(path)) or 'unknown'}"))
 
@@ -38,13 +47,8 @@ class TinyPredictor(DetectionPredictor):
         Raises:
             UserError: not one could.
         """
-        rows: list[dict[str, Any]] = []
-        for result in super().stream_inference(*args, **kwargs):
-            if self.args.save_json:
-                rows += json_rows(result)
-            yield result
-        if self.args.save_json:
-            write_json(rows, self.save_dir / "predictions.json")
+        results = super().stream_inference(*args, **kwargs)
+        yield from write_rows(results, self.save_dir / "predictions.json") if self.args.save_json else results
         if self.bad_images and not self.seen:
             raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
         report("", "unreadable images left out", self.bad_images)
@@ -74,21 +78,50 @@ class TinyPredictor(DetectionPredictor):
 
 
 def is_file(item: Any) -> bool:
-    """Whether an entry of a list of sources is the path of a file."""
-    return isinstance(item, (str, Path)) and Path(item).is_file()
+    """Whether an entry of a list of sources is the path of an image or a video."""
+    formats = IMG_FORMATS | VID_FORMATS
+    return isinstance(item, (str, Path)) and Path(item).suffix[1:].lower() in formats and Path(item).is_file()
 
 
-def json_rows(result: Results) -> list[dict[str, Any]]:
-    """Detections as COCO results with the file's name; its stem is the image id, a number where it can be one.
+def load_files(paths: Sequence[str | Path], batch: int, vid_stride: int) -> LoadImagesAndVideos:
+    """A loader of files: upstream decodes a list whole and predicts it as one batch. Images keep their order."""
+    loader = LoadImagesAndVideos([str(path) for path in paths], batch, vid_stride)
+    if loader.ni == len(paths):
+        loader.files = [str(Path(path).absolute()) for path in paths]  # upstream sorts them
+    loader.source_type = SourceTypes()
+    return loader
 
-    Boxes are x, y, w, h in pixels of the image. The frames of a video follow each other.
+
+def write_rows(results: Iterable[Results], path: Path) -> Iterator[Results]:
+    """Pass `results` on and write each to `path` as COCO results: holding them would fill the memory.
+
+    The image id is the file's stem, a number where it can be one, and for a video the stem and the frame from 1.
+    A consumer that stops early leaves a whole file of what it has seen.
     """
-    path = Path(result.path)
-    image_id = int(path.stem) if path.stem.isdecimal() else path.stem
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft, frames, mark = path.with_name(path.name + ".part"), Counter(), "["
+    with draft.open("w", encoding="utf-8") as file:
+        try:
+            for result in results:
+                source = Path(result.path)
+                frames[source] += 1
+                image_id = int(source.stem) if source.stem.isdecimal() else source.stem
+                if source.suffix[1:].lower() in VID_FORMATS:
+                    image_id = f"{source.stem}_{frames[source]}"
+                for row in json_rows(result):
+                    file.write(f"{mark}\n{json.dumps({'image_id': image_id, 'file_name': source.name, **row})}")
+                    mark = ","
+                yield result
+        except GeneratorExit:  # the consumer has seen enough
+            LOGGER.info(f"{path}: of the first {sum(frames.values())} images")
+        file.write("\n]\n" if mark == "," else "[]\n")
+    draft.replace(path)
+
+
+def json_rows(result: Results) -> Iterator[dict[str, Any]]:
+    """The detections of one image: category_id is the model's class from 0, bbox x, y, w, h in pixels of the image."""
     boxes = result.boxes.xyxy.double().cpu()
     boxes[:, 2:] -= boxes[:, :2].clone()
     columns = (result.boxes.cls.int().tolist(), boxes.numpy().round(3).tolist(), result.boxes.conf.tolist())
-    return [
-        {"image_id": image_id, "file_name": path.name, "category_id": c, "bbox": b, "score": round(s, 5)}
-        for c, b, s in zip(*columns, strict=True)
-    ]
+    for category, bbox, score in zip(*columns, strict=True):
+        yield {"category_id": category, "bbox": bbox, "score": round(score, 5)}
