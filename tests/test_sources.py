@@ -1,6 +1,8 @@
 """Prediction from every kind of source ultralytics users know, and what it writes."""
 
 import json
+import subprocess
+import sys
 import types
 import weakref
 from pathlib import Path
@@ -176,3 +178,17 @@ def test_predictions_json_of_a_stream_that_is_left_early(model, files, expected,
     rows = json.loads((tmp_path / "runs" / "early" / "predictions.json").read_text())
     assert {row["file_name"] for row in rows} == {file.name for file in files[:2]}
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".torchscript"])
+def test_the_command_in_a_process_of_its_own(weights, files, tmp_path, suffix):
+    """Upstream looks at the program's name: one that ends in "yolo" is its own command."""
+    model = Path(weights)
+    if suffix == ".torchscript":
+        model = Path(Model(weights).export(imgsz=SIZE))
+    words = ["/usr/bin/tinyyolo", "predict", f"model={model}", f"source={files[0]}", f"imgsz={SIZE}", "conf=0"]
+    script = f"import sys; sys.argv = {words!r}; from tinyyolo.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "runs" / "predict" / f"{files[0].stem}.jpg").exists()

@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import PIL.Image
 import torch
+import ultralytics.engine.model
 import ultralytics.engine.trainer
 import ultralytics.engine.validator
 import ultralytics.utils.events
@@ -48,6 +49,8 @@ def quiet() -> None:
     ultralytics.utils.events.events.enabled = False  # ultralytics may have been imported before us
     ultralytics.utils.plotting.check_font = local_font
     PIL.Image.open = ultralytics.utils.patches._image_open  # theirs wants to pip-install pi-heif for a damaged file
+    # A program whose name ends in "yolo" is taken for upstream's own command, whose predict() returns nothing.
+    ultralytics.engine.model.ARGV = [""]
     # Upstream trains on the CPU with one thread fewer than there are cores, whatever OMP_NUM_THREADS says.
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
 
