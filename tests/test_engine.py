@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -190,6 +191,18 @@ def test_torchscript_gives_the_same_boxes(model, tiny_set):
     assert len(result) > 0 and result.names == model.names
     with pytest.raises(UserError, match="torchscript"):
         model.export(format="onnx")
+
+
+def test_torchscript_validates_images_that_are_not_square(model, tmp_path):
+    data = write_set(tmp_path / "set")
+    for file in (tmp_path / "set" / "images").glob("val_*.png"):
+        cv2.imwrite(str(file), cv2.imread(str(file))[: SIZE // 2])
+    content = json.loads((tmp_path / "set" / "val.json").read_text())
+    for image in content["images"]:
+        image["height"] = SIZE // 2
+    (tmp_path / "set" / "val.json").write_text(json.dumps(content))
+    metrics = Model(model.export(imgsz=SIZE)).val(data=data, imgsz=SIZE, plots=False)
+    assert 0 <= metrics.AP <= 1
 
 
 @pytest.mark.parametrize("mode", ["track", "tune", "benchmark"])

@@ -82,6 +82,7 @@ class TinyValidator(DetectionValidator):
         """Run, reading data YAMLs by our own loader."""
         from tinyyolo.engine.trainer import data_dict
 
+        self.args.rect = True  # upstream turns it off for an export, whose size is fixed
         with own_data(data_dict):
             return super().__call__(trainer, model, **kwargs)
 
@@ -96,7 +97,7 @@ class TinyValidator(DetectionValidator):
             batch_size=batch,
             augment=False,
             hyp=self.args,
-            rect=True,
+            rect=self.args.rect,
             single_cls=self.args.single_cls,
             stride=ENGINE_STRIDE,
             pad=0.0,
