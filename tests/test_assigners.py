@@ -11,14 +11,22 @@ from tinyyolo.assigners import (
     Assignment,
     ATSSAssigner,
     RankingAssigner,
+    ShapeAssigner,
     ThresholdAssigner,
 )
 from tinyyolo.boxes.anchors import AnchorGrid
 
 GRID = AnchorGrid(strides=(4, 8), scales=(2, 8), ratios=(0.5, 1))
 ROW = torch.tensor([[10.0 * i, 0, 10 * i + 8, 8] for i in range(6)])  # anchors 0..5, 10 px apart
-ALL = [RankingAssigner(), RankingAssigner("iou"), ThresholdAssigner(), ThresholdAssigner("nwd"), ATSSAssigner(4)]
-NAMES = ["ranking-nwd", "ranking-iou", "threshold-iou", "threshold-nwd", "atss"]
+ALL = [
+    RankingAssigner(),
+    RankingAssigner("iou"),
+    ThresholdAssigner(),
+    ThresholdAssigner("nwd"),
+    ATSSAssigner(4),
+    ShapeAssigner(),
+]
+NAMES = ["ranking-nwd", "ranking-iou", "threshold-iou", "threshold-nwd", "atss", "shape"]
 
 
 def shifted(*dx):
@@ -105,6 +113,43 @@ def test_atss_wants_the_centre_inside_and_gives_an_anchor_to_the_best_overlap():
     assert ATSSAssigner(1)(wide, torch.cat((shifted(2), shifted(1), shifted(1)))).gt_index.tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("centre", "cells"),
+    [
+        ((12, 12), {(1, 1)}),  # the middle of a cell: no neighbour
+        ((11, 12), {(1, 1), (1, 0)}),  # (row, column)
+        ((13, 12), {(1, 1), (1, 2)}),
+        ((13, 11), {(1, 1), (1, 2), (0, 1)}),
+        ((8, 14), {(1, 1), (1, 0), (2, 1)}),  # an edge belongs to the right; no diagonal neighbour
+        ((1, 1), {(0, 0)}),  # no neighbour beyond the border
+    ],
+)
+def test_shape_takes_the_cell_and_its_nearer_neighbours(centre, cells):
+    # The rule of YOLOv5's build_targets: floor of the centre, and of the centre moved by half a cell on each axis.
+    grid = AnchorGrid(strides=(8,), sizes=[[(8, 8), (40, 40)]], center_offset=0.5)
+    x, y = centre
+    found = ShapeAssigner().on_grid(grid, (24, 24), torch.tensor([[x - 3.0, y - 4, x + 3, y + 4]]))
+    boxes = grid.boxes((24, 24))[found.positive_idx]
+    assert boxes.shape == (len(cells), 4) and bool((boxes[:, 2] - boxes[:, 0] == 8).all())
+    assert {(int(b) // 8, int(a) // 8) for a, b in (boxes[:, :2] + 4).tolist()} == cells
+
+
+@pytest.mark.parametrize(
+    ("settings", "objects", "expected"),
+    [
+        ({}, [[0.0, 0, 8, 8]], [0] + [NEGATIVE] * 5),
+        ({}, [[1.0, 0, 7, 2.1]], [0] + [NEGATIVE] * 5),
+        ({}, [[1.0, 3, 7, 5]], [NEGATIVE] * 6),  # 8 / 2 is not below 4
+        ({}, [[-12.0, -12, 20, 20]], [NEGATIVE] * 6),
+        ({"ratio": 4.1}, [[1.0, 3, 7, 5]], [0] + [NEGATIVE] * 5),
+        ({}, [[1.0, 0, 9, 8], [1.0, 0, 9, 8]], [1, 1] + [NEGATIVE] * 4),  # the last of those that want an anchor
+        ({}, [[1.0, 0, 1, 8]], [NEGATIVE] * 6),
+    ],
+)
+def test_shape_rules(settings, objects, expected):
+    assert ShapeAssigner(**settings)(ROW, torch.tensor(objects)).gt_index.tolist() == expected
+
+
 @pytest.mark.parametrize("assigner", ALL, ids=NAMES)
 def test_no_object_makes_every_anchor_negative(assigner):
     assert assigner(ROW, torch.zeros(0, 4)).gt_index.tolist() == [NEGATIVE] * 6
@@ -168,6 +213,7 @@ def test_chunks_do_not_change_the_answer(assigner, monkeypatch):
     whole = assigner(anchors, objects, objects[:3], levels).gt_index
     monkeypatch.setattr("tinyyolo.assigners.base.CHUNK", 100)
     monkeypatch.setattr("tinyyolo.assigners.atss.CHUNK", 100)
+    monkeypatch.setattr("tinyyolo.assigners.shape.CHUNK", 100)
     assert_close(assigner(anchors, objects, objects[:3], levels).gt_index, whole)
 
 
@@ -228,6 +274,7 @@ def test_wrong_level_sizes_and_batches_raise():
         ("threshold", {"constant": 0, "similarity": "nwd"}, "constant"),
         ("threshold", {"similarity": ""}, "unknown"),
         ("atss", {"topk": 0}, "topk"),
+        ("shape", {"ratio": 1}, "ratio"),
     ],
 )
 def test_bad_settings_raise(kind, settings, match):

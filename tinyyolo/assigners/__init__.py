@@ -5,9 +5,10 @@ from tinyyolo.assigners.atss import ATSSAssigner
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.ranking import RankingAssigner
 from tinyyolo.assigners.samplers import RandomSampler
+from tinyyolo.assigners.shape import ShapeAssigner
 from tinyyolo.assigners.threshold import ThresholdAssigner
 
-ASSIGNERS = {"ranking": RankingAssigner, "threshold": ThresholdAssigner, "atss": ATSSAssigner}
+ASSIGNERS = {"ranking": RankingAssigner, "threshold": ThresholdAssigner, "atss": ATSSAssigner, "shape": ShapeAssigner}
 
 __all__ = [
     "ASSIGNERS",
@@ -18,5 +19,6 @@ __all__ = [
     "Assignment",
     "RandomSampler",
     "RankingAssigner",
+    "ShapeAssigner",
     "ThresholdAssigner",
 ]

@@ -40,7 +40,7 @@ class Assigner:
             anchors: (N, 4) xyxy, px.
             gt_boxes: (M, 4) xyxy, px; M = 0 makes every anchor negative.
             ignore_boxes: (K, 4) xyxy, px. Anchors with IoF > .5 to one are IGNORE unless positive.
-            level_sizes: anchors per level, which add up to N; only ATSS uses them (default: one level).
+            level_sizes: anchors per level, which add up to N; only atss and shape use them (default: one level).
 
         Raises:
             ValueError: boxes not (…, 4), not finite or with x2 < x1; level_sizes that do not add up to N.
