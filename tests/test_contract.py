@@ -2,6 +2,9 @@
 
 import importlib
 import inspect
+import math
+import sys
+import types
 
 import pytest
 import torch
@@ -11,9 +14,11 @@ import ultralytics.engine.validator
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.engine.validator import BaseValidator
 from ultralytics.nn.tasks import BaseModel
+from ultralytics.utils import SETTINGS
+from ultralytics.utils.torch_utils import model_info_for_loggers
 
 from tests.test_cfg import batch_of
-from tests.test_engine import TINY
+from tests.test_engine import TINY, trained
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
 
@@ -105,3 +110,24 @@ def test_the_loop_still_calls_back_in_the_order_we_rely_on():
         "self.optimizer_step()",
     ]
     assert [source.index(word) for word in order] == sorted(source.index(word) for word in order)
+
+
+def test_loggers_are_attached_and_find_what_they_read(tiny_set, monkeypatch):
+    """A stand-in for TensorBoard's callbacks, which upstream empties under pytest, reads what all of its loggers do."""
+    seen, closed = [], []
+
+    def read(trainer):
+        assert trainer.validator.confusion_matrix is None and trainer.validator.jdict == []  # else comet and dvc log it
+        assert all("timestamp" in plot for plot in {**trainer.plots, **trainer.validator.plots}.values())
+        losses = trainer.label_loss_items(trainer.tloss, prefix="train")
+        model_info_for_loggers(trainer)
+        seen.append({**losses, **trainer.lr, **trainer.metrics, **trainer.validator.metrics.results_dict})
+
+    logger = types.ModuleType("ultralytics.utils.callbacks.tensorboard")
+    logger.callbacks = {"on_fit_epoch_end": read, "teardown": closed.append}
+    monkeypatch.setitem(sys.modules, logger.__name__, logger)
+    monkeypatch.setitem(SETTINGS, "tensorboard", True)
+    model = trained(tiny_set, plots=True)
+    assert closed == [model.trainer] and seen
+    assert {"train/box", "val/box", "metrics/AP", "lr/pg0"} <= set(seen[0])
+    assert all(math.isfinite(float(value)) for value in seen[0].values())
