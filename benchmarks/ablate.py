@@ -11,8 +11,8 @@ and all metrics, and never runs again; --commit commits it. A run that was cut o
 --cpus gives one worker per entry, held to those cores by taskset. `{seed}` in --data stands for the seed.
 
 A spec: `train` (keys of every row, as on the command line), `seeds`, `data`, and `rows`: name -> `set` (more keys,
-dotted ones for the model), `label`, `peer` (a stock ultralytics model, see peers.py, in place of the model) and `published`
-({data set: {AP: percent}}). `base: other.yaml` starts from another spec.
+dotted ones for the model), `label`, `peer` (a stock ultralytics model, see peers.py, in place of the model) and
+`published` ({data set: {AP: percent}}). `base: other.yaml` starts from another spec.
 """
 
 from __future__ import annotations
