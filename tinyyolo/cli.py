@@ -121,7 +121,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         code = run(sys.argv[1:] if words is None else words)
     except UserError as error:
-        print(f"tinyyolo: {error}", file=sys.stderr)
+        line = str(error).rpartition("tinyyolo.config.UserError: ")[2].strip()  # a worker process sends its traceback
+        print(f"tinyyolo: {line}", file=sys.stderr)
         code = MISTAKE
     except KeyboardInterrupt:
         print("tinyyolo: interrupted", file=sys.stderr)

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
+import cv2
 import numpy as np
 import PIL.Image
 import torch
+import ultralytics.data.base
+import ultralytics.data.loaders
 import ultralytics.engine.model
 import ultralytics.engine.trainer
 import ultralytics.engine.validator
@@ -35,6 +38,7 @@ __all__ = [
     "TinyPerspective",
     "engine_args",
     "get_cfg",
+    "imread",
     "on_unreadable",
     "own_amp_check",
     "own_data",
@@ -49,10 +53,21 @@ def quiet() -> None:
     ultralytics.utils.events.events.enabled = False  # ultralytics may have been imported before us
     ultralytics.utils.plotting.check_font = local_font
     PIL.Image.open = ultralytics.utils.patches._image_open  # theirs wants to pip-install pi-heif for a damaged file
+    ultralytics.data.base.imread = ultralytics.data.loaders.imread = imread
     # A program whose name ends in "yolo" is taken for upstream's own command, whose predict() returns nothing.
     ultralytics.engine.model.ARGV = [""]
     # Upstream trains on the CPU with one thread fewer than there are cores, whatever OMP_NUM_THREADS says.
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
+
+
+def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """As upstream, and None for what would stop it (too many pixels) or mislead it (floats, two bands)."""
+    try:
+        image = ultralytics.utils.patches.imread(path, flags)
+    except cv2.error:
+        return None
+    usable = image is not None and image.dtype == np.uint8 and (flags != cv2.IMREAD_COLOR or image.shape[2] == 3)
+    return image if usable else None
 
 
 def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:

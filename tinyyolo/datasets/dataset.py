@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import LOGGER, TQDM
 
-from tinyyolo.compat import RandomPerspective, TinyPerspective
+from tinyyolo.compat import RandomPerspective, TinyPerspective, imread
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.datasets.spec import DataSpec
 
 IGNORE_LABEL = -1  # the class of an ignore region on its way through augmentation
+NOT_DECODED = "cannot be decoded to 8-bit colour"
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
@@ -66,6 +67,22 @@ class TinyDataset(YOLODataset):
         if not self.rows:
             raise UserError(f"{self.annotations.path}: no usable image in split '{self.split}', {len(paths)} listed")
         return [str(paths[i]) for i in self.rows]
+
+    def left_out(self) -> str:
+        """What the split lacks, in words; '' for nothing."""
+        counts = {"unreadable images": len(self.bad_images), "annotation problems": len(self.annotations.problems)}
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
+        """As upstream.
+
+        Raises:
+            UserError: the image has gone since it was checked, or its damage shows in its pixels only.
+        """
+        try:
+            return super().load_image(i, *args, **kwargs)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.im_files[i]}: {fault_of(Path(self.im_files[i])) or NOT_DECODED}") from error
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label dict per image, boxes normalised cxcywh, ignore regions under class -1."""
@@ -144,23 +161,31 @@ def replace_perspective(transforms: Any) -> None:
 
 
 def fault_of(path: Path) -> str:
-    """Why an image cannot be used, or '' if it can. Reads the header, and the end of a JPEG; changes nothing."""
+    """Why an image cannot be used, or '' if it can.
+
+    Reads a PNG's checksums and the end of a JPEG; other formats have neither and are decoded.
+    """
+    kind = None
     try:
+        if not path.stat().st_size:
+            return "the file is empty"
         with Image.open(path) as image:
             if min(image.size) < 1:
                 return f"size {image.size}"
             image.verify()
-            jpeg = image.format == "JPEG"
-        if jpeg:
+            kind = image.format
+        if kind == "JPEG":
             with open(path, "rb") as file:
                 file.seek(-2, 2)
                 if file.read() != b"\xff\xd9" and not decodes(path):
                     return "truncated JPEG"
     except FileNotFoundError:
         return "no such file"
+    except UnidentifiedImageError:  # OpenCV may know it
+        pass
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return " ".join(str(error).split()) or type(error).__name__
-    return ""
+    return "" if kind in {"JPEG", "PNG"} or imread(str(path)) is not None else NOT_DECODED
 
 
 def decodes(path: Path) -> bool:
@@ -171,6 +196,12 @@ def decodes(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def report_left_out(dataset: TinyDataset) -> None:
+    """Say again at the end what a split lacks: the list at the start is far up by then."""
+    if words := dataset.left_out():
+        LOGGER.warning(f"left out of split '{dataset.split}', listed above: {words}")
 
 
 def report(prefix: str, what: str, lines: Sequence[str]) -> None:

@@ -13,6 +13,17 @@ from tinyyolo.config import UserError
 
 
 @contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """Within this context a write that fails without saying where, as on a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def new_file(path: str | Path, *, overwrite: bool = False, mode: str = "w") -> Iterator[Any]:
     """A file that appears whole or not at all: written beside its place and renamed.
 
@@ -25,7 +36,7 @@ def new_file(path: str | Path, *, overwrite: bool = False, mode: str = "w") -> I
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as stream:
+        with named(path), os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as stream:
             yield stream
         os.chmod(temporary, 0o666 & ~current_umask())
         os.replace(temporary, path)

@@ -96,7 +96,10 @@ def load(path: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise ValueError(f"not readable: {error.strerror}") from error
-    image = cv2.imdecode(data, flags) if len(data) else None
+    try:
+        image = cv2.imdecode(data, flags) if len(data) else None
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise ValueError("not readable as an image: " + ("the file is empty" if not len(data) else "OpenCV refuses it"))
     return image

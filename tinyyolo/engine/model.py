@@ -14,6 +14,7 @@ from ultralytics.utils import RANK
 from tinyyolo.compat import DEFAULT_CFG_DICT, engine_args
 from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
 from tinyyolo.datasets import spec as data_yaml
+from tinyyolo.datasets.files import named
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.weights import load_reference
@@ -164,10 +165,12 @@ class Model(EngineModel):
                 weights = self.model.state_dict()
             if isinstance(args["pretrained"], (str, Path)):
                 weights = checkpoint.load(args["pretrained"])["model"]
-        self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks)
+        with named(args.get("project") or args["resume"]):
+            self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks)
         spec = self.trainer.ckpt["yaml"] if self.trainer.ckpt else self.model.yaml
         self.trainer.model = self.trainer.get_model(spec, weights)
-        self.trainer.train()
+        with named(self.trainer.save_dir):
+            self.trainer.train()
         if RANK in {-1, 0}:
             best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
             self._given = {}
@@ -206,7 +209,8 @@ class Model(EngineModel):
             raise UserError(f"data= is missing: this model was not trained on a set that is here. {data_names()}")
         args["data"] = str(data_yaml.load(args["data"]).file)
         self.validator = (validator or TinyValidator)(args=engine_args(args, OWN), _callbacks=self.callbacks)
-        self.validator(model=self.model)
+        with named(self.validator.save_dir):
+            self.validator(model=self.model)
         self.metrics = self.validator.metrics
         return self.metrics
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
@@ -18,7 +19,8 @@ from ultralytics.utils.ops import convert_torch2numpy_batch
 from tinyyolo.boxes.nms import select
 from tinyyolo.compat import LOGGER, on_unreadable
 from tinyyolo.config import UserError
-from tinyyolo.datasets.dataset import MAX_LISTED, fault_of, report
+from tinyyolo.datasets.dataset import MAX_LISTED, NOT_DECODED, fault_of, report
+from tinyyolo.datasets.files import named, new_file
 from tinyyolo.engine.validator import MAX_CANDIDATES, corners
 
 SHOW = 80  # characters of a wrong source in a message
@@ -39,7 +41,9 @@ class TinyPredictor(DetectionPredictor):
         except (OSError, TypeError, ValueError) as error:
             raise UserError(" ".join(f"source={str(source)[:SHOW]}: {error}".split())) from error
         self.bad_images: list[str] = []
-        on_unreadable(self.dataset, lambda path: self.bad_images.append(f"{path}: {fault_of(Path(path)) or 'unknown'}"))
+        on_unreadable(
+            self.dataset, lambda path: self.bad_images.append(f"{path}: {fault_of(Path(path)) or NOT_DECODED}")
+        )
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
         """As upstream, then predictions.json with `save_json` and the images that could not be read.
@@ -52,6 +56,25 @@ class TinyPredictor(DetectionPredictor):
         if self.bad_images and not self.seen:
             raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
         report("", "unreadable images left out", self.bad_images)
+
+    def write_results(self, *args: Any, **kwargs: Any) -> str:
+        """As upstream; a full disk is named."""
+        with named(self.save_dir):
+            return super().write_results(*args, **kwargs)
+
+    def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:
+        """As upstream, which does not look whether OpenCV could write.
+
+        Raises:
+            UserError: a video cannot be written.
+        """
+        if self.dataset.mode == "image":
+            with new_file(save_path.with_suffix(".jpg"), overwrite=True, mode="wb") as file:
+                file.write(cv2.imencode(".jpg", self.plotted_img)[1])
+            return
+        super().save_predicted_images(save_path, frame)
+        if not self.vid_writer[save_path].isOpened():
+            raise UserError(f"{save_path}: the video cannot be written")
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
@@ -98,9 +121,8 @@ def write_rows(results: Iterable[Results], path: Path) -> Iterator[Results]:
     The image id is the file's stem, a number where it can be one, and for a video the stem and the frame from 1.
     A consumer that stops early leaves a whole file of what it has seen.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft, frames, mark = path.with_name(path.name + ".part"), Counter(), "["
-    with draft.open("w", encoding="utf-8") as file:
+    frames, mark = Counter(), "["
+    with new_file(path, overwrite=True) as file:
         try:
             for result in results:
                 source = Path(result.path)
@@ -115,7 +137,6 @@ def write_rows(results: Iterable[Results], path: Path) -> Iterator[Results]:
         except GeneratorExit:  # the consumer has seen enough
             LOGGER.info(f"{path}: of the first {sum(frames.values())} images")
         file.write("\n]\n" if mark == "," else "[]\n")
-    draft.replace(path)
 
 
 def json_rows(result: Results) -> Iterator[dict[str, Any]]:

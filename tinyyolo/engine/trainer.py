@@ -20,7 +20,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.compat import engine_args, get_cfg, own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec as data_yaml
-from tinyyolo.datasets.dataset import TinyDataset
+from tinyyolo.datasets.dataset import TinyDataset, report_left_out
+from tinyyolo.datasets.files import named, new_file
 from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector, targets_of
 from tinyyolo.detectors.build import build_model
@@ -283,8 +284,14 @@ class TinyTrainer(DetectionTrainer):
             self.validator.args.plots = self.args.plots
             self.metrics = self.validator(model=checkpoint.to_model(checkpoint.load(best), best))
             self.metrics.pop("fitness", None)
+        report_left_out(self.train_loader.dataset)
 
     # ---- checkpoints
+
+    def save_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Append to results.csv; a full disk is named."""
+        with named(self.csv):
+            super().save_metrics(metrics)
 
     def save_model(self) -> bool:
         """Write last.pt, and best.pt when this epoch is the best."""
@@ -379,4 +386,5 @@ def keep_rows(path: Path, count: int) -> None:
     """Cut results.csv to its first `count` epochs: a run killed after writing its row would write it twice."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[: count + 1]), encoding="utf-8")
+        with new_file(path, overwrite=True) as file:
+            file.write("".join(lines[: count + 1]))

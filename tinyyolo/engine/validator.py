@@ -20,7 +20,7 @@ from tinyyolo.boxes.nms import select
 from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations, subset
-from tinyyolo.datasets.dataset import TinyDataset
+from tinyyolo.datasets.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.base import ENGINE_STRIDE
 from tinyyolo.evaluation import evaluate, format_table, write_json, write_results
 from tinyyolo.evaluation.confusion import confusion_counts
@@ -227,6 +227,7 @@ class TinyValidator(DetectionValidator):
             LOGGER.info(format_table({name: result[name] for name in HEADLINE}))
             return
         LOGGER.info("\n" + format_table(result))
+        report_left_out(self.dataloader.dataset)
         LOGGER.info(f"Metrics, predictions and pictures: {self.save_dir}")
 
     def draw(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError, suggest
+from tinyyolo.datasets.files import new_file
 from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth, spread_regions, take
 from tinyyolo.evaluation.matching import match, overlapping_pairs, rank_detections
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, ALL_AREAS, LRP_TAU, evaluate
@@ -247,6 +248,6 @@ def categories(truth: Truth) -> list[dict[str, Any]]:
 def write_missed_labels(errors: Errors, path: Path, score: float | None = None) -> int:
     """Write `missed_labels` and return how many there are."""
     content = missed_labels(errors, score)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    with new_file(path, overwrite=True) as file:
+        file.write(json.dumps(content) + "\n")
     return len(content["annotations"])

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError
+from tinyyolo.datasets.files import new_file
 
 FEW = 2000  # bytes; below this json.loads is as fast
 RECORDS_AT_ONCE = 1 << 15  # their words stay in the processor's cache
@@ -78,15 +79,11 @@ def write_results(columns: Mapping[str, Any], path: str | Path) -> None:
     """
     names = ("image_id", "category_id", "bbox", "score")
     rows = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    with draft.open("w", encoding="utf-8") as file:
+    with new_file(path, overwrite=True) as file:
         file.write("[")
         for i, row in enumerate(rows):
             file.write((",\n" if i else "\n") + json.dumps(dict(zip(names, row, strict=True))))
         file.write("\n]\n")
-    draft.replace(path)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from tinyyolo.config import UserError
+from tinyyolo.datasets.files import new_file
 from tinyyolo.evaluation.errors import CAUSES, FOUND, MISSED, REGION, TRUE, Errors, count_errors
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -89,8 +90,8 @@ def write_report(
     page = TEMPLATE.read_text(encoding="utf-8").replace(
         PLACE, PLACE.replace("{}", script_json(page_data(errors, chosen, sources)))
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    with new_file(path, overwrite=True) as file:
+        file.write(page)
     return len(chosen), missing
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tinyyolo.datasets.files import new_file
+
 NOTHING = "-"  # printed where there is no object, or no right detection
 
 
@@ -79,16 +81,15 @@ def plain(value: Any) -> Any:
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:
     """Write fractions by name; NaN as null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
+    with new_file(path, overwrite=True) as file:
+        file.write(json.dumps(plain(result), indent=1) + "\n")
 
 
 def write_csv(result: Mapping[str, Any], path: Path) -> None:
     """Write one row for all classes and one for each; fractions, empty where there is none."""
     header, rows = table_rows(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with new_file(path, overwrite=True) as file:
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for name, *values in rows:
             writer.writerow([name, *("" if v is None or math.isnan(v) or v < 0 else repr(v) for v in values)])
