@@ -175,10 +175,13 @@ class Ablation:
         peer = "peer" in self.rows[job.row]
         record = {"row": job.row, "label": self.rows[job.row].get("label") or job.row, "seed": job.seed}
         record |= {"data": job.title, "command": recorded(words, job), "commit": commit(), "started": now()}
-        state = "new" if peer else state_of(folder)
+        known = self.runs / f"{job.name}.settings"  # a folder of other settings is not continued
+        same = known.exists() and known.read_text() == fingerprint(settings)
+        state = state_of(folder) if same and not peer else "new"
         spent = logged_seconds(folder) if state != "new" else 0.0
         if state == "new" and folder.exists():
             shutil.rmtree(folder)
+        known.write_text(fingerprint(settings))
         start = time.monotonic()
         if state != "done":
             actual = [sys.executable, str(ROOT / words[1])] if peer else [sys.executable, "-m", "tinyyolo.cli", "train"]
