@@ -205,19 +205,21 @@ def test_size_histogram_counts_and_names_the_sizes(tmp_path, drawn):
     assert axis.get_title() == "100 objects: mean 20.8, std 10.9, median 20.0 px"
 
 
-RESULTS = "epoch, time, train/box, val/box, metrics/AP, lr/pg0\n1, 9.5, 3, 4, 0.1, 0.01\n2, 19, 2, 3, , 0.005\n"
+RESULTS = "epoch, time, train/box, val/box, metrics/AP, lr/pg0\n1, 9.5, 3, 4, 0, 0.01\n2, 19, 2, 3, -1, 0.005\n"
 
 
 def test_training_curves_share_panels(tmp_path, drawn):
     (tmp_path / "results.csv").write_text(RESULTS)
     read(plots.training_curves(tmp_path / "results.csv", tmp_path / "a.png"))
     panels = {axis.get_title(): axis for axis in drawn() if axis.get_visible()}
-    assert list(panels) == ["box", "metrics/AP", "learning rate"]
+    assert list(panels) == ["box", "AP", "learning rate"]
     assert {line.get_label(): list(line.get_ydata()) for line in panels["box"].lines} == {
         "train": [3, 2],
         "val": [4, 3],
     }
-    np.testing.assert_array_equal(panels["metrics/AP"].lines[0].get_ydata(), [0.1, np.nan])
+    np.testing.assert_array_equal(panels["AP"].lines[0].get_ydata(), [0, np.nan])
+    assert panels["AP"].get_ylim()[0] == 0
+    assert all(float(tick).is_integer() for tick in panels["box"].get_xticks())
 
 
 @pytest.mark.parametrize(

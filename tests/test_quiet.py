@@ -3,7 +3,12 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+
+import torch
+
+from tinyyolo.compat import quiet
 
 SCRIPT = """
 import socket, sys
@@ -57,3 +62,12 @@ def test_the_watch_sees_an_attempt(tmp_path, tiny_set):
     probe = "try:\n    socket.create_connection(('192.0.2.1', 9), timeout=0.1)\nexcept OSError:\n    print('refused')"
     output, _ = run(tmp_path, tiny_set, probe)
     assert "192.0.2.1" in output
+
+
+def test_torchscript_goes_without_advice_to_use_something_else(tmp_path):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        quiet()
+        torch.jit.trace(torch.nn.ReLU(), torch.zeros(1)).save(str(tmp_path / "a.pt"))
+        torch.jit.save(torch.jit.load(str(tmp_path / "a.pt")), str(tmp_path / "b.pt"))
+    assert not said, [str(one.message) for one in said]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -56,6 +57,7 @@ def quiet() -> None:
     ultralytics.data.base.imread = ultralytics.data.loaders.imread = imread
     # A program whose name ends in "yolo" is taken for upstream's own command, whose predict() returns nothing.
     ultralytics.engine.model.ARGV = [""]
+    warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)  # it is what we export
     # Upstream trains on the CPU with one thread fewer than there are cores, whatever OMP_NUM_THREADS says.
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
 

@@ -145,9 +145,13 @@ def size_histogram(sides: Any, path: str | Path, bounds: Mapping[str, float] = S
 def training_curves(results: str | Path, path: str | Path) -> Path:
     """Losses, metrics and learning rates over the epochs, from a run's results.csv; train and val share a panel.
 
+    A metric below 0, as where there are no objects of a size, draws nothing.
+
     Raises:
         UserError: the file cannot be read as a table of numbers with an `epoch` column.
     """
+    from matplotlib.ticker import MaxNLocator
+
     columns = read_results(Path(results))
     epochs = columns.pop("epoch")
     columns.pop("time", None)
@@ -161,8 +165,12 @@ def training_curves(results: str | Path, path: str | Path) -> Path:
     figure, axes = chart(down, across, size=(3.2 * across, 2.5 * down))
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
         for label, values in curves.items():
-            axis.plot(epochs, values, marker="." if len(epochs) < 30 else "", linewidth=1.3, label=label)
-        axis.set_title(title, fontsize=9)
+            shown = np.where(values < 0, np.nan, values) if title.startswith("metrics/") else values
+            axis.plot(epochs, shown, marker="." if len(epochs) < 30 else "", linewidth=1.3, label=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if title.startswith("metrics/"):
+            axis.set_ylim(bottom=0)
+        axis.set_title(title.removeprefix("metrics/"), fontsize=9)
         if len(curves) > 1:
             axis.legend(fontsize=7, frameon=False)
     for axis in axes.flat[len(panels) :]:
