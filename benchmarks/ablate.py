@@ -648,6 +648,7 @@ def draw(ablation: Ablation, groups: Mapping[str, Mapping[str, list[dict[str, An
     most = max(len(rows) for rows in groups.values())
     figure = Figure(figsize=(2.2 + 2.6 * len(metrics), len(groups) * (1.4 + 0.32 * most)), layout="constrained")
     panels = figure.subplots(len(groups), len(metrics), squeeze=False, sharey="row")
+    handles: dict[str, Any] = {}
     for line, (data, rows) in zip(panels, groups.items(), strict=True):
         for panel, metric in zip(line, metrics, strict=True):
             for y, (row, records) in enumerate(rows.items()):
@@ -662,12 +663,13 @@ def draw(ablation: Ablation, groups: Mapping[str, Mapping[str, list[dict[str, An
             panel.set_xlabel(f"{metric}, %")
             panel.grid(axis="x", alpha=0.3)
         line[0].set_yticks(range(len(rows)), [some[0]["label"] for some in rows.values()])
-        line[0].invert_yaxis()
+        line[0].set_ylim(len(rows) - 0.5, -0.5)
         seeds = sorted({r["seed"] for some in rows.values() for r in some})
         line[0].set_title(f"{data}, {about_short(rows)}, seeds {one_or_all(seeds)}", loc="left", fontsize=9)
-        handles = {label: handle for p in line for handle, label in zip(*p.get_legend_handles_labels(), strict=True)}
-        if handles:
-            line[-1].legend(handles.values(), handles.keys(), fontsize=7)
+        for panel in line:
+            handles |= dict(zip(*panel.get_legend_handles_labels()[::-1], strict=True))
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=8)
     part = path.with_name(f".{path.stem}.{os.getpid()}.png")
     FigureCanvasAgg(figure).print_png(part)
     part.replace(path)
