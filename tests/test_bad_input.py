@@ -2,7 +2,10 @@
 
 import errno
 import json
+import os
 import shutil
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -90,38 +93,86 @@ def strip(text):
     return text.replace("\033[34m", "").replace("\033[1m", "").replace("\033[0m", "")
 
 
-def spoil_image(path, how):
-    if how == "zero bytes":
-        path.write_bytes(b"")
-    elif how == "truncated JPEG":
-        noise = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
-        content = cv2.imencode(".jpg", noise)[1].tobytes()
-        path.write_bytes(content[: len(content) // 2])
-    else:
-        path.write_text("<html>not found</html>")
+def png(width, height, pixels=b""):
+    """A PNG with sound checksums, whatever its header and pixels say."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(pixels)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-@pytest.mark.parametrize("how", ["zero bytes", "truncated JPEG", "text"])
-def test_bad_images_are_counted_and_training_goes_on(tmp_path, caplog, monkeypatch, how):
-    data = write_set(tmp_path / "set")
-    spoil_image(tmp_path / "set" / "images" / "train_2.png", how)
+def half(suffix):
+    noise = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
+    content = cv2.imencode(suffix, noise)[1].tobytes()
+    return content[: len(content) // 2]
+
+
+UNREADABLE = {
+    "empty file": (b"", "the file is empty"),
+    "text": (b"<html>not found</html>", "cannot decode"),
+    "truncated JPEG": (half(".jpg"), "truncated JPEG"),
+    "truncated PNG": (half(".png"), "Truncated"),
+    "truncated BMP": (half(".bmp"), "cannot decode"),
+    "truncated TIFF": (half(".tiff"), "cannot decode"),
+    "zero-size": (png(0, 5), "cannot decode"),
+    "too many pixels": (png(60_000, 60_000), "exceeds limit"),
+    "floats": (cv2.imencode(".tiff", np.ones((9, 9, 3), np.float32))[1].tobytes(), "cannot decode"),
+}
+NO_PIXELS = png(SIZE, SIZE)  # what only decoding finds out
+
+
+def spoil_images(folder, split):
+    """Spoil the first images of a split, each in another way; returns how the lines about them must begin."""
+    for i, (content, _) in enumerate(UNREADABLE.values()):
+        (folder / f"{split}_{i}.png").write_bytes(content)
+    return [f"{folder / f'{split}_{i}.png'}: " for i in range(len(UNREADABLE))]
+
+
+def assert_listed(message, lines):
+    assert f"{len(lines)} unreadable images left out" in strip(message)
+    for line, (_, reason) in zip(lines, UNREADABLE.values(), strict=True):
+        said = [found for found in message.splitlines() if line in found]
+        assert len(said) == 1 and reason in said[0].partition(line)[2], (line, message)
+
+
+def test_bad_images_are_counted_and_training_goes_on(tmp_path, caplog, monkeypatch):
+    count = len(UNREADABLE)
+    data = write_set(tmp_path / "set", counts={"train": count + 2, "val": count + 1})
+    expected = {split: spoil_images(tmp_path / "set" / "images", split) for split in ("train", "val")}
     monkeypatch.setattr("tinyyolo.datasets.dataset.LOGGER.propagate", True)
-    trained(data)
-    warned = [strip(r.getMessage()) for r in caplog.records if "unreadable images" in r.getMessage()]
-    assert warned and "train: 1 unreadable images left out" in warned[0] and "train_2.png: " in warned[0]
+    assert len(trained(data).trainer.train_loader.dataset) == 2
+    messages = {r.getMessage() for r in caplog.records}
+    for split, lines in expected.items():
+        (listed,) = [m for m in messages if "left out:" in m and f"{split}: " in strip(m)]
+        assert_listed(listed, lines)
+        assert any(
+            m.endswith(f"left out of split '{split}', listed above: {count} unreadable images") for m in messages
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_that_only_decoding_finds_stops_in_one_line(tmp_path, capsys, workers):
+    data = write_set(tmp_path / "set")
+    (tmp_path / "set" / "images" / "train_1.png").write_bytes(NO_PIXELS)
+    words = [word for word in TRAIN if not word.startswith("workers")]
+    code, _, err = call(*words, f"data={data}", f"workers={workers}", capsys=capsys)
+    (said,) = [line for line in err.splitlines() if line.startswith("tinyyolo: ")]
+    assert code == 2 and "train_1.png: " in said and "cannot decode" in said and "Traceback" not in err
 
 
 def test_unreadable_sources_are_counted(weights, tmp_path, caplog, monkeypatch, capsys):
-    folder = tmp_path / "pictures"
-    write_set(folder)
-    spoil_image(folder / "images" / "train_1.png", "zero bytes")
-    spoil_image(folder / "images" / "val_1.png", "text")
+    write_set(tmp_path, counts={"val": len(UNREADABLE) + 2})
+    lines = spoil_images(tmp_path / "images", "val")
     monkeypatch.setattr("tinyyolo.datasets.dataset.LOGGER.propagate", True)
-    code, _, err = call("predict", f"model={weights}", f"source={folder / 'images'}", capsys=capsys)
+    code, _, err = call("predict", f"model={weights}", f"source={tmp_path / 'images'}", capsys=capsys)
     assert code == 0, err
-    warned, *_ = [r.getMessage() for r in caplog.records if "unreadable images left out" in r.getMessage()]
-    assert "2 unreadable" in warned and "train_1.png: " in warned and "val_1.png: " in warned
-    code, _, err = call("predict", f"model={weights}", f"source={folder / 'images/val_1.png'}", capsys=capsys)
+    (message,) = {r.getMessage() for r in caplog.records if "unreadable images left out" in r.getMessage()}
+    assert_listed(message, lines)
+    assert len(list((tmp_path / "runs" / "predict").glob("*.jpg"))) == 2
+    code, _, err = call("predict", f"model={weights}", f"source={tmp_path / 'images/val_1.png'}", capsys=capsys)
     assert code == 2 and "val_1.png" in err and len(err.strip().splitlines()) == 1
 
 
@@ -148,6 +199,23 @@ def test_kinds_of_images_give_the_same_boxes(weights, tmp_path, kind):
     torch.testing.assert_close(detections(weights, image, tmp_path / f"other.{suffix}"), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_validation_sees_16_bits_and_alpha_as_8_bit_colours(weights, tmp_path, capsys):
+    found = []
+    for name in ("plain", "other"):
+        data = write_set(tmp_path / name)
+        if name == "other":
+            for i in range(4):
+                path = tmp_path / name / "images" / f"val_{i}.png"
+                image = cv2.imread(str(path))
+                deep = image.astype(np.uint16) * 257
+                cv2.imwrite(str(path), deep if i % 2 else cv2.merge([image, np.full_like(image[..., 0], 9)]))
+        words = ["conf=0", "max_det=20", f"imgsz={SIZE}", "plots=false", f"name={name}"]
+        code, _, err = call("val", f"model={weights}", f"data={data}", *words, capsys=capsys)
+        assert code == 0, err
+        found.append(json.loads((tmp_path / "runs" / name / "predictions.json").read_text()))
+    assert len(found[0]) == 80 and found[0] == found[1]
+
+
 def test_one_pixel_is_an_image(weights, tmp_path):
     boxes = detections(weights, np.full((1, 1, 3), 128, np.uint8), tmp_path / "dot.png")
     assert len(boxes) and bool((boxes[:, :4] >= 0).all()) and bool((boxes[:, :4] <= 1).all())
@@ -163,6 +231,39 @@ def test_project_that_cannot_be_written(tiny_set, weights, tmp_path, capsys, com
     }[command]
     code, _, err = call(*words, f"project={tmp_path / 'file' / 'runs'}", capsys=capsys)
     assert code == 2 and str(tmp_path / "file") in err and len(err.strip().splitlines()) == 1, err
+
+
+class FullDisk:
+    """A file that opens and takes nothing."""
+
+    def __init__(self, handle, *_, **__):
+        self.handle = handle
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.handle)
+
+    def write(self, _):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["val", "plots=false"], "metrics.json"),
+        (["predict"], "val_0.jpg"),
+        (["predict", "save=false", "save_json=true"], "predictions.json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_full_disk_names_the_file(tiny_set, weights, tmp_path, capsys, monkeypatch, words, says):
+    monkeypatch.setattr("tinyyolo.datasets.files.os.fdopen", FullDisk)
+    more = f"data={tiny_set}" if words[0] == "val" else f"source={tiny_set.parent / 'images' / 'val_0.png'}"
+    code, _, err = call(*words, f"model={weights}", more, "conf=0", f"imgsz={SIZE}", capsys=capsys)
+    assert code == 2 and f"{says}: No space left" in err and len(err.strip().splitlines()) == 1, err
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()], "half a file"
 
 
 def test_full_disk_keeps_the_last_good_checkpoint(tiny_set, tmp_path, capsys, monkeypatch):

@@ -21,7 +21,7 @@ from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.datasets.spec import DataSpec
 
 IGNORE_LABEL = -1  # the class of an ignore region on its way through augmentation
-NOT_DECODED = "cannot be decoded to 8-bit colour"
+NOT_DECODED = "OpenCV cannot decode it as an image of 8 or 16 bits"
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
