@@ -180,6 +180,28 @@ class TinyTrainer(DetectionTrainer):
         optimizer.param_groups[0]["param_group"] = "all"  # upstream rescales the decay of groups called "weight"
         return optimizer
 
+    def set_class_weights(self) -> None:
+        """Weights of the classes in the anchor YOLO's class loss: (1 / objects)^cls_pw over their mean per object.
+
+        Raises:
+            UserError: cls_pw for a model without such weights.
+        """
+        if not self.args.cls_pw:
+            return
+        head = getattr(unwrap_model(self.model), "bbox_head", None)
+        if not hasattr(head, "class_weights"):
+            raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
+        counts = self.get_class_counts()
+        weights = self.compute_class_weights(counts)
+        weights = weights / max((weights * counts).sum() / max(counts.sum(), 1), 1e-12)
+        head.class_weights = torch.from_numpy(weights).to(self.device, torch.float32)
+        LOGGER.info(f"Class weights: {weights.round(3)}")
+
+    def get_class_counts(self) -> np.ndarray:
+        """(C,) training objects of each class, ignore regions left out."""
+        labels = np.concatenate([label["cls"][:, 0] for label in self.train_loader.dataset.labels])
+        return np.bincount(labels[labels >= 0].astype(int), minlength=self.data["nc"]).astype(np.float32)
+
     def _setup_scheduler(self) -> None:
         """Steps at `lr_steps`, else upstream's."""
         if self.own["lr_steps"] is None:

@@ -63,6 +63,7 @@ class YoloHead(nn.Module):
         self.grid = AnchorGrid(strides=in_strides, sizes=anchors, center_offset=0.5)
         self.assigner, self.num_classes = assigner, num_classes
         self.box_loss, self.objectness, self.constant = dict(box_loss), objectness, float(constant)
+        self.register_buffer("class_weights", None, persistent=False)  # (C,), see `cls_pw`
         self.gains = {"box": 1.0, "obj": 1.0, "cls": 1.0, **(gains or {})}
         per_level = [len(level) for level in anchors]
         self.box_branch = nn.ModuleList(
@@ -138,7 +139,8 @@ class YoloHead(nn.Module):
         target[image, anchor] = quality
         objectness = bce(logits[..., 0], target, reduction="none")[index != IGNORE].sum() / norm
         one_hot = torch.zeros_like(logits[image, anchor, 1:]).scatter_(1, gt_labels[:, None], 1.0)
-        classes = (bce(logits[image, anchor, 1:], one_hot, reduction="none").sum(1) * quality).sum() / norm
+        weight = quality if self.class_weights is None else quality * self.class_weights[gt_labels]
+        classes = (bce(logits[image, anchor, 1:], one_hot, reduction="none").sum(1) * weight).sum() / norm
         box = (self.box_distance(predicted, gt_boxes) * quality).sum() / norm
         return {
             "box": self.gains["box"] * box,
