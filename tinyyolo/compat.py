@@ -23,7 +23,7 @@ import ultralytics.utils.patches
 import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
 from ultralytics.cfg import get_cfg
-from ultralytics.data.augment import Mosaic, RandomPerspective
+from ultralytics.data.augment import BaseTransform, Mosaic, RandomPerspective
 from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.nn.modules import SPPF, C2f, Conv
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
@@ -32,6 +32,7 @@ __all__ = [
     "DEFAULT_CFG_DICT",
     "LOGGER",
     "SPPF",
+    "BaseTransform",
     "C2f",
     "Conv",
     "Mosaic",

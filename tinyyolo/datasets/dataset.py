@@ -18,6 +18,7 @@ from ultralytics.utils import LOGGER, TQDM
 from tinyyolo.compat import RandomPerspective, TinyPerspective, imread
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.paste import PasteTiny
 from tinyyolo.datasets.spec import DataSpec
 
 IGNORE_LABEL = -1  # the class of an ignore region on its way through augmentation
@@ -125,6 +126,8 @@ class TinyDataset(YOLODataset):
         """Ultralytics' transforms with the perspective step that keeps tiny objects."""
         transforms = super().build_transforms(hyp)
         replace_perspective(transforms)
+        if self.augment and (count := getattr(hyp, "paste", 0)):
+            transforms.insert(1, PasteTiny(self, count))
         return transforms
 
     def forget(self) -> None:
