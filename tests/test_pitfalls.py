@@ -13,7 +13,7 @@ from tests.test_engine import RUN, TINY, trained
 from tinyyolo import Model
 from tinyyolo.boxes.nms import class_wise_nms, select
 from tinyyolo.compat import TinyPerspective
-from tinyyolo.config import load_model_yaml
+from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.dataset import TinyDataset, replace_perspective
 from tinyyolo.detectors.build import build_model
@@ -200,8 +200,6 @@ class TestRecipe:
         torch.testing.assert_close(trainer.model.backbone.stem.conv.weight, trainer.before, rtol=0, atol=0)
 
     def test_nan_stops_with_the_cause(self, tiny_set):
-        from tinyyolo.config import UserError
-
         model = Model("tinyyolo-n.yaml", overrides=TINY)
         model.add_callback("on_train_batch_end", lambda t: setattr(t, "loss", t.loss * float("nan")))
         with pytest.raises(UserError, match=r"epoch 1.*lr0"):
@@ -242,3 +240,35 @@ class TestPrecisionAndSize:
 def shape_of(x):
     """(H, W) of what enters a model: a batch dict or images."""
     return tuple((x["img"] if isinstance(x, dict) else x).shape[-2:])
+
+
+class TestClassWeights:
+    """`cls_pw` counts ignore regions as a class upstream, which fails, and reaches upstream's own loss only."""
+
+    def test_rare_classes_weigh_more_and_an_object_weighs_one_on_average(self, tmp_path):
+        data = write_set(tmp_path, ignore=True)
+        head = trained(data, cls_pw=0.5).trainer.model.bbox_head
+        notes = data_yaml.load(str(data)).read("train")
+        counts = np.bincount(notes.labels[notes.labels >= 0], minlength=2)
+        weights = head.class_weights.numpy()
+        np.testing.assert_allclose(weights[0] / weights[1], np.sqrt(counts[1] / counts[0]), rtol=1e-5)
+        np.testing.assert_allclose((weights * counts).sum() / counts.sum(), 1, rtol=1e-5)
+
+    def test_the_class_loss_follows_them(self):
+        torch.manual_seed(0)
+        model = build_model(load_model_yaml("tinyyolo-n.yaml"), 2).eval()
+        boxes = torch.tensor([[10.0, 10, 18, 18]])
+        maps = model.features(torch.rand(1, 3, 64, 64))
+        losses = {}
+        for weights in (None, torch.tensor([2.0, 0.5])):
+            model.bbox_head.class_weights = weights
+            for label in (0, 1):
+                targets = [{"boxes": boxes, "labels": torch.tensor([label])}]
+                losses[weights is None, label] = model.losses(maps, targets, (64, 64))
+        for label, factor in ((0, 2.0), (1, 0.5)):
+            torch.testing.assert_close(losses[False, label]["cls"], factor * losses[True, label]["cls"])
+            torch.testing.assert_close(losses[False, label]["box"], losses[True, label]["box"])
+
+    def test_other_models_refuse(self, tiny_set):
+        with pytest.raises(UserError, match=r"cls_pw=0\.5: only the anchor YOLO"):
+            Model("retinanet-r18-nwdrka.yaml").train(data=tiny_set, **RUN, cls_pw=0.5)

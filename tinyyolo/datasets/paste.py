@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 from typing import Any
 
 import cv2
@@ -31,7 +32,10 @@ class PasteTiny(BaseTransform):
     """
 
     def __init__(self, dataset: Any, count: int):
-        self.dataset, self.count = dataset, int(count)
+        self.dataset, self.count = copy(dataset), int(count)
+        self.dataset.augment = (
+            False  # reads images past the buffer that mosaic draws from: a resumed run has other crops
+        )
         self.bank = candidates(dataset)
         self.crops: dict[tuple[int, int], np.ndarray] = {}
 
