@@ -161,11 +161,13 @@ class Ablation:
         keys = self.keys(job)
         if "peer" in self.rows[job.row]:
             return {key: value for key, value in keys.items() if key not in NOT_SETTINGS} | {"peer": keys["model"]}
-        from tinyyolo.engine.arguments import resolve
+        from tinyyolo.engine.arguments import OWN, resolve
 
         model = load_model_yaml(keys["model"], {k: v for k, v in keys.items() if "." in k})
         plain = {k: v for k, v in keys.items() if "." not in k and k not in {"model", "data"}}
         args = resolve("train", model.get("train") or {}, plain)
+        # A key that is new to tinyyolo and left at its default changes no result, and so no fingerprint.
+        args = {key: value for key, value in args.items() if key not in OWN or value != OWN[key]}
         settings = {key: value for key, value in args.items() if key not in NOT_SETTINGS}
         return settings | {"model": {k: v for k, v in model.items() if k not in {"published", "train"}}}
 
