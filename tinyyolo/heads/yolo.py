@@ -14,6 +14,7 @@ from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.similarity import SIMILARITIES
 from tinyyolo.compat import Conv
 
+SCORES = ("product", "joint")  # objectness times class, or classes that learn the background themselves
 OBJECTNESS = ("one", "iou", "nwd")  # what a positive anchor's objectness learns
 MAX_LOG_RATIO = math.log(16)  # a predicted side is within a factor 16 of its anchor's
 LOGIT_FLOOR = 1e-9
@@ -35,6 +36,8 @@ class YoloHead(nn.Module):
         objectness: target of a positive anchor: "one", or the detached "iou" or "nwd" of its predicted box.
         constant: C of the NWD in the box loss and objectness, in pixels (paper, eq. 7).
         gains: weights of the three losses {"box", "obj", "cls"}.
+        scores: "product" of an objectness that all anchors learn and classes that positive anchors learn, or "joint":
+            classes that all anchors learn, with the quality of the box as a positive anchor's target, and no objectness.
 
     Raises:
         ValueError: not one list of anchors per level, or an unknown loss or objectness name.
@@ -52,6 +55,7 @@ class YoloHead(nn.Module):
         objectness: str = "one",
         constant: float = 12.7,
         gains: Mapping[str, float] | None = None,
+        scores: str = "product",
     ):
         super().__init__()
         if len(anchors) != len(in_channels) or len(hidden) != len(in_channels):
@@ -60,6 +64,10 @@ class YoloHead(nn.Module):
             raise ValueError(f"objectness={objectness}: unknown. Choices: {', '.join(OBJECTNESS)}")
         if unknown := set(box_loss) - set(SIMILARITIES):
             raise ValueError(f"box_loss: unknown {', '.join(unknown)}. Choices: {', '.join(sorted(SIMILARITIES))}")
+        if scores not in SCORES:
+            raise ValueError(f"scores={scores}: unknown. Choices: {', '.join(SCORES)}")
+        self.joint = scores == "joint"
+        self.outputs = num_classes + (not self.joint)  # logits an anchor
         self.grid = AnchorGrid(strides=in_strides, sizes=anchors, center_offset=0.5)
         self.assigner, self.num_classes = assigner, num_classes
         self.box_loss, self.objectness, self.constant = dict(box_loss), objectness, float(constant)
@@ -71,7 +79,7 @@ class YoloHead(nn.Module):
             for c, h, a in zip(in_channels, hidden, per_level, strict=True)
         )
         self.class_branch = nn.ModuleList(
-            nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * (1 + num_classes), 1))
+            nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * self.outputs, 1))
             for c, h, a in zip(in_channels, hidden, per_level, strict=True)
         )
         self.reset_bias()
@@ -82,16 +90,19 @@ class YoloHead(nn.Module):
         for box, classes in zip(self.box_branch, self.class_branch, strict=True):
             nn.init.normal_(box[-1].weight, std=0.01)
             nn.init.zeros_(box[-1].bias)
-            bias = classes[-1].bias.data.view(-1, 1 + self.num_classes)
-            bias[:, 0] = math.log(objects_per_image / anchors)
-            bias[:, 1:] = math.log(0.6 / max(self.num_classes - 0.99, 0.01))
+            bias = classes[-1].bias.data.view(-1, self.outputs)
+            if self.joint:
+                bias[:] = math.log(objects_per_image / anchors / self.num_classes)
+            else:
+                bias[:, 0] = math.log(objects_per_image / anchors)
+                bias[:, 1:] = math.log(0.6 / max(self.num_classes - 0.99, 0.01))
 
     def raw(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Box deltas (B, N, 4) and logits (B, N, 1 + C): objectness, then classes; anchors in the grid's order."""
         deltas, logits = [], []
         for x, box, classes in zip(maps, self.box_branch, self.class_branch, strict=True):
             deltas.append(box(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4))
-            logits.append(classes(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 1 + self.num_classes))
+            logits.append(classes(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs))
         return torch.cat(deltas, 1).float(), torch.cat(logits, 1).float()
 
     def anchors(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -117,7 +128,7 @@ class YoloHead(nn.Module):
         x1, y1, x2, y2 = self.decode(anchors, strides, deltas).unbind(-1)
         boxes = torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], -1)
         probability = logits.sigmoid()
-        return boxes, probability[..., :1] * probability[..., 1:]
+        return boxes, probability if self.joint else probability[..., :1] * probability[..., 1:]
 
     def losses(
         self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True
@@ -135,15 +146,24 @@ class YoloHead(nn.Module):
         quality = self.quality(predicted.detach(), gt_boxes)
         norm = quality.sum().clamp(min=1)
 
+        box = self.gains["box"] * (self.box_distance(predicted, gt_boxes) * quality).sum() / norm
+        if self.joint:
+            target = torch.zeros_like(logits)
+            target[image, anchor, gt_labels] = quality
+            weight = torch.ones_like(logits)
+            if self.class_weights is not None:
+                weight[image, anchor] = self.class_weights[gt_labels][:, None]
+            loss = (bce(logits, target, reduction="none") * weight)[index != IGNORE].sum() / norm
+            return {"box": box, "obj": 0 * loss.detach(), "cls": self.gains["cls"] * loss}
+
         target = torch.zeros_like(logits[..., 0])
         target[image, anchor] = quality
         objectness = bce(logits[..., 0], target, reduction="none")[index != IGNORE].sum() / norm
         one_hot = torch.zeros_like(logits[image, anchor, 1:]).scatter_(1, gt_labels[:, None], 1.0)
         weight = quality if self.class_weights is None else quality * self.class_weights[gt_labels]
         classes = (bce(logits[image, anchor, 1:], one_hot, reduction="none").sum(1) * weight).sum() / norm
-        box = (self.box_distance(predicted, gt_boxes) * quality).sum() / norm
         return {
-            "box": self.gains["box"] * box,
+            "box": box,
             "obj": self.gains["obj"] * objectness,
             "cls": self.gains["cls"] * classes,
         }
