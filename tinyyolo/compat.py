@@ -27,6 +27,7 @@ from ultralytics.data.augment import BaseTransform, Mosaic, RandomPerspective
 from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.nn.modules import SPPF, C2f, Conv
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils.torch_utils import initialize_weights
 
 __all__ = [
     "DEFAULT_CFG_DICT",
@@ -41,6 +42,7 @@ __all__ = [
     "engine_args",
     "get_cfg",
     "imread",
+    "initialize_weights",
     "on_unreadable",
     "own_amp_check",
     "own_data",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tinyyolo.compat import SPPF, C2f, Conv
+from tinyyolo.compat import SPPF, C2f, Conv, initialize_weights
 
 
 class Darknet(nn.Module):
@@ -48,6 +48,7 @@ class Darknet(nn.Module):
             for c1, c2, n in zip(channels, channels[1:], depths, strict=False)
         )
         self.pool = SPPF(channels[-1], channels[-1], 5)
+        initialize_weights(self)  # upstream's batch norm: averages over three times as many batches as torch's
         self.channels = list(channels[1:])
         self.strides = [4 * 2**i for i in range(len(depths))]
 

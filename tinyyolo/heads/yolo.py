@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.similarity import SIMILARITIES
-from tinyyolo.compat import Conv
+from tinyyolo.compat import Conv, initialize_weights
 
 SCORES = ("product", "joint")  # objectness times class, or classes that learn the background themselves
 OBJECTNESS = ("one", "iou", "nwd")  # what a positive anchor's objectness learns
@@ -37,7 +37,7 @@ class YoloHead(nn.Module):
         constant: C of the NWD in the box loss and objectness, in pixels (paper, eq. 7).
         gains: weights of the three losses {"box", "obj", "cls"}.
         scores: "product" of an objectness that all anchors learn and classes that positive anchors learn, or "joint":
-            classes that all anchors learn, with the quality of the box as a positive anchor's target, and no objectness.
+            classes that all anchors learn, a positive anchor's target being its box's quality, and no objectness.
 
     Raises:
         ValueError: not one list of anchors per level, or an unknown loss or objectness name.
@@ -82,6 +82,7 @@ class YoloHead(nn.Module):
             nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * self.outputs, 1))
             for c, h, a in zip(in_channels, hidden, per_level, strict=True)
         )
+        initialize_weights(self)
         self.reset_bias()
 
     def reset_bias(self, objects_per_image: float = 10.0, reference: int = 640) -> None:

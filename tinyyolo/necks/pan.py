@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tinyyolo.compat import C2f, Conv
+from tinyyolo.compat import C2f, Conv, initialize_weights
 
 
 class PAN(nn.Module):
@@ -37,6 +37,7 @@ class PAN(nn.Module):
         self.top_down = nn.ModuleList(C2f(in_channels[i] + top[i + 1], channels[i], depth) for i in levels)
         self.downsample = nn.ModuleList(Conv(channels[i], channels[i], 3, 2) for i in levels)
         self.bottom_up = nn.ModuleList(C2f(channels[i] + top[i + 1], channels[i + 1], depth) for i in levels)
+        initialize_weights(self)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """L maps -> L maps, finest first."""
