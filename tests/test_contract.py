@@ -11,6 +11,8 @@ import torch
 import ultralytics
 import ultralytics.engine.trainer
 import ultralytics.engine.validator
+import ultralytics.optim.muon
+from torch import nn
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.engine.validator import BaseValidator
 from ultralytics.nn.tasks import BaseModel
@@ -19,6 +21,7 @@ from ultralytics.utils.torch_utils import model_info_for_loggers
 
 from tests.test_cfg import batch_of
 from tests.test_engine import TINY, trained
+from tinyyolo import compat
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
 
@@ -131,3 +134,17 @@ def test_loggers_are_attached_and_find_what_they_read(tiny_set, monkeypatch):
     assert closed == [model.trainer] and seen
     assert {"train/box", "val/box", "metrics/AP", "lr/pg0"} <= set(seen[0])
     assert all(math.isfinite(float(value)) for value in seen[0].values())
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (3, 5, 5), (2, 12, 40)])
+def test_muon_on_the_cpu_is_upstreams_in_float32(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = ultralytics.optim.muon.zeropower_via_newtonschulz5(matrices)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, compat.upstream_orthogonalised(matrices).float(), atol=0.05, rtol=0.05)
+    assert ((values := torch.linalg.svdvals(found)) > 0.6).all() and (values < 1.3).all()
+
+
+def test_batch_norm_of_the_anchor_yolo_is_upstreams():
+    norms = [m for m in build_model(load_model_yaml("tinyyolo-n.yaml")).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {(norm.momentum, norm.eps) for norm in norms} == {(0.03, 1e-3)}
