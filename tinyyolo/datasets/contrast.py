@@ -28,6 +28,8 @@ def vary(image: np.ndarray, contrast: float) -> np.ndarray:
     """
     factor = math.exp(random.uniform(-1, 1) * math.log1p(contrast))
     shift = random.uniform(-1, 1) * SHIFT * min(contrast, 1.0)
-    mean = float(image.mean()) if image.size else 0.0
+    if not image.size:  # OpenCV has no table of nothing
+        return image.copy()
+    mean = float(image.mean())
     curve = (np.arange(256) - mean) * factor + mean + shift
     return cv2.LUT(image, curve.round().clip(0, 255).astype(np.uint8))
