@@ -54,11 +54,6 @@ def shifted(*dx):
         # the robbed object takes its best free anchor
         ({"topk": 1, "keep_one": True}, shifted(1, -2), [1, 0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
         ({"topk": 2, "keep_one": True}, shifted(1, 1), [1, 1, 0, NEGATIVE, NEGATIVE, NEGATIVE]),
-        # k grows with the side from grow_from on, here 8 px: 1, 2 and at most 4 times as many
-        ({"topk": 1, "grow_from": 8}, shifted(1), [0, IGNORE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
-        ({"topk": 1, "grow_from": 4}, shifted(1), [0, 0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
-        ({"topk": 1, "grow_from": 1}, shifted(1), [0, 0, 0, 0, NEGATIVE, NEGATIVE]),
-        ({"topk": 2, "grow_from": 1}, shifted(1), [0] * 6),
         # IoU: k = 2 with one overlap means that 0 is among the best, and everything ties
         ({"topk": 2, "similarity": "iou"}, shifted(0), [0] * 6),
         ({"topk": 6}, shifted(0), [0] * 6),

@@ -57,7 +57,6 @@ ASSIGNER_SETTINGS = st.fixed_dictionaries(
         "negative_below": st.sampled_from([0.3, 0.3, None, 0.05, 0.9, 1.5, 0.0]),
         "constant": st.sampled_from([12.7, 12.7, 1.0, 0.3, 60.0, 1e4]),
         "keep_one": st.booleans(),
-        "grow_from": st.sampled_from([None, None, 6.0, 30.0]),
     }
 )
 

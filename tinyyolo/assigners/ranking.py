@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
 from tinyyolo.assigners.base import Assigner, chunks, measure
-from tinyyolo.assigners.search import Pairs, Search, can_search
+from tinyyolo.assigners.search import Search, can_search
 from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
 
-MOST = 4  # times `topk`, anchors of an object however large
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
 
 
@@ -37,8 +34,6 @@ class RankingAssigner(Assigner):
         constant: C of nwd and dotd, px. It never changes which anchors are positive, only the negative bound.
         keep_one: an object whose anchors all went to later objects takes its best anchor that is not positive; such
             objects choose in their order, the lowest anchor index first on ties. Off in the published rows.
-        grow_from: an object whose side s = sqrt(w * h) is above this many px takes s / grow_from times as many anchors,
-            at most 4 * topk. None, as published: every object takes topk.
 
     Raises:
         ValueError: unknown similarity, topk < 1, negative_below < 0 or constant <= 0; when called, topk > N.
@@ -60,28 +55,16 @@ class RankingAssigner(Assigner):
         negative_below: float | None = 0.3,
         constant: float = CONSTANT,
         keep_one: bool = False,
-        grow_from: float | None = None,
     ):
         self.pairwise = measure(similarity, constant)
         if not (isinstance(topk, int) and topk >= 1):
             raise ValueError(f"topk must be a whole number >= 1, got {topk}")
         if negative_below is not None and not negative_below >= 0:
             raise ValueError(f"negative_below must be >= 0 or None, got {negative_below}")
-        if grow_from is not None and not grow_from > 0:
-            raise ValueError(f"grow_from must be > 0 px or None, got {grow_from}")
         self.similarity, self.topk, self.constant = similarity, topk, float(constant)
-        self.negative_below, self.keep_one, self.grow_from = negative_below, bool(keep_one), grow_from
+        self.negative_below, self.keep_one = negative_below, bool(keep_one)
         ordered = SIMILARITIES[similarity].size_weight is not None  # the search can tell the next best, and the next
-        self.on_lattice = can_search(similarity) and (ordered or not (keep_one or grow_from))
-
-    def counts(self, gt_boxes: Tensor, active: int) -> Tensor:
-        """(M,) int64, how many of the `active` anchors each object takes, ties apart."""
-        counts = torch.full((len(gt_boxes),), self.topk, device=gt_boxes.device)
-        if self.grow_from is None:
-            return counts
-        sides = (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(1).sqrt()
-        wanted = (self.topk * sides / self.grow_from).round().long()
-        return wanted.clamp(self.topk, min(MOST * self.topk, active))
+        self.on_lattice = can_search(similarity) and (ordered or not keep_one)
 
     def _search(self, search: Search, found: Tensor) -> None:
         self._check_topk(search.lattice.active)
@@ -89,7 +72,7 @@ class RankingAssigner(Assigner):
             for _, anchor, _ in search.above(self.negative_below):
                 found[anchor] = IGNORE
         taken = []
-        for gt, anchor, _ in self._nearest(search):
+        for gt, anchor, _ in search.nearest(self.topk):
             found.scatter_reduce_(0, anchor, search.number[gt], "amax")  # the last object wins
             taken.append((gt, anchor))
         if self.keep_one:
@@ -97,14 +80,6 @@ class RankingAssigner(Assigner):
             for gt, anchor in taken:
                 owns[gt[found[anchor] == search.number[gt]]] = True
             self._rescue(search, found, (~owns).nonzero()[:, 0])
-
-    def _nearest(self, search: Search) -> Iterator[Pairs]:
-        if self.grow_from is None:
-            yield from search.nearest(self.topk)
-            return
-        counts = self.counts(search.gt_boxes, search.lattice.active)
-        for k in counts.unique().tolist():
-            yield from search.nearest(k, (counts == k).nonzero()[:, 0])
 
     def _rescue(self, search: Search, found: Tensor, robbed: Tensor) -> None:
         """Give each robbed object in turn its best anchor that is free, looking wider while there is none."""
@@ -129,19 +104,16 @@ class RankingAssigner(Assigner):
         columns = chunks(self.pairwise, gt_boxes, anchors)
         gt_index = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
         best = torch.empty((len(gt_boxes), 0), device=anchors.device)
-        counts = self.counts(gt_boxes, len(anchors))
-        most = int(counts.amax())
         for part, matrix in columns():
-            best = torch.cat((best, matrix.topk(min(most, matrix.shape[1]), dim=1).values), 1)
-            best = best.topk(min(most, best.shape[1]), dim=1).values
+            best = torch.cat((best, matrix.topk(min(self.topk, matrix.shape[1]), dim=1).values), 1)
+            best = best.topk(min(self.topk, best.shape[1]), dim=1).values
             if self.negative_below is not None:
                 highest = matrix.amax(0)
                 clear = (highest >= 0) & (highest < self.negative_below)
                 gt_index[part] = torch.where(clear, NEGATIVE, IGNORE)
         objects = torch.arange(len(gt_boxes), device=anchors.device)[:, None]
-        last_taken = best.gather(1, counts[:, None] - 1)
         for part, matrix in columns():
-            last = torch.where(matrix >= last_taken, objects, NEGATIVE).amax(0)
+            last = torch.where(matrix >= best[:, -1:], objects, NEGATIVE).amax(0)
             gt_index[part] = torch.where(last >= 0, last, gt_index[part])
         if self.keep_one:
             self._rescue_dense(gt_index, anchors, gt_boxes)
