@@ -22,7 +22,8 @@ OWN = {  # key -> default; see cfg/default.yaml for what they mean
     "paste": 0,
     "contrast": 0.0,
 }
-SMALLEST = {"epochs": 1, "imgsz": 32, "max_det": 1, "patience": 0, "workers": 0}
+SMALLEST = {"epochs": 1, "imgsz": 32, "max_det": 1, "patience": 0, "workers": 0, "paste": 0, "contrast": 0}
+OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD", "auto")  # upstream's, any case
 UNSUPPORTED = {"distill_model", "quantize", "compile"}  # parts of the engine that know ultralytics' own heads only
 SHOW = 60  # characters of a refused value in a message
 
@@ -85,3 +86,5 @@ def check_values(args: Mapping[str, Any]) -> None:
         get_cfg(overrides={k: v for k, v in args.items() if k not in OWN and not (k == "nbs" and v is None)})
     except (TypeError, ValueError, SyntaxError) as error:
         raise UserError(" ".join(str(error).split())) from error
+    if str(args["optimizer"]).lower() not in map(str.lower, OPTIMIZERS):
+        raise UserError(f"optimizer={str(args['optimizer'])[:SHOW]}: unknown; {suggest(args['optimizer'], OPTIMIZERS)}")

@@ -17,7 +17,6 @@ from tinyyolo.compat import Conv, initialize_weights
 SCORES = ("product", "joint")  # objectness times class, or classes that learn the background themselves
 OBJECTNESS = ("one", "iou", "nwd")  # what a positive anchor's objectness learns
 MAX_LOG_RATIO = math.log(16)  # a predicted side is within a factor 16 of its anchor's
-LOGIT_FLOOR = 1e-9
 
 
 class YoloHead(nn.Module):
@@ -99,7 +98,7 @@ class YoloHead(nn.Module):
                 bias[:, 1:] = math.log(0.6 / max(self.num_classes - 0.99, 0.01))
 
     def raw(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Box deltas (B, N, 4) and logits (B, N, 1 + C): objectness, then classes; anchors in the grid's order."""
+        """Box deltas (B, N, 4) and logits: (B, N, C) if joint, else (B, N, 1 + C), objectness first."""
         deltas, logits = [], []
         for x, box, classes in zip(maps, self.box_branch, self.class_branch, strict=True):
             deltas.append(box(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4))
