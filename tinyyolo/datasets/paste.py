@@ -33,9 +33,8 @@ class PasteTiny(BaseTransform):
 
     def __init__(self, dataset: Any, count: int):
         self.dataset, self.count = copy(dataset), int(count)
-        self.dataset.augment = (
-            False  # reads images past the buffer that mosaic draws from: a resumed run has other crops
-        )
+        # Reads images past the buffer that mosaic draws from: a resumed run has other crops at hand.
+        self.dataset.augment = False
         self.bank = candidates(dataset)
         self.crops: dict[tuple[int, int], np.ndarray] = {}
 
