@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 PROTOCOL = {"conf": 0.001, "max_det": 3000}
@@ -52,7 +53,9 @@ def train_and_find(model: str, data: str, folder: Path, given: dict[str, Any]) -
 
     nms.non_max_suppression = partial(nms.non_max_suppression, max_time_img=NO_LIMIT)
     where = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "plots": False}
-    YOLO(model).train(data=data, nbs=given["batch"], pretrained=False, **where, **given)
+    stock = YOLO(model)
+    stock.add_callback("on_train_start", channels_last)
+    stock.train(data=data, nbs=given["batch"], pretrained=False, **where, **given)
     best = YOLO(folder / "weights" / "best.pt")
     params = sum(p.numel() for p in best.model.parameters())
     kept = {key: given[key] for key in ("imgsz", "batch", "device", "workers") if key in given}
@@ -63,6 +66,11 @@ def train_and_find(model: str, data: str, folder: Path, given: dict[str, Any]) -
         written = folder / f"val-{iou}" / "predictions.json"
         found[name] = json.loads(written.read_text(encoding="utf-8")) if written.exists() else []  # none: no file
     return params, found
+
+
+def channels_last(trainer: Any) -> None:
+    """Lay the stock model's maps out as ours are: a quarter less time on a CPU, the same numbers but for rounding."""
+    trainer.model.to(memory_format=torch.channels_last)
 
 
 def score(data: str, found: list[dict[str, Any]], path: Path) -> None:
