@@ -89,7 +89,7 @@ class Detector(BaseModel):
     def features(self, images: Tensor) -> list[Tensor]:
         """Neck maps of RGB images (B, 3, H, W) in [0, 1]."""
         # A quarter less time on a CPU; but the backward pass of wide backbones (R-50) takes more.
-        if not images.is_cuda and (not self.training or self.channels_last):
+        if images.device.type == "cpu" and (not self.training or self.channels_last):
             images = images.contiguous(memory_format=torch.channels_last)
         return self.neck(self.backbone((images - self.mean) / self.std))
 
