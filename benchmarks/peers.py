@@ -5,8 +5,9 @@
 Training is ultralytics' own YOLO(...).train with its own defaults but for nbs=batch, so that every model of a
 comparison takes the same number of optimiser steps, on a YOLO txt conversion of the data, which has no ignore regions.
 best.pt, by ultralytics' own fitness, then finds objects under tinyyolo's protocol (score .001, 3,000 an image, NMS at
-IoU .5) and, in `metrics_nms_0.7.json`, at ultralytics' own NMS; both are scored on the original annotations with their
-ignore regions. tinyyolo is not imported before the training is over: it changes parts of ultralytics.
+IoU .5) and, in `metrics_nms_0.7.json`, at ultralytics' own NMS; `metrics_last.json` is last.pt under the protocol. All
+are scored on the original annotations with their ignore regions. tinyyolo is not imported before the training is over:
+it changes parts of ultralytics.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ import torch
 import yaml
 
 PROTOCOL = {"conf": 0.001, "max_det": 3000}
-NMS_IOU = {"metrics.json": 0.5, "metrics_nms_0.7.json": 0.7}  # tinyyolo's and ultralytics' own
+SCORED = {  # metrics file -> checkpoint and IoU of the NMS: tinyyolo's, ultralytics' own
+    "metrics.json": ("best", 0.5),
+    "metrics_nms_0.7.json": ("best", 0.7),
+    "metrics_last.json": ("last", 0.5),
+}
 NEEDED = ("model", "data", "epochs", "imgsz", "batch", "project", "name")
 NO_LIMIT = 3600.0  # seconds an image: ultralytics drops images when its NMS is slow, as on a busy machine
 
@@ -47,7 +52,7 @@ def main(words: list[str]) -> int:
 
 
 def train_and_find(model: str, data: str, folder: Path, given: dict[str, Any]) -> tuple[int, dict[str, list[dict]]]:
-    """Parameters of the stock model, and the best checkpoint's detections by name of the metrics file."""
+    """Parameters of the stock model, and its detections by name of the metrics file."""
     import ultralytics.utils.nms as nms
     from ultralytics import YOLO
 
@@ -56,14 +61,15 @@ def train_and_find(model: str, data: str, folder: Path, given: dict[str, Any]) -
     stock = YOLO(model)
     stock.add_callback("on_train_start", channels_last)
     stock.train(data=data, nbs=given["batch"], pretrained=False, **where, **given)
-    best = YOLO(folder / "weights" / "best.pt")
-    params = sum(p.numel() for p in best.model.parameters())
     kept = {key: given[key] for key in ("imgsz", "batch", "device", "workers") if key in given}
     found = {}
-    for name, iou in NMS_IOU.items():
-        where = {"project": str(folder), "name": f"val-{iou}", "exist_ok": True, "plots": False, "save_json": True}
-        best.val(data=data, split="val", iou=iou, **PROTOCOL, **where, **kept)
-        written = folder / f"val-{iou}" / "predictions.json"
+    for name, (checkpoint, iou) in SCORED.items():
+        trained = YOLO(folder / "weights" / f"{checkpoint}.pt")
+        params = sum(p.numel() for p in trained.model.parameters())
+        part = Path(name).stem
+        where = {"project": str(folder), "name": part, "exist_ok": True, "plots": False, "save_json": True}
+        trained.val(data=data, split="val", iou=iou, **PROTOCOL, **where, **kept)
+        written = folder / part / "predictions.json"
         found[name] = json.loads(written.read_text(encoding="utf-8")) if written.exists() else []  # none: no file
     return params, found
 
