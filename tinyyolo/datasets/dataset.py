@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -22,7 +21,6 @@ from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.datasets.contrast import vary
 from tinyyolo.datasets.paste import PasteTiny
 from tinyyolo.datasets.spec import DataSpec
-from tinyyolo.datasets.views import invert, transpose
 
 IGNORE_LABEL = -1  # the class of an ignore region on its way through augmentation
 NOT_DECODED = "OpenCV cannot decode it as an image of 8 or 16 bits"
@@ -50,10 +48,7 @@ class TinyDataset(YOLODataset):
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
         self.annotations: Annotations = spec.read(split)
         self.bad_images: list[str] = []
-        hyp = options.get("hyp") if options.get("augment") else None
-        self.contrast, self.transpose, self.invert = (
-            float(getattr(hyp, key, 0)) for key in ("contrast", "transpose", "invert")
-        )
+        self.contrast = float(getattr(options.get("hyp"), "contrast", 0)) if options.get("augment") else 0.0
         data = {"names": spec.names or self.annotations.names, "channels": 3}
         super().__init__(img_path=split, data=data, task="detect", **options)
 
@@ -97,10 +92,6 @@ class TinyDataset(YOLODataset):
         label = super().get_image_and_label(index)
         if self.contrast:
             label["img"] = vary(label["img"], self.contrast)
-        if self.invert and random.random() < self.invert:
-            label["img"] = invert(label["img"])
-        if self.transpose and random.random() < self.transpose:
-            transpose(label)
         return label
 
     def get_labels(self) -> list[dict[str, Any]]:
