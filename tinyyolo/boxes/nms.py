@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
+
+VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much vote on it
+VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
+ROWS = 256  # detections voted on at a time, which bounds the memory
 
 
 def class_wise_nms(
@@ -44,6 +48,45 @@ def class_wise_nms(
     return keep if max_det is None else keep[:max_det]
 
 
+def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int) -> tuple[Tensor, Tensor]:
+    """Boxes and scores of the detections `keep` after the candidates that found the same object have voted.
+
+    Ranking teaches an object to k anchors, so a true detection has k candidates on it and a false one is often alone:
+    a score becomes the mean of the `votes` best scores among its voters, a missing voter counting 0; a box becomes the
+    mean of its voters, weighted by score (box voting: Gidaris & Komodakis, ICCV 2015).
+
+    Args:
+        boxes: (N, 4) xyxy in pixels, all candidates.
+        scores: (N,) floats.
+        labels: (N,) int64.
+        keep: (K,) indices of detections, from `class_wise_nms`.
+        votes: at least 1; scores stay as they are at 1.
+
+    Returns:
+        boxes (K, 4) and scores (K,), in the order of `keep`.
+
+    Examples:
+        >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5], [9, 9, 12, 12]])
+        >>> scores, labels = torch.tensor([0.9, 0.6, 0.8]), torch.tensor([0, 0, 0])
+        >>> voted, means = vote(boxes, scores, labels, torch.tensor([0, 2]), votes=2)
+        >>> means.tolist() == [0.75, 0.4000000059604645], round(voted[0, 3].item(), 3)
+        (True, 4.4)
+    """
+    voted, means = boxes[keep].clone(), scores[keep].clone()
+    for label in labels[keep].unique():
+        mine, voters = (labels[keep] == label).nonzero().squeeze(1), labels == label
+        around, weights = boxes[voters], scores[voters]
+        for part in mine.split(ROWS):
+            agree = box_iou(boxes[keep[part]], around) >= VOTER_IOU
+            # A box without area overlaps nothing, not even itself.
+            ballots = torch.where(agree, weights, 0.0)
+            total = ballots.sum(1, keepdim=True)
+            voted[part] = torch.where(total > 0, ballots @ around / total.clamp(min=1e-12), voted[part])
+            best = ballots.topk(min(votes, ballots.shape[1]), dim=1).values.sum(1) / votes
+            means[part] = torch.where(total[:, 0] > 0, best, means[part] / votes)
+    return voted, means
+
+
 def select(
     boxes: Tensor,
     scores: Tensor,
@@ -53,6 +96,7 @@ def select(
     max_candidates: int | None = None,
     classes: list[int] | None = None,
     agnostic: bool = False,
+    votes: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Final detections of one image from candidates: score filter, class-wise NMS, the best `max_det`.
 
@@ -65,11 +109,13 @@ def select(
         max_candidates: at most this many enter NMS, the best ones (all if None).
         classes: keep these class indices only (all if None).
         agnostic: suppress across classes.
+        votes: more than 1 lets candidates vote on the survivors (`vote`), also those under `min_score`, so that a
+            detection's score does not depend on it.
 
     Returns:
         boxes (K, 4), scores (K,), labels (K,) int64, by falling score.
     """
-    above = scores > min_score
+    above = scores > (min_score if votes == 1 else min(min_score, VOTER_SCORE))
     if classes is not None:
         wanted = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
         wanted[[c for c in classes if 0 <= c < scores.shape[1]]] = True
@@ -79,5 +125,12 @@ def select(
     if max_candidates is not None and len(scores) > max_candidates:
         top = scores.topk(max_candidates).indices
         boxes, scores, labels = boxes[top], scores[top], labels[top]
-    keep = class_wise_nms(boxes, scores, labels, iou, max_det, agnostic)
-    return boxes[keep], scores[keep], labels[keep]
+    if votes == 1:
+        keep = class_wise_nms(boxes, scores, labels, iou, max_det, agnostic)
+        return boxes[keep], scores[keep], labels[keep]
+    able = (scores > min_score).nonzero().squeeze(1)
+    keep = able[class_wise_nms(boxes[able], scores[able], labels[able], iou, max_det, agnostic)]
+    voted, means = vote(boxes, scores, labels, keep, votes)
+    order = means.sort(descending=True, stable=True).indices
+    order = order[means[order] > min_score]
+    return voted[order], means[order], labels[keep][order]

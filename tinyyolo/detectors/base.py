@@ -15,7 +15,7 @@ from tinyyolo.boxes.nms import select
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 ENGINE_STRIDE = 32  # images are padded to its multiples; not the largest stride: an 800 px image stays 800 px
-PUBLISHED_TEST = {"score": 0.05, "iou": 0.5, "max_det": 3000}
+PUBLISHED_TEST = {"score": 0.05, "iou": 0.5, "max_det": 3000, "votes": 1}
 
 
 class Detector(BaseModel):
@@ -32,7 +32,7 @@ class Detector(BaseModel):
         backbone: image -> list of maps, finest first, with `.channels` and `.strides`.
         neck: list of maps -> list of maps, with `.channels` and `.strides`.
         num_classes: C.
-        test: {"score", "iou", "max_det"} of `detect`, the published test settings where given.
+        test: {"score", "iou", "max_det", "votes"} of `detect`, the published test settings where given.
         normalize: {"mean": 3 floats, "std": 3 floats} applied to RGB in [0, 1]; None for none.
         spec: the resolved model YAML that rebuilds this model.
     """
@@ -119,12 +119,18 @@ class Detector(BaseModel):
         boxes, scores = self.candidates(maps, size_hw)
         settings = self.test
         return [
-            select(b, s, settings["score"], settings["iou"], int(settings["max_det"]))
+            select(b, s, settings["score"], settings["iou"], int(settings["max_det"]), votes=int(settings["votes"]))
             for b, s in zip(boxes, scores, strict=True)
         ]
 
     def set_head_attr(self, **attributes: Any) -> None:
         """The engine passes max_det here for heads that do their own NMS; ours leave NMS to the engine."""
+
+
+def votes_of(model: Any) -> int:
+    """How many candidates vote on a detection of a Detector, the engine's wrapper of one, or an export."""
+    inner = model if isinstance(model, Detector) else getattr(model, "model", None)
+    return int(inner.test["votes"] if isinstance(inner, Detector) else getattr(model, "votes", 1))
 
 
 def targets_of(batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:

@@ -14,7 +14,7 @@ import torch
 
 from tinyyolo import __version__
 from tinyyolo.config import UserError
-from tinyyolo.detectors.base import ENGINE_STRIDE
+from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
 
 if TYPE_CHECKING:
     from tinyyolo.engine.model import Model
@@ -56,6 +56,7 @@ def torchscript(model: Model, args: Mapping[str, Any]) -> str:
         "imgsz": size,
         "names": model.names,
         "channels": 3,
+        "votes": votes_of(network),
         "args": {},
     }
     source = Path(model.ckpt_path) if model.ckpt_path else Path(Path(str(model.model_name)).name)

@@ -21,6 +21,7 @@ from tinyyolo.compat import LOGGER, on_unreadable
 from tinyyolo.config import UserError
 from tinyyolo.datasets.dataset import MAX_LISTED, NOT_DECODED, fault_of, report
 from tinyyolo.datasets.files import named, new_file
+from tinyyolo.detectors.base import votes_of
 from tinyyolo.engine.validator import MAX_CANDIDATES, corners
 
 SHOW = 80  # characters of a wrong source in a message
@@ -93,6 +94,7 @@ class TinyPredictor(DetectionPredictor):
                 if settings.classes is None or isinstance(settings.classes, list)
                 else [settings.classes],
                 settings.agnostic_nms,
+                votes_of(self.model),
             )
             found.append(torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1))
         if not isinstance(orig_imgs, list):

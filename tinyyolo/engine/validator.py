@@ -21,7 +21,7 @@ from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.dataset import TinyDataset, report_left_out
-from tinyyolo.detectors.base import ENGINE_STRIDE
+from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
 from tinyyolo.evaluation import evaluate, format_table, write_json, write_results
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.errors import find_errors
@@ -118,6 +118,7 @@ class TinyValidator(DetectionValidator):
     def init_metrics(self, model: Any) -> None:
         """Empty the memory; match the model's classes with the data's by name."""
         self.names, self.nc, self.seen, self.jdict = model.names, len(model.names), 0, []
+        self.votes = votes_of(model)
         self.truth = ground_truth(self.dataloader.dataset)
         self.category_of = match_classes(self.names, self.truth)
         self.detections: list[dict[str, np.ndarray]] = []
@@ -144,6 +145,7 @@ class TinyValidator(DetectionValidator):
                 MAX_CANDIDATES,
                 settings.classes,
                 settings.agnostic_nms or settings.single_cls,
+                self.votes,
             )
             out.append({"bboxes": boxes, "conf": scores, "cls": labels})
         return out
