@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from tinyyolo import Model
 from tinyyolo.boxes import nms
 from tinyyolo.boxes.nms import select, vote
+from tinyyolo.config import UserError
 from tinyyolo.detectors.base import votes_of
 from tinyyolo.detectors.build import build_model
 
@@ -79,6 +80,14 @@ def test_who_votes_is_up_to_the_model():
     assert votes_of(Model("tinyyolo-n.yaml").model) == 4
     assert votes_of(Model("faster-rcnn-r18.yaml").model) == 1
     assert votes_of(object()) == 1
+
+
+@pytest.mark.parametrize(
+    ("test", "words"), [({"vote": 4}, "test.vote: unknown"), ({"votes": 0}, "test.votes=0"), ({"votes": "a"}, "=a")]
+)
+def test_bad_settings_are_named(test, words):
+    with pytest.raises(UserError, match=words):
+        build_model({**Model("tinyyolo-n.yaml").model.yaml, "test": test}, 2)
 
 
 def test_detect_votes():

@@ -13,7 +13,7 @@ from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.config import UserError, build, suggest
 from tinyyolo.detectors.auto import settle
-from tinyyolo.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
+from tinyyolo.detectors.base import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_TEST, Detector
 from tinyyolo.detectors.one_stage import OneStage
 from tinyyolo.detectors.two_stage import TwoStage
 from tinyyolo.detectors.weights import load_backbone
@@ -56,6 +56,7 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Dete
             raise UserError(f"{key}: no section of a {kind} model; {suggest(key, allowed)}")
     if missing := sorted(TOP_KEYS[kind] - set(spec)):
         raise UserError(f"model: a {kind} detector needs the section {', '.join(missing)}")
+    check_test(spec.get("test") or {})
     num_classes = num_classes or int(spec.get("nc", DEFAULT_CLASSES))
     resolved, spec = {**spec, "nc": num_classes}, settle(spec)
     backbone = build_backbone(spec["backbone"])
@@ -73,6 +74,16 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Dete
     rpn = build_head(RPN_HEADS, {"type": "rpn", **spec["rpn"]}, "rpn", **maps)
     roi = build_head(ROI_HEADS, spec["roi"], "roi", **maps)
     return TwoStage(backbone, neck, rpn, roi, **base)
+
+
+def check_test(settings: Mapping[str, Any]) -> None:
+    """Raise UserError for an unknown key or a bad count of votes in a YAML's `test:`."""
+    for key in settings:
+        if key not in PUBLISHED_TEST:
+            raise UserError(f"test.{key}: unknown; {suggest(key, PUBLISHED_TEST)}")
+    votes = settings.get("votes", 1)
+    if isinstance(votes, bool) or not isinstance(votes, int) or votes < 1:
+        raise UserError(f"test.votes={votes}: expected a whole number of at least 1")
 
 
 def build_backbone(spec: Mapping[str, Any]) -> nn.Module:
