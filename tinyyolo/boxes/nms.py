@@ -125,11 +125,10 @@ def select(
     if max_candidates is not None and len(scores) > max_candidates:
         top = scores.topk(max_candidates).indices
         boxes, scores, labels = boxes[top], scores[top], labels[top]
-    if votes == 1:
-        keep = class_wise_nms(boxes, scores, labels, iou, max_det, agnostic)
-        return boxes[keep], scores[keep], labels[keep]
     able = (scores > min_score).nonzero().squeeze(1)
     keep = able[class_wise_nms(boxes[able], scores[able], labels[able], iou, max_det, agnostic)]
+    if votes == 1:
+        return boxes[keep], scores[keep], labels[keep]
     voted, means = vote(boxes, scores, labels, keep, votes)
     order = means.sort(descending=True, stable=True).indices
     order = order[means[order] > min_score]
