@@ -58,7 +58,6 @@ MISTAKES = [
     (["train", "optimizer=SDG", "lr0=abc"], "lr0"),
     (["train", "optimizer=MuSDG"], "optimizer=MuSDG: unknown; did you mean 'MuSGD'"),
     (["train", "paste=many"], "paste=many: expected a number of at least 0"),
-    (["train", "contrast=-2"], "contrast=-2: expected a number of at least 0"),
     (["train", "quantize=8"], "quantize"),
     (["predict"], "model="),
     (["val"], "model="),

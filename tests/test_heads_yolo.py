@@ -1,4 +1,4 @@
-"""The anchor YOLO's head: both kinds of scores, and their losses by hand."""
+"""The anchor YOLO's head: scores, and the losses by hand."""
 
 import pytest
 import torch
@@ -20,11 +20,11 @@ TARGETS = [
 ]
 
 
-def head(scores, **more):
+def head(**more):
     torch.manual_seed(0)
     anchors = [[[6, 6], [10, 10]], [[20, 20]]]
     assigner = RankingAssigner(topk=3, negative_below=None, keep_one=True)
-    made = YoloHead((8, 8), (4, 8), CLASSES, anchors, assigner, (8, 8), {"ciou": 1.0}, "iou", scores=scores, **more)
+    made = YoloHead((8, 8), (4, 8), CLASSES, anchors, assigner, (8, 8), {"ciou": 1.0}, **{"quality": "iou", **more})
     for branch in (*made.box_branch, *made.class_branch):
         torch.nn.init.normal_(branch[-1].weight, std=0.3)
     return made.eval()
@@ -35,21 +35,18 @@ def maps():
     return [torch.randn(2, 8, s, s, generator=generator) for s in (8, 4)]
 
 
-@pytest.mark.parametrize(("scores", "outputs"), [("joint", CLASSES), ("product", CLASSES + 1)])
-def test_scores_of_an_anchor(scores, outputs):
-    made = head(scores)
+def test_scores_of_an_anchor():
+    made = head()
     _, logits = made.raw(maps())
     boxes, found = made.candidates(maps(), SIZE)
-    assert logits.shape == (2, 8 * 8 * 2 + 4 * 4, outputs) and boxes.shape == (2, 144, 4)
-    probability = logits.sigmoid()
-    expected = probability if scores == "joint" else probability[..., :1] * probability[..., 1:]
-    torch.testing.assert_close(found, expected)
+    assert logits.shape == (2, 8 * 8 * 2 + 4 * 4, CLASSES) and boxes.shape == (2, 144, 4)
+    torch.testing.assert_close(found, logits.sigmoid())
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([2.0, 1.0, 0.25])])
-@pytest.mark.parametrize("scores", ["joint", "product"])
-def test_losses_by_hand(scores, weights):
-    made = head(scores, gains={"box": 2.0, "obj": 3.0, "cls": 0.5})
+@pytest.mark.parametrize("kind", ["iou", "one"])
+def test_losses_by_hand(kind, weights):
+    made = head(quality=kind, gains={"box": 2.0, "cls": 0.5})
     made.class_weights = weights
     losses = made.losses(maps(), TARGETS, SIZE)
     deltas, logits = made.raw(maps())
@@ -58,37 +55,27 @@ def test_losses_by_hand(scores, weights):
     assert (index[1] == NEGATIVE).all() and (index[0] == IGNORE).any() and (index[0] >= 0).sum() >= 6
     predicted = made.decode(anchors, strides, deltas)[0]
     wanted, positive, norm = torch.zeros_like(logits), index[0] >= 0, 0.0
-    objects, classes, importance = torch.zeros(logits.shape[:2]), 0.0, torch.ones_like(logits)
+    importance = torch.ones_like(logits)
     for i in positive.nonzero()[:, 0].tolist():
         label = int(TARGETS[0]["labels"][index[0, i]])
-        quality = aligned_iou(predicted[i : i + 1], TARGETS[0]["boxes"][index[0, i]][None])[0].detach().clamp(0, 1)
-        factor = 1.0 if weights is None else float(weights[label])
-        norm, objects[0, i] = norm + quality, quality
-        if scores == "joint":
-            wanted[0, i, label], importance[0, i] = quality, factor
-        else:
-            row = logits[0, i, 1:]
-            classes = classes + factor * quality * bce(row, torch.eye(CLASSES)[label], reduction="sum")
-    norm, used = norm.clamp(min=1), index != IGNORE
-    if scores == "joint":
-        classes = (bce(logits, wanted, reduction="none") * importance)[used].sum()
-        torch.testing.assert_close(losses["obj"], torch.tensor(0.0))
-    else:
-        objectness = bce(logits[..., 0], objects, reduction="none")[used].sum()
-        torch.testing.assert_close(losses["obj"], 3.0 * objectness / norm)
+        iou = aligned_iou(predicted[i : i + 1], TARGETS[0]["boxes"][index[0, i]][None])[0].detach().clamp(0, 1)
+        quality = iou if kind == "iou" else 1.0
+        wanted[0, i, label], norm = quality, norm + quality
+        importance[0, i] = 1.0 if weights is None else float(weights[label])
+    classes = (bce(logits, wanted, reduction="none") * importance)[index != IGNORE].sum()
+    norm = max(float(norm), 1.0)
     torch.testing.assert_close(losses["cls"], 0.5 * classes / norm)
     assert losses["box"] > 0
 
 
-@pytest.mark.parametrize("scores", ["joint", "product"])
-def test_losses_of_nothing_have_a_gradient(scores):
-    made = head(scores)
+def test_losses_of_nothing_have_a_gradient():
+    made = head()
     losses = made.losses(maps(), [TARGETS[1]] * 2, SIZE)
     assert losses["box"] == 0 and losses["cls"].isfinite()
     sum(losses.values()).backward()
     assert made.class_branch[0][-1].weight.grad.abs().sum() > 0
 
 
-def test_unknown_scores_are_named():
-    with pytest.raises(ValueError, match=r"scores=both: unknown\. Choices: product, joint"):
-        head("both")
+def test_an_unknown_quality_is_named():
+    with pytest.raises(ValueError, match=r"quality=both: unknown\. Choices: one, iou, nwd"):
+        head(quality="both")

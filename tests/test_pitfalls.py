@@ -256,18 +256,21 @@ class TestClassWeights:
 
     def test_the_class_loss_follows_them(self):
         torch.manual_seed(0)
-        model = build_model(load_model_yaml("tinyyolo-n.yaml", {"head.scores": "product"}), 2).eval()
+        model = build_model(load_model_yaml("tinyyolo-n.yaml"), 2).eval()
         boxes = torch.tensor([[10.0, 10, 18, 18]])
         maps = model.features(torch.rand(1, 3, 64, 64))
         losses = {}
-        for weights in (None, torch.tensor([2.0, 0.5])):
-            model.bbox_head.class_weights = weights
+        for factor in (1.0, 2.0, 3.0):
+            model.bbox_head.class_weights = torch.tensor([factor, 1.0])
             for label in (0, 1):
                 targets = [{"boxes": boxes, "labels": torch.tensor([label])}]
-                losses[weights is None, label] = model.losses(maps, targets, (64, 64))
-        for label, factor in ((0, 2.0), (1, 0.5)):
-            torch.testing.assert_close(losses[False, label]["cls"], factor * losses[True, label]["cls"])
-            torch.testing.assert_close(losses[False, label]["box"], losses[True, label]["box"])
+                losses[label, factor] = model.losses(maps, targets, (64, 64))
+                torch.testing.assert_close(losses[label, factor]["box"], losses[label, 1.0]["box"])
+        # The background weighs 1 whatever the class; an object's anchors weigh what its class does.
+        one, two, three = (losses[0, factor]["cls"] for factor in (1.0, 2.0, 3.0))
+        assert two > one * 1.01
+        torch.testing.assert_close(three - one, 2 * (two - one), rtol=1e-4, atol=0)
+        torch.testing.assert_close(losses[1, 3.0]["cls"], losses[1, 1.0]["cls"])
 
     def test_other_models_refuse(self, tiny_set):
         with pytest.raises(UserError, match=r"cls_pw=0\.5: only the anchor YOLO"):

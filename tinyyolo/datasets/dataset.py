@@ -18,7 +18,6 @@ from ultralytics.utils import LOGGER, TQDM
 from tinyyolo.compat import RandomPerspective, TinyPerspective, imread
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations
-from tinyyolo.datasets.contrast import vary
 from tinyyolo.datasets.paste import PasteTiny
 from tinyyolo.datasets.spec import DataSpec
 
@@ -48,7 +47,6 @@ class TinyDataset(YOLODataset):
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
         self.annotations: Annotations = spec.read(split)
         self.bad_images: list[str] = []
-        self.contrast = float(getattr(options.get("hyp"), "contrast", 0)) if options.get("augment") else 0.0
         data = {"names": spec.names or self.annotations.names, "channels": 3}
         super().__init__(img_path=split, data=data, task="detect", **options)
 
@@ -86,13 +84,6 @@ class TinyDataset(YOLODataset):
             return super().load_image(i, *args, **kwargs)
         except FileNotFoundError as error:
             raise UserError(f"{self.im_files[i]}: {fault_of(Path(self.im_files[i])) or NOT_DECODED}") from error
-
-    def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """As upstream; in training with the contrast varied, each image of a mosaic for itself."""
-        label = super().get_image_and_label(index)
-        if self.contrast:
-            label["img"] = vary(label["img"], self.contrast)
-        return label
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label dict per image, boxes normalised cxcywh, ignore regions under class -1."""

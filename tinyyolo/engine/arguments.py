@@ -20,9 +20,8 @@ OWN = {  # key -> default; see cfg/default.yaml for what they mean
     "skip_empty": False,
     "min_side": 0.0,
     "paste": 0,
-    "contrast": 0.0,
 }
-SMALLEST = {"epochs": 1, "imgsz": 32, "max_det": 1, "patience": 0, "workers": 0, "paste": 0, "contrast": 0}
+SMALLEST = {"epochs": 1, "imgsz": 32, "max_det": 1, "patience": 0, "workers": 0, "paste": 0}
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD", "auto")  # upstream's, any case
 UNSUPPORTED = {"distill_model", "quantize", "compile"}  # parts of the engine that know ultralytics' own heads only
 SHOW = 60  # characters of a refused value in a message

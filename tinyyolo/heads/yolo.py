@@ -1,4 +1,4 @@
-"""The anchor head: objectness, class and box per anchor, targets by NWD ranking."""
+"""The anchor head: class scores and a box per anchor, targets by NWD ranking."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.similarity import SIMILARITIES
 from tinyyolo.compat import Conv, initialize_weights
 
-SCORES = ("product", "joint")  # objectness times class, or classes that learn the background themselves
-OBJECTNESS = ("one", "iou", "nwd")  # what a positive anchor's objectness learns
+QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
 MAX_LOG_RATIO = math.log(16)  # a predicted side is within a factor 16 of its anchor's
 
 
 class YoloHead(nn.Module):
-    """Dense anchor head with decoupled branches.
+    """Dense anchor head with decoupled branches and no objectness: its classes learn the background themselves.
 
     A positive anchor's box is decoded as centre = anchor centre + stride * t_xy, size = anchor size * exp(t_wh), in
     float32 whatever the precision: fp16 rounds coordinates at 800 px to half a pixel.
@@ -32,14 +31,12 @@ class YoloHead(nn.Module):
         assigner: gives each anchor its object (`tinyyolo.assigners`).
         hidden: channels of each branch per level.
         box_loss: weights by similarity name, e.g. {"ciou": 0.5, "nwd": 0.5}; the loss is sum of w * (1 - similarity).
-        objectness: target of a positive anchor: "one", or the detached "iou" or "nwd" of its predicted box.
-        constant: C of the NWD in the box loss and objectness, in pixels (paper, eq. 7).
-        gains: weights of the three losses {"box", "obj", "cls"}.
-        scores: "product" of an objectness that all anchors learn and classes that positive anchors learn, or "joint":
-            classes that all anchors learn, a positive anchor's target being its box's quality, and no objectness.
+        quality: target of a positive anchor's class: "one", or the detached "iou" or "nwd" of its predicted box.
+        constant: C of the NWD in the box loss and quality, in pixels (paper, eq. 7).
+        gains: weights of the losses {"box", "cls"}.
 
     Raises:
-        ValueError: not one list of anchors per level, or an unknown loss or objectness name.
+        ValueError: not one list of anchors per level, or an unknown loss or quality name.
     """
 
     def __init__(
@@ -51,34 +48,29 @@ class YoloHead(nn.Module):
         assigner: nn.Module,
         hidden: Sequence[int],
         box_loss: Mapping[str, float],
-        objectness: str = "one",
+        quality: str = "one",
         constant: float = 12.7,
         gains: Mapping[str, float] | None = None,
-        scores: str = "product",
     ):
         super().__init__()
         if len(anchors) != len(in_channels) or len(hidden) != len(in_channels):
             raise ValueError(f"anchors and hidden need one entry per level, {len(in_channels)}")
-        if objectness not in OBJECTNESS:
-            raise ValueError(f"objectness={objectness}: unknown. Choices: {', '.join(OBJECTNESS)}")
+        if quality not in QUALITIES:
+            raise ValueError(f"quality={quality}: unknown. Choices: {', '.join(QUALITIES)}")
         if unknown := set(box_loss) - set(SIMILARITIES):
             raise ValueError(f"box_loss: unknown {', '.join(unknown)}. Choices: {', '.join(sorted(SIMILARITIES))}")
-        if scores not in SCORES:
-            raise ValueError(f"scores={scores}: unknown. Choices: {', '.join(SCORES)}")
-        self.joint = scores == "joint"
-        self.outputs = num_classes + (not self.joint)  # logits an anchor
         self.grid = AnchorGrid(strides=in_strides, sizes=anchors, center_offset=0.5)
         self.assigner, self.num_classes = assigner, num_classes
-        self.box_loss, self.objectness, self.constant = dict(box_loss), objectness, float(constant)
+        self.box_loss, self.quality, self.constant = dict(box_loss), quality, float(constant)
         self.register_buffer("class_weights", None, persistent=False)  # (C,), see `cls_pw`
-        self.gains = {"box": 1.0, "obj": 1.0, "cls": 1.0, **(gains or {})}
+        self.gains = {"box": 1.0, "cls": 1.0, **(gains or {})}
         per_level = [len(level) for level in anchors]
         self.box_branch = nn.ModuleList(
             nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * 4, 1))
             for c, h, a in zip(in_channels, hidden, per_level, strict=True)
         )
         self.class_branch = nn.ModuleList(
-            nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * self.outputs, 1))
+            nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * num_classes, 1))
             for c, h, a in zip(in_channels, hidden, per_level, strict=True)
         )
         initialize_weights(self)
@@ -90,19 +82,14 @@ class YoloHead(nn.Module):
         for box, classes in zip(self.box_branch, self.class_branch, strict=True):
             nn.init.normal_(box[-1].weight, std=0.01)
             nn.init.zeros_(box[-1].bias)
-            bias = classes[-1].bias.data.view(-1, self.outputs)
-            if self.joint:
-                bias[:] = math.log(objects_per_image / anchors / self.num_classes)
-            else:
-                bias[:, 0] = math.log(objects_per_image / anchors)
-                bias[:, 1:] = math.log(0.6 / max(self.num_classes - 0.99, 0.01))
+            nn.init.constant_(classes[-1].bias, math.log(objects_per_image / anchors / self.num_classes))
 
     def raw(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Box deltas (B, N, 4) and logits: (B, N, C) if joint, else (B, N, 1 + C), objectness first."""
+        """Box deltas (B, N, 4) and class logits (B, N, C)."""
         deltas, logits = [], []
         for x, box, classes in zip(maps, self.box_branch, self.class_branch, strict=True):
             deltas.append(box(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4))
-            logits.append(classes(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs))
+            logits.append(classes(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.num_classes))
         return torch.cat(deltas, 1).float(), torch.cat(logits, 1).float()
 
     def anchors(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -121,19 +108,18 @@ class YoloHead(nn.Module):
         return torch.cat([centre - half, centre + half], dim=-1)
 
     def candidates(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) clipped to the image and scores (B, N, C) = objectness * class probability."""
+        """Boxes (B, N, 4) clipped to the image and class scores (B, N, C)."""
         deltas, logits = self.raw(maps)
         anchors, strides = self.anchors(maps, size_hw)
         height, width = size_hw
         x1, y1, x2, y2 = self.decode(anchors, strides, deltas).unbind(-1)
         boxes = torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], -1)
-        probability = logits.sigmoid()
-        return boxes, probability if self.joint else probability[..., :1] * probability[..., 1:]
+        return boxes, logits.sigmoid()
 
     def losses(
         self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True
     ) -> dict[str, Tensor]:
-        """{"box", "obj", "cls"}: scalars, each divided by the summed quality of the batch's positives."""
+        """{"box", "cls"}: scalars, each divided by the summed quality of the batch's positives."""
         deltas, logits = self.raw(maps)
         anchors, strides = self.anchors(maps, size_hw)
         index = self.assign(maps, targets, size_hw)  # (B, N)
@@ -143,30 +129,17 @@ class YoloHead(nn.Module):
         gt_boxes = torch.cat([t["boxes"] for t in targets])[objects].float()
         gt_labels = torch.cat([t["labels"] for t in targets])[objects]
         predicted = self.decode(anchors[anchor], strides[anchor], deltas[image, anchor])
-        quality = self.quality(predicted.detach(), gt_boxes)
+        quality = self.target(predicted.detach(), gt_boxes)
         norm = quality.sum().clamp(min=1)
 
         box = self.gains["box"] * (self.box_distance(predicted, gt_boxes) * quality).sum() / norm
-        if self.joint:
-            target = torch.zeros_like(logits)
-            target[image, anchor, gt_labels] = quality
-            weight = torch.ones_like(logits)
-            if self.class_weights is not None:
-                weight[image, anchor] = self.class_weights[gt_labels][:, None]
-            loss = (bce(logits, target, reduction="none") * weight)[index != IGNORE].sum() / norm
-            return {"box": box, "obj": 0 * loss.detach(), "cls": self.gains["cls"] * loss}
-
-        target = torch.zeros_like(logits[..., 0])
-        target[image, anchor] = quality
-        objectness = bce(logits[..., 0], target, reduction="none")[index != IGNORE].sum() / norm
-        one_hot = torch.zeros_like(logits[image, anchor, 1:]).scatter_(1, gt_labels[:, None], 1.0)
-        weight = quality if self.class_weights is None else quality * self.class_weights[gt_labels]
-        classes = (bce(logits[image, anchor, 1:], one_hot, reduction="none").sum(1) * weight).sum() / norm
-        return {
-            "box": box,
-            "obj": self.gains["obj"] * objectness,
-            "cls": self.gains["cls"] * classes,
-        }
+        target = torch.zeros_like(logits)
+        target[image, anchor, gt_labels] = quality
+        weight = torch.ones_like(logits)
+        if self.class_weights is not None:
+            weight[image, anchor] = self.class_weights[gt_labels][:, None]
+        classes = (bce(logits, target, reduction="none") * weight)[index != IGNORE].sum() / norm
+        return {"box": box, "cls": self.gains["cls"] * classes}
 
     def assign(self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int]) -> Tensor:
         """(B, N) int64: the object of each anchor within its image, NEGATIVE or IGNORE."""
@@ -176,11 +149,11 @@ class YoloHead(nn.Module):
         )
         return torch.stack([a.gt_index for a in assignments]).to(maps[0].device)
 
-    def quality(self, predicted: Tensor, gt_boxes: Tensor) -> Tensor:
-        """(P,) objectness targets of positive anchors, in [0, 1]."""
-        if self.objectness == "one":
+    def target(self, predicted: Tensor, gt_boxes: Tensor) -> Tensor:
+        """(P,) what the classes of positive anchors learn, in [0, 1]."""
+        if self.quality == "one":
             return predicted.new_ones(len(predicted))
-        return self.similarity(self.objectness, predicted, gt_boxes).clamp(0, 1)
+        return self.similarity(self.quality, predicted, gt_boxes).clamp(0, 1)
 
     def box_distance(self, predicted: Tensor, gt_boxes: Tensor) -> Tensor:
         """(P,) weighted sum of 1 - similarity."""
