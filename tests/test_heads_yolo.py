@@ -76,6 +76,13 @@ def test_losses_of_nothing_have_a_gradient():
     assert made.class_branch[0][-1].weight.grad.abs().sum() > 0
 
 
-def test_an_unknown_quality_is_named():
-    with pytest.raises(ValueError, match=r"quality=both: unknown\. Choices: one, iou, nwd"):
-        head(quality="both")
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"quality": "both"}, r"quality=both: unknown\. Choices: one, iou, nwd"),
+        ({"gains": {"box": 1.0, "obj": 1.0}}, r"gains: unknown obj\. Choices: box, cls"),
+    ],
+)
+def test_unknown_names_are_told(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        head(**wrong)

@@ -15,6 +15,7 @@ from tinyyolo.boxes.similarity import SIMILARITIES
 from tinyyolo.compat import Conv, initialize_weights
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
+LOSSES = ("box", "cls")
 MAX_LOG_RATIO = math.log(16)  # a predicted side is within a factor 16 of its anchor's
 
 
@@ -36,7 +37,7 @@ class YoloHead(nn.Module):
         gains: weights of the losses {"box", "cls"}.
 
     Raises:
-        ValueError: not one list of anchors per level, or an unknown loss or quality name.
+        ValueError: not one list of anchors per level, or an unknown loss, quality or gain name.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class YoloHead(nn.Module):
             raise ValueError(f"quality={quality}: unknown. Choices: {', '.join(QUALITIES)}")
         if unknown := set(box_loss) - set(SIMILARITIES):
             raise ValueError(f"box_loss: unknown {', '.join(unknown)}. Choices: {', '.join(sorted(SIMILARITIES))}")
+        if unknown := set(gains or {}) - set(LOSSES):
+            raise ValueError(f"gains: unknown {', '.join(sorted(unknown))}. Choices: {', '.join(LOSSES)}")
         self.grid = AnchorGrid(strides=in_strides, sizes=anchors, center_offset=0.5)
         self.assigner, self.num_classes = assigner, num_classes
         self.box_loss, self.quality, self.constant = dict(box_loss), quality, float(constant)
         self.register_buffer("class_weights", None, persistent=False)  # (C,), see `cls_pw`
-        self.gains = {"box": 1.0, "cls": 1.0, **(gains or {})}
+        self.gains = {**dict.fromkeys(LOSSES, 1.0), **(gains or {})}
         per_level = [len(level) for level in anchors]
         self.box_branch = nn.ModuleList(
             nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * 4, 1))
