@@ -6,7 +6,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from tinyyolo.assigners import RankingAssigner
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
-from tinyyolo.boxes.similarity import aligned_iou
+from tinyyolo.boxes.similarity import SIMILARITIES, aligned_iou
 from tinyyolo.heads.yolo import YoloHead
 
 SIZE, CLASSES = (32, 32), 3
@@ -54,18 +54,21 @@ def test_losses_by_hand(kind, weights):
     index = made.assign(maps(), TARGETS, SIZE)
     assert (index[1] == NEGATIVE).all() and (index[0] == IGNORE).any() and (index[0] >= 0).sum() >= 6
     predicted = made.decode(anchors, strides, deltas)[0]
-    wanted, positive, norm = torch.zeros_like(logits), index[0] >= 0, 0.0
+    wanted, positive = torch.zeros_like(logits), index[0] >= 0
+    norm = distance = 0.0
     importance = torch.ones_like(logits)
     for i in positive.nonzero()[:, 0].tolist():
         label = int(TARGETS[0]["labels"][index[0, i]])
-        iou = aligned_iou(predicted[i : i + 1], TARGETS[0]["boxes"][index[0, i]][None])[0].detach().clamp(0, 1)
+        pair = predicted[i : i + 1], TARGETS[0]["boxes"][index[0, i]][None]
+        iou = aligned_iou(*pair)[0].detach().clamp(0, 1)
         quality = iou if kind == "iou" else 1.0
         wanted[0, i, label], norm = quality, norm + quality
+        distance = distance + (1 - SIMILARITIES["ciou"].aligned(*pair)[0]) * quality
         importance[0, i] = 1.0 if weights is None else float(weights[label])
     classes = (bce(logits, wanted, reduction="none") * importance)[index != IGNORE].sum()
     norm = max(float(norm), 1.0)
     torch.testing.assert_close(losses["cls"], 0.5 * classes / norm)
-    assert losses["box"] > 0
+    torch.testing.assert_close(losses["box"], 2.0 * distance / norm)
 
 
 def test_losses_of_nothing_have_a_gradient():
