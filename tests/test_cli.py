@@ -59,6 +59,8 @@ MISTAKES = [
     (["train", "optimizer=MuSDG"], "optimizer=MuSDG: unknown; did you mean 'MuSGD'"),
     (["train", "paste=many"], "paste=many: expected a number of at least 0"),
     (["train", "quantize=8"], "quantize"),
+    (["train", "head.gains.box=abc"], "head: gains={'box': 'abc'"),
+    (["train", "head.hidden=3"], "head: "),
     (["predict"], "model="),
     (["val"], "model="),
     (["predict", "model=missing.pt", "source=x.png"], "missing.pt: no such checkpoint"),

@@ -84,6 +84,8 @@ def test_losses_of_nothing_have_a_gradient():
     [
         ({"quality": "both"}, r"quality=both: unknown\. Choices: one, iou, nwd"),
         ({"gains": {"box": 1.0, "obj": 1.0}}, r"gains: unknown obj\. Choices: box, cls"),
+        ({"gains": {"box": "abc"}}, r"gains=\{'box': 'abc'\}: expected a number for each of some of box, cls"),
+        ({"gains": 3}, r"gains=3: expected a number"),
     ],
 )
 def test_unknown_names_are_told(wrong, says):

@@ -187,5 +187,5 @@ def build(table: Mapping[str, Callable[..., Any]], spec: Mapping[str, Any], wher
         return table[kind](**options, **{k: v for k, v in given.items() if k in parameters})
     except UserError:
         raise
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # a list where a number belongs, or the other way round
         raise UserError(f"{where}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ class YoloHead(nn.Module):
         gains: weights of the losses {"box", "cls"}.
 
     Raises:
-        ValueError: not one list of anchors per level, or an unknown loss, quality or gain name.
+        ValueError: not one list of anchors per level, or an unknown loss, quality or gain, or a weight that is no
+            number.
     """
 
     def __init__(
@@ -58,15 +59,12 @@ class YoloHead(nn.Module):
             raise ValueError(f"anchors and hidden need one entry per level, {len(in_channels)}")
         if quality not in QUALITIES:
             raise ValueError(f"quality={quality}: unknown. Choices: {', '.join(QUALITIES)}")
-        if unknown := set(box_loss) - set(SIMILARITIES):
-            raise ValueError(f"box_loss: unknown {', '.join(unknown)}. Choices: {', '.join(sorted(SIMILARITIES))}")
-        if unknown := set(gains or {}) - set(LOSSES):
-            raise ValueError(f"gains: unknown {', '.join(sorted(unknown))}. Choices: {', '.join(LOSSES)}")
         self.grid = AnchorGrid(strides=in_strides, sizes=anchors, center_offset=0.5)
         self.assigner, self.num_classes = assigner, num_classes
-        self.box_loss, self.quality, self.constant = dict(box_loss), quality, float(constant)
+        self.box_loss, self.quality = numbers("box_loss", box_loss, SIMILARITIES), quality
+        self.constant = float(constant)
         self.register_buffer("class_weights", None, persistent=False)  # (C,), see `cls_pw`
-        self.gains = {**dict.fromkeys(LOSSES, 1.0), **(gains or {})}
+        self.gains = {**dict.fromkeys(LOSSES, 1.0), **numbers("gains", gains or {}, LOSSES)}
         per_level = [len(level) for level in anchors]
         self.box_branch = nn.ModuleList(
             nn.Sequential(Conv(c, h, 3), nn.Conv2d(h, a * 4, 1))
@@ -167,3 +165,12 @@ class YoloHead(nn.Module):
         """(P,) aligned similarity by name."""
         measure = SIMILARITIES[name]
         return measure.aligned(boxes, gt_boxes, **({"constant": self.constant} if measure.takes_constant else {}))
+
+
+def numbers(name: str, given: Mapping[str, float], choices: Collection[str]) -> dict[str, float]:
+    """`given` as it is, if it is a mapping from some of `choices` to numbers; ValueError under `name` otherwise."""
+    if not isinstance(given, Mapping) or not all(isinstance(value, int | float) for value in given.values()):
+        raise ValueError(f"{name}={given}: expected a number for each of some of {', '.join(sorted(choices))}")
+    if unknown := sorted(set(given) - set(choices)):
+        raise ValueError(f"{name}: unknown {', '.join(unknown)}. Choices: {', '.join(sorted(choices))}")
+    return dict(given)
