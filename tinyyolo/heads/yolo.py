@@ -53,6 +53,7 @@ class YoloHead(nn.Module):
         quality: str = "one",
         constant: float = 12.7,
         gains: Mapping[str, float] | None = None,
+        box_weight: str = "quality",
     ):
         super().__init__()
         if len(anchors) != len(in_channels) or len(hidden) != len(in_channels):
@@ -63,6 +64,7 @@ class YoloHead(nn.Module):
         self.assigner, self.num_classes = assigner, num_classes
         self.box_loss, self.quality = numbers("box_loss", box_loss, SIMILARITIES), quality
         self.constant = float(constant)
+        self.box_weight = box_weight
         self.register_buffer("class_weights", None, persistent=False)  # (C,), see `cls_pw`
         self.gains = {**dict.fromkeys(LOSSES, 1.0), **numbers("gains", gains or {}, LOSSES)}
         per_level = [len(level) for level in anchors]
@@ -133,7 +135,10 @@ class YoloHead(nn.Module):
         quality = self.target(predicted.detach(), gt_boxes)
         norm = quality.sum().clamp(min=1)
 
-        box = self.gains["box"] * (self.box_distance(predicted, gt_boxes) * quality).sum() / norm
+        if self.box_weight == "one":
+            box = self.gains["box"] * self.box_distance(predicted, gt_boxes).sum() / max(len(quality), 1)
+        else:
+            box = self.gains["box"] * (self.box_distance(predicted, gt_boxes) * quality).sum() / norm
         target = torch.zeros_like(logits)
         target[image, anchor, gt_labels] = quality
         weight = torch.ones_like(logits)
