@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tinyyolo.compat import SPPF, C2f, Conv, initialize_weights
 
@@ -19,7 +16,6 @@ class Darknet(nn.Module):
         channels: output channels of the stem (stride 2) and of the stages at stride 4, 8, 16, 32.
         depths: bottlenecks in the CSP block of each stage.
         in_channels: image channels.
-        contrast: "add" the local contrast of the image as one more channel, or "only" it in place of the image.
 
     Attributes:
         channels, strides: of the returned maps, finest first.
@@ -42,13 +38,11 @@ class Darknet(nn.Module):
         channels: Sequence[int] = (16, 32, 64, 128, 256),
         depths: Sequence[int] = (1, 2, 2, 1),
         in_channels: int = 3,
-        contrast: str | None = None,
     ):
         super().__init__()
         if len(channels) != len(depths) + 1:
             raise ValueError(f"channels {list(channels)} must have one entry more than depths {list(depths)}: the stem")
-        self.contrast = contrast
-        self.stem = Conv(in_channels + (contrast == "add"), channels[0], 3, 2)
+        self.stem = Conv(in_channels, channels[0], 3, 2)
         self.stages = nn.ModuleList(
             nn.Sequential(Conv(c1, c2, 3, 2), C2f(c2, c2, n, shortcut=True))
             for c1, c2, n in zip(channels, channels[1:], depths, strict=False)
@@ -60,31 +54,9 @@ class Darknet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> maps, finest first."""
-        if self.contrast == "add":
-            x = torch.cat([x, local_contrast(x.mean(1, keepdim=True))], 1)
-        elif self.contrast == "only":
-            x = local_contrast(x)
         x, maps = self.stem(x), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
         maps[-1] = self.pool(maps[-1])
         return maps
-
-
-def local_contrast(x: Tensor, cell: int = 8, window: int = 5, noise: float = 0.02) -> Tensor:
-    """Images (B, C, H, W) in [0, 1] less their local mean, over the local standard deviation of all channels.
-
-    Statistics are those of `window` x `window` cells of `cell` px, between cells by bilinear interpolation; `noise` is the
-    contrast, of 1, under which nothing is amplified any more.
-    """
-    size = x.shape[-2:]
-    pool = partial(F.avg_pool2d, kernel_size=window, stride=1, padding=window // 2, count_include_pad=False)
-    with torch.no_grad():
-        cells = F.avg_pool2d(x, cell, ceil_mode=True)
-        mean = pool(cells)
-        square = pool(F.avg_pool2d((x * x).mean(1, keepdim=True), cell, ceil_mode=True))
-        variance = (square - (mean * mean).mean(1, keepdim=True)).clamp(min=0)
-        scale = (variance + noise**2).rsqrt()
-        mean, scale = (F.interpolate(t, size, mode="bilinear", align_corners=False) for t in (mean, scale))
-    return (x - mean) * scale
