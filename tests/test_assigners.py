@@ -33,6 +33,10 @@ def shifted(*dx):
     return torch.tensor([[x, 0.0, x + 8, 8] for x in dx])
 
 
+def wide(x):
+    return torch.tensor([[x, 0.0, x + 12, 8]])  # at 4, IoU .25 with anchor 0 and .43 with anchor 1
+
+
 @pytest.mark.parametrize(
     ("settings", "objects", "expected"),
     [
@@ -54,6 +58,18 @@ def shifted(*dx):
         # the robbed object takes its best free anchor
         ({"topk": 1, "keep_one": True}, shifted(1, -2), [1, 0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]),
         ({"topk": 2, "keep_one": True}, shifted(1, 1), [1, 1, 0, NEGATIVE, NEGATIVE, NEGATIVE]),
+        # k = 1 takes the nearer anchor, 1; IoU decides over 0
+        ({"topk": 1, "negative_below": None, "positive_iou": 0.2}, wide(4), [0, 0] + [NEGATIVE] * 4),
+        ({"topk": 1, "negative_below": None, "positive_iou": 0.6}, wide(4), [NEGATIVE, 0] + [NEGATIVE] * 4),
+        (
+            {"topk": 1, "negative_below": None, "positive_iou": 0.6, "negative_iou": 0.2},
+            wide(4),
+            [IGNORE, 0] + [NEGATIVE] * 4,
+        ),
+        # what ranking gave stays, also an anchor that overlaps another object more
+        ({"topk": 1, "negative_below": None, "positive_iou": 0.5}, shifted(1, -2), [1] + [NEGATIVE] * 5),
+        # IoU makes positive what the negative bound had ignored
+        ({"topk": 1, "negative_below": 0.3, "positive_iou": 0.2}, wide(4), [0, 0, IGNORE] + [NEGATIVE] * 3),
         # IoU: k = 2 with one overlap means that 0 is among the best, and everything ties
         ({"topk": 2, "similarity": "iou"}, shifted(0), [0] * 6),
         ({"topk": 6}, shifted(0), [0] * 6),
@@ -266,6 +282,9 @@ def test_wrong_level_sizes_and_batches_raise():
         ("ranking", {"constant": float("nan")}, "constant"),
         ("ranking", {"negative_below": -0.1}, "negative_below"),
         ("ranking", {"similarity": "nws"}, "'nws' is unknown; choices: ciou, diou"),
+        ("ranking", {"negative_iou": 0.4}, "negative_iou 0.4 needs"),
+        ("ranking", {"positive_iou": 0.5, "negative_iou": 0.6}, "negative_iou <= positive_iou"),
+        ("ranking", {"positive_iou": 0}, "negative_iou <= positive_iou"),
         ("threshold", {"positive": -0.1}, "positive"),
         ("threshold", {"negative": -0.1}, "negative"),
         ("threshold", {"min_positive": -0.1}, "min_positive"),

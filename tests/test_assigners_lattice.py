@@ -57,8 +57,10 @@ ASSIGNER_SETTINGS = st.fixed_dictionaries(
         "negative_below": st.sampled_from([0.3, 0.3, None, 0.05, 0.9, 1.5, 0.0]),
         "constant": st.sampled_from([12.7, 12.7, 1.0, 0.3, 60.0, 1e4]),
         "keep_one": st.booleans(),
+        "positive_iou": st.sampled_from([None, 0.5, 0.7, 0.1]),
+        "negative_iou": st.sampled_from([None, 0.1, 0.05]),
     }
-)
+).filter(lambda options: options["positive_iou"] or options["negative_iou"] is None)
 
 
 THRESHOLD_SETTINGS = st.fixed_dictionaries(

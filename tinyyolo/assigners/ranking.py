@@ -7,7 +7,8 @@ from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
 from tinyyolo.assigners.base import Assigner, chunks, measure
-from tinyyolo.assigners.search import Search, can_search
+from tinyyolo.assigners.search import Search, can_search, search_for
+from tinyyolo.assigners.threshold import ThresholdAssigner
 from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
 
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
@@ -34,9 +35,14 @@ class RankingAssigner(Assigner):
         constant: C of nwd and dotd, px. It never changes which anchors are positive, only the negative bound.
         keep_one: an object whose anchors all went to later objects takes its best anchor that is not positive; such
             objects choose in their order, the lowest anchor index first on ties. Off in the published rows.
+        positive_iou: of the anchors left over, those whose IoU with an object is at least this learn the object they
+            overlap most (the first on ties). Tiny objects have next to none; larger ones have more good anchors than k.
+            None, as in the published rows: no others.
+        negative_iou: those left over with an IoU from this to `positive_iou` are IGNORE. None: `positive_iou`, so none.
 
     Raises:
-        ValueError: unknown similarity, topk < 1, negative_below < 0 or constant <= 0; when called, topk > N.
+        ValueError: unknown similarity, topk < 1, negative_below < 0, constant <= 0, or not
+            0 < negative_iou <= positive_iou; when called, topk > N.
 
     Examples:
         >>> anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [40, 0, 48, 8]])
@@ -55,12 +61,15 @@ class RankingAssigner(Assigner):
         negative_below: float | None = 0.3,
         constant: float = CONSTANT,
         keep_one: bool = False,
+        positive_iou: float | None = None,
+        negative_iou: float | None = None,
     ):
         self.pairwise = measure(similarity, constant)
         if not (isinstance(topk, int) and topk >= 1):
             raise ValueError(f"topk must be a whole number >= 1, got {topk}")
         if negative_below is not None and not negative_below >= 0:
             raise ValueError(f"negative_below must be >= 0 or None, got {negative_below}")
+        self.overlap = overlap_rule(positive_iou, negative_iou)
         self.similarity, self.topk, self.constant = similarity, topk, float(constant)
         self.negative_below, self.keep_one = negative_below, bool(keep_one)
         ordered = SIMILARITIES[similarity].size_weight is not None  # the search can tell the next best, and the next
@@ -80,6 +89,10 @@ class RankingAssigner(Assigner):
             for gt, anchor in taken:
                 owns[gt[found[anchor] == search.number[gt]]] = True
             self._rescue(search, found, (~owns).nonzero()[:, 0])
+        if self.overlap:
+            more = torch.full_like(found, NEGATIVE)
+            self.overlap._search(search_for("iou", self.constant, search.lattice, search.images), more)
+            found.copy_(add(found, more))
 
     def _rescue(self, search: Search, found: Tensor, robbed: Tensor) -> None:
         """Give each robbed object in turn its best anchor that is free, looking wider while there is none."""
@@ -117,7 +130,7 @@ class RankingAssigner(Assigner):
             gt_index[part] = torch.where(last >= 0, last, gt_index[part])
         if self.keep_one:
             self._rescue_dense(gt_index, anchors, gt_boxes)
-        return gt_index
+        return add(gt_index, self.overlap._assign(anchors, gt_boxes, level_sizes)) if self.overlap else gt_index
 
     def _rescue_dense(self, gt_index: Tensor, anchors: Tensor, gt_boxes: Tensor) -> None:
         owned = torch.bincount(gt_index[gt_index >= 0], minlength=len(gt_boxes))
@@ -126,3 +139,20 @@ class RankingAssigner(Assigner):
             choice = (values == values.amax()).nonzero()[0]
             if bool(gt_index[choice] < 0):
                 gt_index[choice] = gt
+
+
+def overlap_rule(positive_iou: float | None, negative_iou: float | None) -> ThresholdAssigner | None:
+    """The rule of the anchors that ranking leaves over; None: they stay as they are."""
+    if positive_iou is None:
+        if negative_iou is not None:
+            raise ValueError(f"negative_iou {negative_iou} needs a positive_iou")
+        return None
+    negative_iou = positive_iou if negative_iou is None else negative_iou
+    if not 0 < negative_iou <= positive_iou:
+        raise ValueError(f"0 < negative_iou <= positive_iou must hold, got {negative_iou} and {positive_iou}")
+    return ThresholdAssigner("iou", positive_iou, negative_iou, low_quality=False)
+
+
+def add(gt_index: Tensor, more: Tensor) -> Tensor:
+    """(N,) gt_index, with what a second rule says of the anchors that are not positive."""
+    return torch.where((gt_index < 0) & (more != NEGATIVE), more, gt_index)

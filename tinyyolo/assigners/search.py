@@ -69,6 +69,7 @@ class Search:
 
     def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor]):
         self.lattice = lattice
+        self.images = gt_boxes
         self.gt_boxes = torch.cat(list(gt_boxes))
         counts = [len(boxes) for boxes in gt_boxes]
         self.number = torch.cat([torch.arange(n, device=self.gt_boxes.device) for n in counts])

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
-from tinyyolo.assigners.threshold import ThresholdAssigner
+from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.similarity import SIMILARITIES
 from tinyyolo.compat import Conv, initialize_weights
@@ -54,7 +53,6 @@ class YoloHead(nn.Module):
         quality: str = "one",
         constant: float = 12.7,
         gains: Mapping[str, float] | None = None,
-        also: float | None = None,
     ):
         super().__init__()
         if len(anchors) != len(in_channels) or len(hidden) != len(in_channels):
@@ -65,7 +63,6 @@ class YoloHead(nn.Module):
         self.assigner, self.num_classes = assigner, num_classes
         self.box_loss, self.quality = numbers("box_loss", box_loss, SIMILARITIES), quality
         self.constant = float(constant)
-        self.also = also and ThresholdAssigner("iou", also, also - 0.1, also - 0.1, low_quality=False)
         self.register_buffer("class_weights", None, persistent=False)  # (C,), see `cls_pw`
         self.gains = {**dict.fromkeys(LOSSES, 1.0), **numbers("gains", gains or {}, LOSSES)}
         per_level = [len(level) for level in anchors]
@@ -151,13 +148,7 @@ class YoloHead(nn.Module):
         assignments = self.assigner.on_grid_batch(
             self.grid, size_hw, [t["boxes"] for t in targets], ignore, map_sizes=[tuple(x.shape[-2:]) for x in maps]
         )
-        index = torch.stack([a.gt_index for a in assignments]).to(maps[0].device)
-        if self.also:
-            more = self.also.on_grid_batch(
-                self.grid, size_hw, [t["boxes"] for t in targets], ignore, map_sizes=[tuple(x.shape[-2:]) for x in maps]
-            )
-            index = torch.where(index == NEGATIVE, torch.stack([a.gt_index for a in more]).to(index.device), index)
-        return index
+        return torch.stack([a.gt_index for a in assignments]).to(maps[0].device)
 
     def target(self, predicted: Tensor, gt_boxes: Tensor) -> Tensor:
         """(P,) what the classes of positive anchors learn, in [0, 1]."""
