@@ -64,6 +64,7 @@ class Search:
         gt_boxes: per image (M, 4) float32 xyxy, px; at least one object in all.
 
     Attributes:
+        images: `gt_boxes` as given.
         number: (objects,) int64, the index of each object in its own image.
     """
 
