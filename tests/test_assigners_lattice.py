@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyyolo.assigners import RankingAssigner, ThresholdAssigner, lattice, search
+from tinyyolo.assigners import Assigner, RankingAssigner, ThresholdAssigner, lattice, search
 from tinyyolo.boxes.anchors import AnchorGrid
 
 SIDES = st.integers(8, 110)
