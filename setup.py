@@ -40,6 +40,7 @@ setup(
         "pillow>=9.1",  # opens image headers and large TIFFs by region; the bound is the first with Resampling
         "pycocotools>=2.0.8",  # first release that works with numpy 2; RLE of crowd regions, referee in the tests
         "matplotlib>=3.6",  # layout="constrained" on figures
+        "msgspec>=0.19",  # decodes JSON into typed records; the first release with wheels for Python 3.13
         "pyyaml>=6.0",  # safe loader by default
     ],
     extras_require={
@@ -48,6 +49,7 @@ setup(
             "hypothesis>=6.100",  # property tests
             "ruff>=0.6",  # formatter and linter in one
             "build>=1.2",  # builds the wheel in .ci/run
+            "mypy>=1.18",  # checks types in .ci/run and before commits
         ]
     },
 )

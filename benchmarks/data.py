@@ -49,7 +49,7 @@ def draw_json(path: Path) -> None:
 
 def draw_scenes(folder: Path) -> None:
     """xView scenes as TIFF and a JSON that names all their tiles."""
-    from tinyyolo.datasets.tile import grid
+    from tinyyolo.datasets.convert.tile import grid
 
     rng = np.random.default_rng(0)
     (folder / "xview").mkdir(parents=True, exist_ok=True)
@@ -69,12 +69,12 @@ def work(name: str, folder: Path) -> str:
 
         return f"{len(COCO(str(folder / 'aitodv2.json')).anns):,} boxes"
     if name == "coco_json.read":
-        from tinyyolo.datasets import coco_json
+        from tinyyolo.datasets.formats import coco as coco_json
 
         found = coco_json.read(folder / "aitodv2.json")
         return f"{len(found):,} images, {len(found.labels):,} boxes"
     if name == "yolo_txt.read":
-        from tinyyolo.datasets import yolo_txt
+        from tinyyolo.datasets.formats import yolo as yolo_txt
 
         found = yolo_txt.read(folder / "images", [f"class {i}" for i in range(CLASSES)])
         return f"{len(found):,} images, {len(found.labels):,} boxes"
@@ -87,7 +87,8 @@ def work(name: str, folder: Path) -> str:
 
 def draw_yolo(folder: Path) -> None:
     """The same boxes as YOLO txt under images of one pixel row each."""
-    from tinyyolo.datasets import coco_json, yolo_txt
+    from tinyyolo.datasets.formats import coco as coco_json
+    from tinyyolo.datasets.formats import yolo as yolo_txt
 
     found = coco_json.read(folder / "aitodv2.json")
     (folder / "images").mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.sets import write_set
+from tests.support.sets import write_set
 
 
 @pytest.fixture(scope="session")

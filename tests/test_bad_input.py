@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from tests.sets import SIZE, write_set
+from tests.engine.test_engine import RUN, TINY, trained
+from tests.support.sets import SIZE, write_set
 from tests.test_cli import call
-from tests.test_engine import RUN, TINY, trained
 from tinyyolo import Model
 from tinyyolo.engine import checkpoint
 
@@ -81,7 +81,7 @@ def test_bad_boxes_are_counted_and_training_goes_on(tmp_path, caplog, monkeypatc
     data = write_set(tmp_path / "set")
     nan, huge = float("nan"), 1e30
     add_boxes(tmp_path / "set", [nan, 1, 5, 5], [1, 1, -5, 5], [1, 1, 0, 5], [-huge, -huge, 2 * huge, 2 * huge])
-    monkeypatch.setattr("tinyyolo.datasets.dataset.LOGGER.propagate", True)
+    monkeypatch.setattr("tinyyolo.datasets.train.dataset.LOGGER.propagate", True)
     model = trained(data)
     warned = [r.getMessage() for r in caplog.records if "annotation problems" in r.getMessage()]
     assert warned and "train: 4 annotation problems" in strip(warned[0]) and "train.json" in warned[0]
@@ -142,7 +142,7 @@ def test_bad_images_are_counted_and_training_goes_on(tmp_path, caplog, monkeypat
     count = len(UNREADABLE)
     data = write_set(tmp_path / "set", counts={"train": count + 2, "val": count + 1})
     expected = {split: spoil_images(tmp_path / "set" / "images", split) for split in ("train", "val")}
-    monkeypatch.setattr("tinyyolo.datasets.dataset.LOGGER.propagate", True)
+    monkeypatch.setattr("tinyyolo.datasets.train.dataset.LOGGER.propagate", True)
     assert len(trained(data).trainer.train_loader.dataset) == 2
     messages = {r.getMessage() for r in caplog.records}
     for split, lines in expected.items():
@@ -166,7 +166,7 @@ def test_damage_that_only_decoding_finds_stops_in_one_line(tmp_path, capsys, wor
 def test_unreadable_sources_are_counted(weights, tmp_path, caplog, monkeypatch, capsys):
     write_set(tmp_path, counts={"val": len(UNREADABLE) + 2})
     lines = spoil_images(tmp_path / "images", "val")
-    monkeypatch.setattr("tinyyolo.datasets.dataset.LOGGER.propagate", True)
+    monkeypatch.setattr("tinyyolo.datasets.train.dataset.LOGGER.propagate", True)
     code, _, err = call("predict", f"model={weights}", f"source={tmp_path / 'images'}", capsys=capsys)
     assert code == 0, err
     (message,) = {r.getMessage() for r in caplog.records if "unreadable images left out" in r.getMessage()}
@@ -259,7 +259,7 @@ class FullDisk:
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
 def test_full_disk_names_the_file(tiny_set, weights, tmp_path, capsys, monkeypatch, words, says):
-    monkeypatch.setattr("tinyyolo.datasets.files.os.fdopen", FullDisk)
+    monkeypatch.setattr("tinyyolo.io.os.fdopen", FullDisk)
     more = f"data={tiny_set}" if words[0] == "val" else f"source={tiny_set.parent / 'images' / 'val_0.png'}"
     code, _, err = call(*words, f"model={weights}", more, "conf=0", f"imgsz={SIZE}", capsys=capsys)
     assert code == 2 and f"{says}: No space left" in err and len(err.strip().splitlines()) == 1, err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_engine import RUN, TINY
+from tests.engine.test_engine import RUN, TINY
 from tinyyolo import __version__
 from tinyyolo.cli import COMMANDS, main, resolve
 

@@ -1,4 +1,4 @@
-"""Imports only go down, and ultralytics stands only where CONTRIBUTING.md says."""
+"""Imports only go down, in no circle, and ultralytics stands only where CONTRIBUTING.md says; lazy imports count."""
 
 import ast
 from pathlib import Path
@@ -8,72 +8,129 @@ import pytest
 import tinyyolo
 
 PACKAGE = Path(tinyyolo.__file__).parent
-LAYERS = [
-    ["__init__", "config", "compat", "sampling"],
-    ["boxes"],
-    ["assigners", "losses", "layers"],
-    ["backbones"],
-    ["necks"],
-    ["heads"],
-    ["detectors"],
-    ["datasets", "evaluation", "plots", "plots_assign", "report"],
-    ["analysis"],
-    ["engine"],
-    ["cli", "__main__"],
-]
-RANK = {name: i for i, names in enumerate(LAYERS) for name in names}
-MAY_USE_ULTRALYTICS = {"compat.py", "engine", "detectors/base.py", "datasets"}
+BASE = {"config", "io", "sizes"}
+MODEL = {"boxes", "layers", "assigners", "backbones", "necks", "heads"}
+# Folder or file -> what it may import besides itself. Nothing else may; folders of one rank do not know each other.
+MAY_IMPORT = {
+    "config": set(),
+    "io": {"config"},
+    "sizes": set(),
+    "compat": {"config"},
+    "boxes": BASE,
+    "layers": BASE | {"compat", "boxes"},
+    "assigners": BASE | {"boxes"},
+    "backbones": BASE | {"compat", "boxes", "layers"},
+    "necks": BASE | {"compat", "boxes", "layers", "backbones"},
+    "heads": BASE | {"compat", "boxes", "layers", "assigners"},
+    "detectors": BASE | MODEL,
+    "datasets": BASE | {"boxes"},
+    "datasets/train": BASE | {"compat", "boxes", "datasets"},
+    "evaluation": BASE | {"boxes", "datasets"},
+    "plots": BASE | {"boxes", "datasets", "evaluation"},
+    "analysis": BASE | MODEL | {"detectors", "datasets", "evaluation", "plots"},
+    "export": BASE | MODEL | {"detectors"},  # below the engine, whose Model.export calls it
+    "engine": BASE | MODEL | {"compat", "detectors", "datasets", "datasets/train", "evaluation", "plots", "export"},
+    "cli": BASE,  # its table names the functions of all others
+    "": {"engine"},  # the package itself: `Model`, on first use
+}
+MAY_USE_ULTRALYTICS = {"compat", "engine", "datasets/train"}
+MOST_FILES = 12  # in a folder
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imports(path):
-    """Top-level modules' dotted names, and (name, line) of every import wherever it stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            yield node.module, node.lineno
+def module_of(path):
+    """'.../tinyyolo/boxes/nms.py' -> 'tinyyolo.boxes.nms'."""
+    return ".".join(("tinyyolo", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
 
 
-def top_level(path):
-    """Imports at module level: those inside functions are lazy and may look up."""
-    for node in ast.parse(path.read_text()).body:
+MODULES = set(map(module_of, FILES))
+MODULES = {
+    ".".join(("tinyyolo", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__") for p in FILES
+}
+
+
+def imported(source, where="a file"):
+    """Dotted names of all imports, wherever they stand: at the top, in functions, under TYPE_CHECKING."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            assert node.level == 0, f"{where}:{node.lineno}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
 
 
 def part(dotted):
-    """'tinyyolo.boxes.nms' -> 'boxes'."""
-    words = dotted.split(".")
-    return words[1] if len(words) > 1 else "__init__"
+    """'tinyyolo.boxes.nms' -> 'boxes', 'tinyyolo.datasets.train.paste' -> 'datasets/train', 'tinyyolo' -> ''."""
+    words = dotted.split(".")[1:]
+    two = "/".join(words[:2])
+    return two if two in MAY_IMPORT else words[0] if words else ""
 
 
-def own_part(path):
-    """The layer name of a file."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def upward(module, source):
+    """What of the imports in `source` the table does not allow to `module`."""
+    own = part(module)
+    for name in imported(source, module):
+        if name.split(".")[0] == "tinyyolo" and name != "tinyyolo":  # __version__ is everybody's
+            other = part(name)
+            if other != own and other not in MAY_IMPORT[own]:
+                yield name
+
+
+def circles(edges):
+    """Every circle found when walking `edges` (module -> modules) in depth; the package itself aside."""
+    state, stack, found = {}, [], []
+
+    def walk(name):
+        state[name] = "open"
+        stack.append(name)
+        for other in sorted(edges.get(name, ())):
+            if state.get(other) == "open":
+                found.append([*stack[stack.index(other) :], other])
+            elif other not in state:
+                walk(other)
+        stack.pop()
+        state[name] = "done"
+
+    for name in sorted(edges):
+        if name not in state:
+            walk(name)
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_down(path):
-    assert own_part(path) in RANK, f"{path}: name its layer in tests/test_layers.py"
-    for name in top_level(path):
-        if name and name.split(".")[0] == "tinyyolo":
-            assert RANK[part(name)] <= RANK[own_part(path)], f"{path} imports {name}"
+    assert part(module_of(path)) in MAY_IMPORT, f"{path}: name its place in tests/test_layers.py"
+    assert not list(upward(module_of(path), path.read_text()))
+
+
+def test_no_circle():
+    edges = {
+        module_of(p): {n for n in imported(p.read_text()) if n in MODULES and n not in ("tinyyolo", module_of(p))}
+        for p in FILES
+    }
+    assert not circles(edges)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_ultralytics_stands_in_few_places(path):
-    where = str(path.relative_to(PACKAGE))
-    allowed = where in MAY_USE_ULTRALYTICS or own_part(path) in MAY_USE_ULTRALYTICS
-    for name, line in imports(path):
-        assert allowed or name.split(".")[0] != "ultralytics", f"{path}:{line} imports {name}"
+    where = module_of(path)
+    allowed = part(where) in MAY_USE_ULTRALYTICS or where == "tinyyolo.detectors.base"
+    names = [name for name in imported(path.read_text()) if name.split(".")[0] == "ultralytics"]
+    assert allowed or not names
 
 
-def test_rule_catches_an_upward_import(tmp_path):
-    upward = tmp_path / "x.py"
-    upward.write_text("from tinyyolo.engine import model\n")
-    assert [RANK[part(name)] for name in top_level(upward)] == [RANK["engine"]]
-    assert RANK["engine"] > RANK["boxes"]
+def test_a_folder_fits_into_one_look():
+    for folder in {path.parent for path in FILES}:
+        assert len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) <= MOST_FILES, folder
+
+
+def test_the_rules_catch_what_they_should():
+    assert list(upward("tinyyolo.boxes.nms", "def f():\n    from tinyyolo.engine import model\n")) == [
+        "tinyyolo.engine.model"
+    ]
+    assert list(upward("tinyyolo.heads.roi", "from tinyyolo.necks.fpn import FPN")) == ["tinyyolo.necks.fpn"]
+    assert not list(upward("tinyyolo.heads.roi", "from tinyyolo.boxes import nms\nfrom tinyyolo import __version__"))
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == [["a", "b", "c", "a"]]
+    assert not circles({"a": {"b", "c"}, "b": {"c"}})

@@ -14,8 +14,9 @@ from tinyyolo.analysis.words import example_in_words, in_words
 from tinyyolo.boxes.anchors import auto_constant
 from tinyyolo.boxes.similarity import CONSTANT
 from tinyyolo.config import UserError, suggest
-from tinyyolo.datasets import coco_json, spec
-from tinyyolo.datasets.files import new_file
+from tinyyolo.datasets import spec
+from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.io import new_file
 
 
 def analyze(
@@ -74,7 +75,7 @@ def analyze(
         json.dump(report, stream, indent=1)
     print(f"numbers: {folder / 'analyze.json'}")
     if figures:
-        from tinyyolo import plots_assign
+        from tinyyolo.plots import assign as plots_assign
 
         for path in plots_assign.draw(report, folder):
             print(f"figure: {path}")

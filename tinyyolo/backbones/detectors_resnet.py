@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from tinyyolo.backbones.resnet import STAGE_STRIDES, freeze, norms_to_eval
-from tinyyolo.layers import ConvAWS2d, SAConv2d, infers
+from tinyyolo.backbones.resnet import STAGE_STRIDES
+from tinyyolo.layers.blocks import freeze, norms_to_eval
+from tinyyolo.layers.sac import ConvAWS2d, SAConv2d, infers
 
 # depth -> blocks in each of the four stages; 14 is for tests, 26 for laptops
 DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

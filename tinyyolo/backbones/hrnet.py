@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from tinyyolo.backbones.resnet import norms_to_eval
+from tinyyolo.layers.blocks import norms_to_eval
 
 WIDTHS = (18, 32, 48)
 STEM_CHANNELS = 64

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
+from tinyyolo.layers.blocks import freeze, norms_to_eval
+
 # depth -> (block, blocks in each of the four stages); 10 is for tests
 DEPTHS = {
     10: (BasicBlock, (1, 1, 1, 1)),
@@ -16,20 +18,6 @@ DEPTHS = {
 }
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (4, 8, 16, 32)
-
-
-def freeze(module: nn.Module) -> None:
-    """No gradients for `module`, and its batch norm keeps its statistics."""
-    module.eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-
-
-def norms_to_eval(module: nn.Module) -> None:
-    """Batch norm of `module` uses its running statistics; its weight and bias still learn."""
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.eval()
 
 
 class ResNet(TorchvisionResNet):

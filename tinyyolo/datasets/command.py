@@ -11,10 +11,10 @@ import yaml
 from tinyyolo.config import UserError, suggest
 
 COMMANDS = {
-    "check": "tinyyolo.datasets.check:check",
-    "stats": "tinyyolo.datasets.stats:stats",
-    "convert": "tinyyolo.datasets.convert:convert",
-    "build-aitod": "tinyyolo.datasets.aitod:build_aitod",
+    "check": "tinyyolo.datasets.audit.check:check",
+    "stats": "tinyyolo.datasets.stats.numbers:stats",
+    "convert": "tinyyolo.datasets.convert.convert:convert",
+    "build-aitod": "tinyyolo.datasets.convert.aitod:build_aitod",
 }
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tinyyolo.config import UserError
+from tinyyolo.io import THREADS
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 EXIF_ORIENTATION = 274
 TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height; OpenCV applies them on reading
 # Pillow takes an image of 180 million pixels for an attack; DOTA's scenes have up to 400. OpenCV stops at 2^30.
 Image.MAX_IMAGE_PIXELS = 2**29
-THREADS = min(8, os.cpu_count() or 1)
 
 
 def list_images(folder: str | Path) -> list[str]:

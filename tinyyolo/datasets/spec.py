@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import ROOTS, UserError, find_yaml, load_yaml, merge, suggest
-from tinyyolo.datasets import coco_json, dota, visdrone, xview, yolo_txt
 from tinyyolo.datasets.annotations import Annotations, as_names
+from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.datasets.formats import dota, visdrone, xview
+from tinyyolo.datasets.formats import yolo as yolo_txt
 from tinyyolo.datasets.images import list_images, nearest_folder
 
 SPLITS = ("train", "val", "test", "trainval")
@@ -155,7 +157,7 @@ def find_root(file: Path, content: Mapping[str, Any]) -> Path:
     """`path:` made absolute, `~` allowed. A drawn set: where it was drawn. Relative: to the YAML's folder, or, of a
     YAML that came with the package, to the folder in $TINYYOLO_DATASETS, else ./datasets."""
     if content.get("toy") is not None:
-        from tinyyolo.datasets import toy
+        from tinyyolo.datasets.drawn import toy
 
         return toy.ensure(content["toy"])
     given = Path(str(content.get("path") or ".")).expanduser()

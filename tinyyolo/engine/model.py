@@ -14,7 +14,6 @@ from ultralytics.utils import RANK
 from tinyyolo.compat import DEFAULT_CFG_DICT, engine_args
 from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
 from tinyyolo.datasets import spec as data_yaml
-from tinyyolo.datasets.files import named
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.weights import load_reference
@@ -23,6 +22,7 @@ from tinyyolo.engine.arguments import OWN, resolve
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.trainer import MAY_CHANGE_ON_RESUME, TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
+from tinyyolo.io import named
 
 FORMATS = ("torchscript",)
 KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
@@ -251,7 +251,7 @@ class Model(EngineModel):
         kwargs.setdefault("format", "torchscript")
         if kwargs["format"] not in FORMATS:
             raise UserError(f"format={kwargs['format']}: not supported yet; {suggest(kwargs['format'], FORMATS)}")
-        from tinyyolo.engine.export import torchscript
+        from tinyyolo.export.torchscript import torchscript
 
         return torchscript(self, resolve("export", {}, {**self.kept(), **kwargs}))
 

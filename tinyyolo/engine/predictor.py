@@ -19,10 +19,10 @@ from ultralytics.utils.ops import convert_torch2numpy_batch
 from tinyyolo.boxes.nms import select
 from tinyyolo.compat import LOGGER, on_unreadable
 from tinyyolo.config import UserError
-from tinyyolo.datasets.dataset import MAX_LISTED, NOT_DECODED, fault_of, report
-from tinyyolo.datasets.files import named, new_file
+from tinyyolo.datasets.train.dataset import MAX_LISTED, NOT_DECODED, fault_of, report
 from tinyyolo.detectors.base import votes_of
 from tinyyolo.engine.validator import MAX_CANDIDATES, corners
+from tinyyolo.io import named, new_file
 
 SHOW = 80  # characters of a wrong source in a message
 

@@ -20,14 +20,14 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.compat import engine_args, get_cfg, own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec as data_yaml
-from tinyyolo.datasets.dataset import TinyDataset, report_left_out
-from tinyyolo.datasets.files import named, new_file
+from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector, targets_of
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import OWN
 from tinyyolo.engine.validator import TinyValidator
+from tinyyolo.io import named, new_file
 
 STEP_DECAY = 0.1  # at each of `lr_steps`
 EPOCH_SEED = 1_000_003  # a prime: seeds of (run, epoch) do not meet

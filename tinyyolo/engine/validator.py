@@ -20,7 +20,7 @@ from tinyyolo.boxes.nms import select
 from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations, subset
-from tinyyolo.datasets.dataset import TinyDataset, report_left_out
+from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
 from tinyyolo.evaluation import evaluate, format_table, write_json, write_results
 from tinyyolo.evaluation.confusion import confusion_counts

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError, suggest
-from tinyyolo.datasets.files import new_file
 from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth, spread_regions, take
 from tinyyolo.evaluation.matching import match, overlapping_pairs, rank_detections
 from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, ALL_AREAS, LRP_TAU, evaluate
+from tinyyolo.io import new_file
 
 # Of a detection: below its threshold, on an ignore region, right, or wrong for one of four reasons.
 HIDDEN, IGNORED, TRUE, LOCALISATION, CONFUSION, DUPLICATE, BACKGROUND = range(7)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.files import new_file
+from tinyyolo.io import new_file
 
 FEW = 2000  # bytes; below this json.loads is as fast
 RECORDS_AT_ONCE = 1 << 15  # their words stay in the processor's cache

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.files import new_file
 from tinyyolo.evaluation.errors import CAUSES, FOUND, MISSED, REGION, TRUE, Errors, count_errors
+from tinyyolo.io import new_file
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PLACE = '<script type="application/json" id="data">{}</script>'

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.datasets.files import new_file
+from tinyyolo.io import new_file
 
 NOTHING = "-"  # printed where there is no object, or no right detection
 

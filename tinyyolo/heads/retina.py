@@ -13,8 +13,8 @@ from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
-from tinyyolo.losses import focal_loss, smooth_l1
-from tinyyolo.necks.fpn import conv_layer
+from tinyyolo.layers.blocks import conv_layer
+from tinyyolo.layers.losses import focal_loss, smooth_l1
 
 INIT_STD = 0.01
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import ops
 
-from tinyyolo import sampling
 from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
-from tinyyolo.losses import smooth_l1
-from tinyyolo.necks.fpn import xavier_uniform
+from tinyyolo.layers.blocks import xavier_uniform
+from tinyyolo.layers.gather import is_channels_last
+from tinyyolo.layers.losses import smooth_l1
+from tinyyolo.layers.roi_align import roi_align
 
 LEVEL_EPS = 1e-6
 CLASS_INIT_STD, BOX_INIT_STD = 0.01, 0.001
@@ -55,8 +56,8 @@ class RoIPool(nn.Module):
 
 def align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
     """RoIAlign of one map: the fast one, but torchvision's to the last bit for a map that is not channels-last."""
-    if (torch.is_grad_enabled() and x.requires_grad) or sampling.is_channels_last(x):
-        return sampling.roi_align(x, rois, size, scale)
+    if (torch.is_grad_enabled() and x.requires_grad) or is_channels_last(x):
+        return roi_align(x, rois, size, scale)
     # Half precision would round the corners of a region to half a pixel.
     return ops.roi_align(x.float(), rois.float(), size, scale, sampling_ratio=0, aligned=True).to(x.dtype)
 

@@ -13,7 +13,7 @@ from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
-from tinyyolo.losses import smooth_l1
+from tinyyolo.layers.losses import smooth_l1
 
 PADDING_SCORE = -1.0  # below every sigmoid: marks rows that hold no proposal
 INIT_STD = 0.01

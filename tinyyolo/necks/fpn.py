@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyyolo.layers.blocks import conv_layer, xavier_uniform
+
 EXTRA_LEVELS = ("pool", "conv")
-
-
-def conv_layer(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = False) -> nn.Sequential:
-    """Convolution with bias under the name `conv`, padded to keep the size at stride 1, with ReLU if wanted."""
-    layers = OrderedDict(conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
-    if relu:
-        layers["activate"] = nn.ReLU(inplace=True)
-    return nn.Sequential(layers)
 
 
 def every_second_cell(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2))."""
     return F.max_pool2d(x, kernel_size=1, stride=2)
-
-
-def xavier_uniform(module: nn.Module) -> None:
-    """Glorot's uniform initialisation and no bias, for the convolutions and linear layers of `module`."""
-    for child in module.modules():
-        if isinstance(child, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(child.weight)
-            nn.init.zeros_(child.bias)
 
 
 class FPN(nn.Module):

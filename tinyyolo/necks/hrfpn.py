@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyyolo.necks.fpn import conv_layer
+from tinyyolo.layers.blocks import conv_layer
 
 
 class HRFPN(nn.Module):

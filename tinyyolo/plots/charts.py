@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.files import new_file
+from tinyyolo.io import new_file
 
 SIZE_BOUNDS = {"very tiny": 8, "tiny": 16, "small": 32, "medium": 64}  # px, upper bounds of AI-TOD's size names
 RECALL = np.linspace(0, 1, 101)  # COCO's recall levels

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.files import new_file
+from tinyyolo.io import new_file
 
 FOUND, WRONG, MISSED = (60, 240, 60), (255, 120, 20), (50, 50, 255)  # BGR: true positive, false positive, missed
 CLASS_COLOURS = [  # BGR, far apart on green, grey and blue ground

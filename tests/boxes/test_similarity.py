@@ -1,0 +1,159 @@
+"""Similarities against hand-made values, the official figures and their own properties."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from tinyyolo.boxes.similarity import SIMILARITIES, aligned_ciou, pairwise_iof, pairwise_iou, pairwise_nwd
+
+OFFICIAL = np.load(Path(__file__).parent.parent / "parity/assign_boxes.npz")
+SYMMETRIC = sorted(set(SIMILARITIES) - {"iof"})
+
+UNIT = [0.0, 0.0, 8.0, 8.0]
+EXPECTED = {  # similarity of UNIT with itself, with it moved by (3, 4), and with half its side in its middle
+    "iou": (1.0, 20 / 108, 0.25),
+    "iof": (1.0, 20 / 64, 0.25),
+    "giou": (1.0, 20 / 108 - 24 / 132, 0.25),
+    "diou": (1.0, 20 / 108 - 25 / 265, 0.25),
+    "ciou": (1.0, 20 / 108 - 25 / 265, 0.25),
+    "gwd": (1.0, 1 / (1 + np.log(26)), 1 / (1 + np.log(9))),
+    "nwd": (np.exp(-1e-3 / 12.7), np.exp(-5 / 12.7), np.exp(-np.sqrt(8) / 12.7)),
+    "dotd": (np.exp(-1e-3 / 12.7), np.exp(-5 / 12.7), np.exp(-1e-3 / 12.7)),
+}
+
+
+def random_boxes(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    corner, side = torch.rand(2, count, 2, generator=generator) * torch.tensor([50.0, 20.0]).view(2, 1, 1)
+    return torch.cat((corner, corner + side), 1)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_hand_made_values(name):
+    others = torch.tensor([UNIT, [3.0, 4, 11, 12], [2.0, 2, 6, 6]])
+    assert_close(
+        SIMILARITIES[name].pairwise(torch.tensor([UNIT]), others),
+        torch.tensor([EXPECTED[name]]).float(),
+        atol=1e-6,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *((n, n) for n in ("iou", "giou", "diou", "ciou", "nwd", "dotd")),
+        ("iou", "overlaps2d_iou"),
+        ("iof", "overlaps2d_iof"),
+    ],
+)
+def test_equal_to_official_code(name, key):
+    boxes, others = torch.from_numpy(OFFICIAL["coder_P"][:24]), torch.from_numpy(OFFICIAL["coder_G"][:32])
+    expected = torch.from_numpy(OFFICIAL[f"metric_{key}"])
+    assert_close(SIMILARITIES[name].pairwise(boxes, others), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_aligned_is_the_diagonal_bit_by_bit(name):
+    boxes, others = random_boxes(37), random_boxes(37, 1)
+    diagonal = SIMILARITIES[name].pairwise(boxes, others).diagonal()
+    assert_close(SIMILARITIES[name].aligned(boxes, others), diagonal, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_symmetric(name):
+    boxes, others = random_boxes(9), random_boxes(7, 1)
+    pairwise = SIMILARITIES[name].pairwise
+    assert_close(pairwise(boxes, others), pairwise(others, boxes).T, atol=1e-6, rtol=0)
+
+
+def test_iof_divides_by_the_first():
+    assert_close(pairwise_iof(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([UNIT])), torch.ones(1, 1))
+    assert_close(pairwise_iof(torch.tensor([UNIT]), torch.tensor([[0.0, 0, 2, 2]])), torch.full((1, 1), 1 / 16))
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (0, 3), (3, 0)])
+def test_empty(name, rows, columns):
+    assert SIMILARITIES[name].pairwise(torch.zeros(rows, 4), torch.zeros(columns, 4)).shape == (rows, columns)
+    assert SIMILARITIES[name].aligned(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_degenerate_boxes_stay_finite_and_so_do_their_gradients(name):
+    boxes = torch.tensor([[5.0, 5, 5, 5], [5.0, 5, 9, 5], UNIT], requires_grad=True)
+    matrix = SIMILARITIES[name].pairwise(boxes, boxes.detach().clone())
+    assert bool(matrix.isfinite().all())
+    matrix.sum().backward()
+    assert bool(boxes.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_low_precision_is_computed_in_float32(name, dtype):
+    boxes, others = (torch.randint(0, 100, (5, 4)).sort(1).values.to(dtype) * 3 for _ in range(2))
+    matrix = SIMILARITIES[name].pairwise(boxes, others)
+    assert matrix.dtype == torch.float32
+    assert_close(matrix, SIMILARITIES[name].pairwise(boxes.float(), others.float()), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_gradient_is_that_of_the_formula(name):
+    boxes = (random_boxes(6) + torch.rand(6, 4)).double().sort(1).values.requires_grad_()
+    others = (random_boxes(6, 3) + torch.rand(6, 4)).double().sort(1).values
+    if name == "ciou":  # its weight counts as a constant, which a numerical gradient cannot see
+        aligned_ciou(boxes, others).sum().backward()
+        assert bool(boxes.grad.abs().sum() > 0)
+    else:
+        assert torch.autograd.gradcheck(lambda b: SIMILARITIES[name].aligned(b, others), boxes)
+
+
+def test_aligned_broadcasts():
+    boxes, others = random_boxes(3)[:, None], random_boxes(5, 1)
+    assert_close(SIMILARITIES["nwd"].aligned(boxes, others), pairwise_nwd(boxes[:, 0], others), atol=0, rtol=0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0.5, 200), st.floats(-30, 30), st.floats(-30, 30))
+def test_nwd_falls_with_its_constant_and_stays_in_range(constant, dx, dy):
+    box = torch.tensor([[20.0, 20, 30, 32]])
+    moved = box + torch.tensor([dx, dy, dx, dy])
+    value, wider = (float(pairwise_nwd(box, moved, c)) for c in (constant, constant * 2))
+    assert 0 <= value <= wider <= 1
+
+
+def test_inputs_stay_as_they_are():
+    boxes, others = random_boxes(4), random_boxes(4, 1)
+    copies = boxes.clone(), others.clone()
+    for entry in SIMILARITIES.values():
+        entry.pairwise(boxes, others)
+        entry.aligned(boxes, others)
+    assert_close((boxes, others), copies, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_wrong_shapes_are_named(name):
+    entry = SIMILARITIES[name]
+    with pytest.raises(ValueError, match=r"\(3, 5\)"):
+        entry.pairwise(torch.zeros(3, 5), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"\(4,\)"):
+        entry.pairwise(torch.zeros(4), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"\(3, 4\) and \(2, 4\)"):
+        entry.aligned(torch.zeros(3, 4), torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("constant", [0, -1, float("nan")])
+@pytest.mark.parametrize("name", ["nwd", "dotd"])
+def test_constant_must_be_positive(name, constant):
+    with pytest.raises(ValueError, match="constant must be > 0"):
+        SIMILARITIES[name].pairwise(torch.zeros(1, 4), torch.zeros(1, 4), constant)
+
+
+def test_iou_of_boxes_without_area_is_zero():
+    point = torch.tensor([[5.0, 5, 5, 5]])
+    assert_close(pairwise_iou(point, point), torch.zeros(1, 1))

@@ -1,0 +1,194 @@
+"""Data YAMLs: those that ship, and what can be wrong with one's own."""
+
+import numpy as np
+import pytest
+
+from tests.support.data_sets import AITOD_NAMES, clean_set, coco, data_yaml, picture
+from tinyyolo.config import UserError
+from tinyyolo.datasets import spec
+
+# Table 1 of the paper, test and train sets: airplane ... wind-mill.
+TABLE_1 = {
+    ("AI-TOD-v2", "train"): [666, 603, 5584, 14074, 787, 265194, 14446, 180],
+    ("AI-TOD-v2", "val"): [177, 152, 2635, 3839, 112, 64247, 3860, 69],
+    ("AI-TOD-v2", "test"): [855, 803, 6090, 18946, 466, 332604, 16030, 335],
+    ("AI-TOD", "train"): [623, 512, 5269, 13539, 293, 248042, 14126, 176],
+    ("AI-TOD", "val"): [170, 140, 2477, 3791, 34, 59904, 3841, 67],
+    ("AI-TOD", "test"): [745, 689, 5860, 17633, 292, 306665, 15443, 290],
+}
+SHIPPED = ["AI-TOD-v2", "AI-TOD-v2-dev", "AI-TOD", "VisDrone2019", "DOTA-v2"]
+
+
+@pytest.mark.parametrize(("name", "split"), TABLE_1)
+def test_expected_counts_are_table_1(name, split):
+    data = spec.load(name)
+    assert list(data.names.values()) == AITOD_NAMES
+    assert list(data.expected[split]["classes"].values()) == TABLE_1[name, split]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_counts_add_up(name):
+    expected = spec.load(f"{name}.yaml").expected
+    for row in expected.values():
+        assert "classes" not in row or sum(row["classes"].values()) == row["boxes"]
+    if "trainval" in expected:
+        train, val, both = (expected[split] for split in ("train", "val", "trainval"))
+        assert (train["images"], val["images"], both["images"]) == (11214, 2804, 14018)
+        for key in both["classes"]:
+            assert train["classes"][key] + val["classes"][key] == both["classes"][key], key
+
+
+def test_totals_are_the_published_ones():
+    totals = {
+        name: sum(spec.load(name).expected[s]["boxes"] for s in ("trainval", "test"))
+        for name in ("AI-TOD", "AI-TOD-v2")
+    }
+    assert totals == {"AI-TOD": 700621, "AI-TOD-v2": 752754}
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "json"),
+    [
+        ("AI-TOD-v2", "train", "aitodv2_trainval.json"),
+        ("AI-TOD-v2", "val", "aitodv2_test.json"),
+        ("AI-TOD-v2-dev", "train", "aitodv2_train.json"),
+        ("AI-TOD-v2-dev", "val", "aitodv2_val.json"),
+        ("AI-TOD", "train", "aitod_trainval_v1.json"),
+    ],
+)
+def test_splits_are_the_papers(name, split, json):
+    data = spec.load(name)
+    assert data.splits[split].annotations.name == json
+    assert data.stands_for.get(split, split) in json
+
+
+def test_shipped_sets_lie_in_the_datasets_folder(tmp_path, monkeypatch):
+    assert spec.load("AI-TOD-v2").path == tmp_path / "datasets" / "AI-TOD"
+    monkeypatch.setenv("TINYYOLO_DATASETS", str(tmp_path / "elsewhere"))
+    assert spec.load("DOTA-v2").path == tmp_path / "elsewhere" / "DOTA-v2"
+    assert spec.load("DOTA-v2", path=tmp_path / "given").path == tmp_path / "given"
+    with pytest.raises(UserError, match=r"DOTA-v2\.yaml: the data are not in .*elsewhere/DOTA-v2; set `path:`"):
+        spec.load("DOTA-v2").read("train")
+
+
+def test_own_yaml(tmp_path):
+    data = spec.load(clean_set(tmp_path / "set"))
+    assert (data.path, data.names, list(data.splits)) == (tmp_path / "set", {0: "ship", 1: "car"}, ["train", "val"])
+    found = data.read("val")
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 3, 3], [20, 20, 36, 36]])
+    assert data.image_path("val", "v0.png").is_file() and data.image_dir("val") == tmp_path / "set" / "images"
+    assert spec.load(data) is data
+
+
+def test_paths_home_and_relative(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    clean_set(tmp_path / "sets" / "a")
+    jsons = {"train": "train.json"}
+    for place, file in (("~/sets/a", tmp_path / "x.yaml"), ("../sets/a", tmp_path / "yamls" / "y.yaml")):
+        data = spec.load(data_yaml(file, path=place, train="images", annotations=jsons))
+        assert len(data.read("train")) == 2 and data.names == {0: "ship", 1: "car"}, place
+
+
+def test_names_from_the_json_without_the_ignored(tmp_path):
+    coco(
+        tmp_path / "a.json",
+        [(1, "a.png", 8, 8)],
+        [(1, 1, 0, [1, 1, 4, 4])],
+        [(4, "DontCare"), (2, "car"), (0, "person")],
+    )
+    file = data_yaml(tmp_path / "d.yaml", train=".", annotations={"train": "a.json"}, ignore=["DontCare"])
+    assert spec.load(file).names == {0: "person", 1: "car"}
+
+
+def test_yolo_labels_with_an_ignored_class(tmp_path):
+    picture(tmp_path / "images" / "train" / "sub" / "a.png", 100, 50)
+    (tmp_path / "labels" / "train" / "sub").mkdir(parents=True)
+    (tmp_path / "labels" / "train" / "sub" / "a.txt").write_text(
+        "1 0.5 0.5 0.2 0.2\n0 0.1 0.2 0.1 0.2\n2 0.9 0.9 0.1 0.1\n"
+    )
+    file = data_yaml(
+        tmp_path / "d.yaml", train="images/train", names={0: "car", 1: "region", 2: "bus"}, ignore=["region"], nc=3
+    )
+    found = spec.load(file).read("train")
+    assert found.names == {0: "car", 1: "bus"} and found.file_names == ["sub/a.png"]
+    np.testing.assert_array_equal(found.labels, [-1, 0, 1])
+    np.testing.assert_allclose(found.boxes, [[40, 20, 60, 30], [5, 5, 15, 15], [85, 42.5, 95, 47.5]])
+
+
+@pytest.mark.parametrize("listed", ["images/a.png\n./images/b.png\n", None])
+def test_several_folders_and_lists(tmp_path, listed):
+    for name in ("images/a.png", "images/b.png"):
+        picture(tmp_path / name, 10, 10)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "b.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (tmp_path / "list.txt").write_text(listed or "images/b.png")
+    train = "list.txt" if listed else ["list.txt", "images"]
+    data = spec.load(data_yaml(tmp_path / "d.yaml", train=train, names=["car"]))
+    assert data.image_dir("train") == tmp_path
+    assert data.read("train").file_names == (
+        ["images/a.png", "images/b.png"] if listed else ["images/b.png", "images/a.png"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": "images"}, r"no names: give `names:`"),
+        ({"names": ["a"]}, r"no split; give at least one of train, val"),
+        ({"train": "images", "names": ["a"], "nmaes": 1}, r"unknown key 'nmaes'; did you mean 'names'\?"),
+        ({"train": "images", "names": {1: "a"}}, r"names must be numbered 0 to 0, found \[1\]"),
+        ({"train": "images", "names": ["a", "a"]}, r"the same name stands twice in names: a"),
+        ({"train": "images", "names": "a"}, r"names: expected a list or a mapping"),
+        ({"train": "images", "names": ["a"], "nc": 2}, r"nc: 2, but there are 1 names"),
+        ({"train": "images", "names": ["a"], "ignore": "b"}, r"ignore: expected a list of category names"),
+        ({"train": "images", "names": ["a"], "format": "voc"}, r"format: 'voc' unknown; .*visdrone"),
+        (
+            {"train": "images", "names": ["a"], "annotations": {"vall": "x"}},
+            r"annotations\.vall: no images for it.*train",
+        ),
+        ({"train": "images", "names": ["a"], "annotations": "x.json"}, r"annotations: expected split: file\.json"),
+    ],
+)
+def test_bad_yamls(tmp_path, content, message):
+    with pytest.raises(UserError, match=message) as caught:
+        spec.load(data_yaml(tmp_path / "d.yaml", **content))
+    assert "\n" not in str(caught.value) and "d.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda data: data.read("test"), r"set\.yaml: no split 'test'; Choices: train, val"),
+        (lambda data: data.image_dir("vall"), r"no split 'vall'; did you mean 'val'\?"),
+        (
+            lambda data: (data.path / "val.json").unlink() or data.read("val"),
+            r"val\.json: no such annotation file.*train\.json",
+        ),
+        (
+            lambda data: (
+                data.image_path("val", "x")
+                and (data.path / "images").rename(data.path / "pics")
+                and data.image_dir("val")
+            ),
+            r"val: no such image folder: .*images; .* has the folders pics",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, act, message):
+    data = spec.load(clean_set(tmp_path / "set"))
+    with pytest.raises(UserError, match=message):
+        act(data)
+
+
+def test_missing_yaml_lists_those_in_data():
+    with pytest.raises(
+        UserError,
+        match=r"AI-TOD-v3\.yaml: no such file, nor a name in data; did you mean 'AI-TOD-v2\.yaml'.*VisDrone2019",
+    ):
+        spec.load("AI-TOD-v3.yaml")
+
+
+def test_base_is_another_yaml(tmp_path):
+    clean_set(tmp_path)
+    file = data_yaml(tmp_path / "b.yaml", base="set.yaml", names=["car", "ship"])
+    assert spec.load(file).read("train").labels.tolist() == [1, 0, 1]

@@ -1,0 +1,210 @@
+"""The report in a real browser: it filters, zooms, and shows exactly the boxes that were counted."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.report_scene import COLOURS, pixel_of, write_run
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder)
+    return folder
+
+
+class Browser:
+    """A W3C WebDriver session of headless Chromium, spoken to without a client library."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}/session"
+        options = {
+            "args": [
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--window-size=1300,800",
+            ]
+        }
+        always = {"browserName": "chrome", "goog:chromeOptions": options}
+        self.url += "/" + self.call("", {"capabilities": {"alwaysMatch": always}})["sessionId"]
+
+    def call(self, path, body=None, method="POST"):
+        data = None if method != "POST" else json.dumps(body or {}).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def script(self, code):
+        return self.call("/execute/sync", {"script": code, "args": []})
+
+    def open(self, path):
+        self.call("/url", {"url": path.resolve().as_uri()})
+        waited = """const done = arguments[0];
+            const see = () => picture && picture.complete ? done() : setTimeout(see, 20);
+            see();"""
+        self.call("/execute/async", {"script": waited, "args": []})
+
+    def element(self, css):
+        return next(iter(self.call("/element", {"using": "css selector", "value": css}).values()))
+
+    def click(self, css):
+        self.call(f"/element/{self.element(css)}/click")
+
+    def text(self, css):
+        return self.script(f"return document.querySelector({css!r}).textContent")
+
+    def texts(self, css):
+        return self.script(f"return [...document.querySelectorAll({css!r})].map(e => e.textContent)")
+
+    def actions(self, kind, steps, **more):
+        self.call("/actions", {"actions": [{"type": kind, "id": kind, "actions": steps, **more}]})
+
+    def canvas(self):
+        """(H, W, 3) RGB of the canvas as it is on the screen."""
+        data = base64.b64decode(self.call(f"/element/{self.element('#view')}/screenshot", method="GET"))
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+    def inked(self):
+        """How many pixels of the canvas have the colour of each kind."""
+        picture = self.canvas().astype(int)
+        return {kind: int((np.abs(picture - c).max(-1) < 12).sum()) for kind, c in COLOURS.items()}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = shutil.which("chromedriver")
+    if driver is None or shutil.which("chromium") is None:
+        missing = "needs Debian's chromium and chromium-driver"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
+    session = None
+    try:
+        port = next(m.group(1) for line in process.stdout if (m := re.search(r"on port (\d+)\.", line)))
+        session = Browser(port)
+        yield session
+    finally:
+        if session is not None:
+            session.call("", method="DELETE")
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def page(browser, written):
+    browser.open(written / "out/report.html")
+    return browser
+
+
+def counted(page):
+    numbers = re.fullmatch(r"(\d+) boxes: (\d+) TP, (\d+) FP, (\d+) FN", page.text("#count"))
+    return tuple(int(n) for n in numbers.groups())
+
+
+def tick(page, name, value):
+    page.click(f'input[name="{name}"][value="{value}"]')
+
+
+def test_page_shows_the_worst_image_first_with_all_its_boxes(page):
+    assert page.texts(".image") == ["first.png41", "second image.png11", "third.png10"]
+    assert counted(page) == (7, 2, 4, 1)
+    assert len(page.texts(".box")) == 5
+    assert "worst 4 of 4" in page.text("#source")
+    ink = page.inked()
+    assert all(number > 100 for number in ink.values()), ink
+
+
+def test_page_filters_by_kind_class_size_and_score(page):
+    for kind in ("localisation", "confusion", "duplicate", "background"):
+        tick(page, "kinds", kind)
+    assert counted(page) == (3, 2, 0, 1)
+    ink = page.inked()
+    assert ink["FP"] == 0 and ink["TP"] > 100 and ink["FN"] > 100
+    tick(page, "kinds", "FN")
+    tick(page, "kinds", "confusion")
+    ink = page.inked()
+    assert counted(page) == (3, 2, 1, 0) and ink["FN"] == 0 and ink["FP"] > 100
+    for kind in ("localisation", "duplicate", "background", "FN"):
+        tick(page, "kinds", kind)
+    tick(page, "classes", "ship")
+    assert counted(page) == (2, 1, 1, 0)
+    assert page.texts(".image") == ["first.png10", "second image.png01"]
+    tick(page, "classes", "ship")
+    for size in ("t", "s", "m"):
+        tick(page, "sizes", size)
+    assert counted(page) == (2, 1, 1, 0)
+    for size in ("t", "s", "m"):
+        tick(page, "sizes", size)
+    page.script('document.getElementById("score").value = 0.82; document.getElementById("score").oninput()')
+    assert counted(page) == (4, 2, 1, 1) and page.text("#least") == "0.82"
+
+
+def test_a_page_without_boxes_left_says_so(page):
+    for name in ("ship", "car"):
+        tick(page, "classes", name)
+    assert counted(page) == (0, 0, 0, 0) and page.texts(".image") == [] and max(page.inked().values()) == 0
+    tick(page, "classes", "car")
+    assert counted(page) == (2, 1, 1, 0)
+
+
+def test_a_double_click_leaves_one_class(page):
+    page.script(
+        'document.querySelector("#classes label").dispatchEvent(new MouseEvent("dblclick", {cancelable: true}))'
+    )
+    assert counted(page) == (5, 1, 3, 1)
+    assert page.script('return [...document.querySelectorAll("#classes input")].map(e => e.checked)') == [True, False]
+
+
+def test_page_zooms_to_the_pixel(page):
+    before = page.text("#zoom")
+    wheel = {"type": "scroll", "x": 500, "y": 400, "deltaX": 0, "deltaY": -120, "duration": 0, "origin": "viewport"}
+    page.actions("wheel", [wheel])
+    assert int(page.text("#zoom").split()[0]) > int(before.split()[0])
+    page.click("#fit")
+    assert page.text("#zoom") == before
+    page.click(".box:nth-child(2)")  # the most confident error, after the missed object
+    assert page.text("#zoom") == "1260 %" or int(page.text("#zoom").split()[0]) > 800
+    view = page.script("return view")
+    picture = page.canvas()
+    column, row = 10, 75  # inside the box at [5, 70, 10, 10]
+    x, y = (column + 0.5 - view["x"]) * view["scale"], (row + 0.5 - view["y"]) * view["scale"]
+    reach = int(view["scale"] / 2) - 1
+    block = picture[int(y) - reach : int(y) + reach, int(x) - reach : int(x) + reach].reshape(-1, 3)
+    assert set(map(tuple, block.tolist())) == {pixel_of(1, row, column)}  # one flat square: nothing is smoothed
+    edge_x, edge_y = (5 - view["x"]) * view["scale"], (72 - view["y"]) * view["scale"]
+    assert np.abs(picture[round(edge_y), round(edge_x)].astype(int) - COLOURS["FP"]).max() < 12
+
+
+def test_keys_and_clicks_change_the_image(page):
+    page.actions("key", [{"type": "keyDown", "value": "\ue015"}, {"type": "keyUp", "value": "\ue015"}])
+    assert counted(page) == (2, 0, 1, 1)
+    page.click(".image:nth-child(3)")
+    assert counted(page) == (1, 0, 1, 0)
+    page.click("#counts")
+    assert page.texts("#summary table:first-child tbody tr:first-child td")[:5] == ["all", "4", "2", "6", "2"]
+
+
+def test_pointing_at_a_box_names_it(page):
+    view = page.script("return view")
+    offset = page.script('const r = document.getElementById("view").getBoundingClientRect(); return [r.x, r.y]')
+    at = [int(offset[i] + (14 - view["xy"[i]]) * view["scale"]) for i in (0, 1)]
+    page.actions("pointer", [{"type": "pointerMove", "x": at[0], "y": at[1], "duration": 0}])
+    assert page.text("#tip").startswith(("TP\nship\n8.0 x 8.0 px\nscore 0.900", "duplicate\nship"))
+
+
+def test_embedded_images_need_no_other_file(browser, written, tmp_path):
+    shutil.copy(written / "alone/report.html", tmp_path / "sent.html")
+    browser.open(tmp_path / "sent.html")
+    view = browser.script("return view")
+    x, y = (int((v + 0.5 - view[key]) * view["scale"]) for v, key in ((30, "x"), (50, "y")))
+    assert tuple(browser.canvas()[y, x]) == pixel_of(1, 50, 30)

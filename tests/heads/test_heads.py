@@ -1,0 +1,228 @@
+"""RPN and RetinaNet's head: losses by hand, proposals, ties, padding, and the sparse gradient."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from tinyyolo.assigners import RankingAssigner, ThresholdAssigner
+from tinyyolo.assigners.samplers import RandomSampler
+from tinyyolo.boxes.anchors import AnchorGrid
+from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.heads.dense import best, flat
+from tinyyolo.heads.retina import RetinaHead
+from tinyyolo.heads.rpn import RPNHead, _pick, neighbourhoods
+from tinyyolo.layers.losses import focal_loss, smooth_l1
+
+SIZE, STRIDES, CHANNELS = (64, 96), (8, 16), 12
+TARGETS = [
+    {"boxes": torch.tensor([[10.0, 10, 40, 38], [60, 20, 70, 33]]), "labels": torch.tensor([1, 0])},
+    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+]
+
+
+def grid(**more):
+    return AnchorGrid(strides=STRIDES, scales=(4,), ratios=(0.5, 1, 2), **more)
+
+
+def rpn(assigner=None, **more):
+    torch.manual_seed(0)
+    sampler = RandomSampler(16, 0.5)
+    head = RPNHead((CHANNELS,) * 2, STRIDES, grid(), assigner or RankingAssigner(), sampler, channels=CHANNELS, **more)
+    for p in head.parameters():  # away from the tiny initial values, so that boxes differ
+        torch.nn.init.normal_(p, std=0.2)
+    return head
+
+
+def retina(**more):
+    torch.manual_seed(0)
+    head = RetinaHead(
+        (CHANNELS,) * 2, STRIDES, 3, grid(), ThresholdAssigner("iou", 0.5, 0.4), channels=CHANNELS, **more
+    )
+    for p in head.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    return head
+
+
+def maps_of(images=2, learn=False):
+    generator = torch.Generator().manual_seed(1)
+    sides = grid().map_sizes(SIZE)
+    return [torch.randn(images, CHANNELS, *s, generator=generator).requires_grad_(learn) for s in sides]
+
+
+def test_flat_follows_the_order_of_the_anchors():
+    x = torch.arange(2 * 6 * 2 * 3.0).view(2, 6, 2, 3)  # 3 anchors of 2 values
+    rows = flat(x, 2)
+    assert rows.shape == (2, 18, 2)
+    for b, y, column, a in [(0, 0, 0, 0), (1, 1, 2, 2), (0, 1, 0, 1)]:
+        torch.testing.assert_close(rows[b, (y * 3 + column) * 3 + a], x[b, 2 * a : 2 * a + 2, y, column])
+
+
+@pytest.mark.parametrize("count", [0, 2, 4, 9])
+def test_best(count):
+    scores = torch.tensor([[0.1, 0.9, 0.4, 0.3], [0.5, 0.2, 0.7, 0.6]])
+    values, index = best(scores, count)
+    torch.testing.assert_close(values, scores.gather(1, index))
+    assert values.shape == (2, min(count, 4))
+    if count < 4:
+        torch.testing.assert_close(values, scores.topk(count).values)
+
+
+def test_neighbourhoods_are_what_a_convolution_sees():
+    x = torch.randn(2, 3, 4, 5)
+    image, row, column = torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(5)).unbind(1)
+    expected = F.unfold(x, 3, padding=1).transpose(1, 2).reshape(-1, 27)
+    torch.testing.assert_close(neighbourhoods(x, image, row, column), expected)
+
+
+@pytest.mark.parametrize("inside_only", [False, True])
+def test_rpn_losses_are_those_of_all_drawn_anchors(inside_only):
+    head, maps = rpn(inside_only=inside_only, box_beta=1 / 9), maps_of()
+    losses, _ = head.losses_and_proposals(maps, TARGETS, SIZE, sample=False)
+    logits = torch.cat([flat(x, 1) for x in head(maps)[0]], 1)[..., 0]
+    deltas = torch.cat([flat(x, 4) for x in head(maps)[1]], 1)
+    anchors, inside = head.grid.boxes(SIZE), head.grid.inside(SIZE)
+    classes = boxes = count = 0
+    for i, target in enumerate(TARGETS):
+        gt_index = head.assigner.on_grid(head.grid, SIZE, target["boxes"], inside_only=inside_only).gt_index
+        if inside_only:
+            assert (gt_index[~inside] == -2).all()
+        positive, negative = gt_index >= 0, gt_index == -1
+        used = positive | negative
+        classes += F.binary_cross_entropy_with_logits(logits[i][used], positive[used].float(), reduction="sum")
+        expected = DeltaCoder().encode(anchors[positive], target["boxes"][gt_index[positive]])
+        boxes += F.smooth_l1_loss(deltas[i][positive], expected, beta=1 / 9, reduction="sum")
+        count += max(1, int(positive.sum())) + max(1, int(negative.sum()))
+    torch.testing.assert_close(losses["loss_rpn_cls"], classes / count)
+    torch.testing.assert_close(losses["loss_rpn_bbox"], boxes / count)
+
+
+def test_gradient_through_sampled_cells_equals_the_dense_one():
+    head, found = rpn(), []
+    for dense in (False, True):
+        maps = maps_of(learn=True)
+        head.zero_grad()
+        torch.manual_seed(5)
+        if dense:
+            outputs = head(maps)
+            head._at_cells = lambda _, image, anchor, outputs=outputs: _pick(outputs, image, anchor)
+        losses, (boxes, scores) = head.losses_and_proposals(maps, TARGETS, SIZE)
+        assert not boxes.requires_grad and not scores.requires_grad
+        sum(losses.values()).backward()
+        found.append([*losses.values(), *(p.grad.clone() for p in head.parameters()), *(x.grad for x in maps)])
+    for sparse, full in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, full, rtol=1e-5, atol=1e-6)
+
+
+def test_sampling_draws_no_more_than_asked():
+    head, maps = rpn(), maps_of()
+    image, anchor, gt_index, count = head._draw(maps, TARGETS, SIZE, sample=True)
+    assert torch.bincount(image).tolist() == [16, 16] and len(anchor) == 32
+    assert (gt_index[image == 1] == -1).all() and int((gt_index >= 0).sum()) <= 8
+    assert count == 16 + 16 + 1  # an image without positives counts one
+
+
+def test_proposals_are_apart_ranked_inside_and_padded():
+    head, maps = rpn(pre_nms=40, proposals=25, nms_iou=0.5), maps_of()
+    boxes, scores = head.proposals(head(maps), SIZE)
+    assert boxes.shape == (2, 25, 4) and scores.shape == (2, 25)
+    for b, s in zip(boxes, scores, strict=True):
+        real = b[s >= 0]
+        assert len(real) > 0 and (s[:-1] >= s[1:]).all()
+        assert (real[:, 2:] > real[:, :2]).all()
+        assert real.min() >= 0 and real[:, 0::2].max() <= SIZE[1] and real[:, 1::2].max() <= SIZE[0]
+        assert (b[s < 0] == 0).all()
+    again, _ = head.proposals([[x[1:] for x in part] for part in head(maps)], SIZE)
+    torch.testing.assert_close(again[0], boxes[1])  # batched equals single
+
+
+@pytest.mark.parametrize(("levels", "kept"), [((0, 1), 2), ((0, 0), 1), ((1, 1), 1)])
+def test_equal_boxes_suppress_each_other_within_a_level_only(levels, kept):
+    head, box = rpn(), torch.tensor([20.0, 20.0, 50.0, 44.0])
+    sides = grid().map_sizes(SIZE)
+    logits = [torch.full((1, 3, *side), -9.0) for side in sides]
+    deltas = [torch.full((1, 12, *side), -1e4) for side in sides]  # all others are clipped to nothing
+    for anchor, level in enumerate(levels):
+        row, column = 1, 1 + anchor
+        base = head.grid.base_boxes[level][0] + torch.tensor([column, row]).repeat(2) * STRIDES[level]
+        logits[level][0, 0, row, column] = 3.0
+        deltas[level][0, :4, row, column] = DeltaCoder().encode(base, box)
+    boxes, scores = head.proposals((logits, deltas), SIZE)
+    assert int((scores > 0.5).sum()) == kept
+    torch.testing.assert_close(boxes[scores > 0.5], box.expand(kept, 4))
+
+
+def test_all_boxes_without_area_leave_only_padding():
+    head, maps = rpn(), maps_of()
+    outputs = head(maps)
+    away = [x.clone() for x in outputs[1]]
+    for x in away:
+        x[:, 0::4] = 1e4  # far beyond the right border: clipped to no width
+    _, scores = head.proposals((outputs[0], away), SIZE)
+    assert (scores < 0).all()
+
+
+def test_retina_losses_by_hand():
+    head, maps = retina(), maps_of()
+    losses = head.losses(maps, TARGETS, SIZE)
+    logits, deltas = (torch.cat([flat(x, k) for x in part], 1) for part, k in zip(head(maps), (3, 4), strict=True))
+    classes = boxes = count = 0
+    for i, target in enumerate(TARGETS):
+        gt_index = head.assigner.on_grid(head.grid, SIZE, target["boxes"]).gt_index
+        positive = gt_index >= 0
+        one_hot = torch.zeros(len(gt_index), 3)
+        one_hot[positive, target["labels"][gt_index[positive]]] = 1
+        classes += sigmoid_focal_loss(logits[i], one_hot, reduction="none")[gt_index > -2].sum()
+        expected = DeltaCoder().encode(head.grid.boxes(SIZE)[positive], target["boxes"][gt_index[positive]])
+        boxes += (deltas[i][positive] - expected).abs().sum()
+        count += max(1, int(positive.sum()))
+    torch.testing.assert_close(losses["loss_cls"], classes / count)
+    torch.testing.assert_close(losses["loss_bbox"], boxes / count)
+
+
+def test_retina_candidates_are_pairs_with_one_score():
+    head, maps = retina(pre_nms=50), maps_of()
+    boxes, scores = head.candidates(maps, SIZE)
+    assert boxes.shape == (2, 100, 4) and scores.shape == (2, 100, 3)
+    assert ((scores > 0).sum(2) == 1).all()
+    probability = flat(head(maps)[0][0], 3).sigmoid().flatten(1)
+    torch.testing.assert_close(scores[:, :50].amax(2), probability.topk(50).values)
+
+
+def test_retina_starts_from_its_prior():
+    head = RetinaHead((4,), (8,), 2, AnchorGrid((8,), (4,), (1,)), RankingAssigner(), channels=4, prior=0.02)
+    _, scores = head.candidates([torch.zeros(1, 4, 3, 3)], (24, 24))
+    torch.testing.assert_close(scores.amax(2), torch.full((1, 18), 0.02))
+    assert head.retina_reg.bias.abs().max() == 0 and math.isclose(
+        head.retina_cls.weight.detach().std(), 0.01, rel_tol=0.5
+    )
+
+
+def test_focal_loss_is_torchvisions():
+    logits, labels = torch.randn(20, 4) * 3, torch.randint(-1, 4, (20,))
+    one_hot = torch.zeros(20, 4)
+    one_hot[labels >= 0, labels[labels >= 0]] = 1
+    expected = sigmoid_focal_loss(logits, one_hot, alpha=0.3, gamma=1.5, reduction="sum")
+    torch.testing.assert_close(focal_loss(logits, labels, gamma=1.5, alpha=0.3), expected)
+    assert focal_loss(logits[:0], labels[:0]) == 0
+
+
+def test_losses_of_nothing_still_have_a_gradient():
+    x = torch.zeros(0, 4, requires_grad=True)
+    smooth_l1(x, torch.zeros(0, 4)).backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("channels", "strides", "anchors", "says"),
+    [
+        ((4, 4), (4, 8), grid(), "anchors.strides"),
+        ((4, 8), STRIDES, grid(), "equal channels"),
+        ((4, 4), STRIDES, AnchorGrid(STRIDES, sizes=[[(4, 4)], [(8, 8), (9, 9)]]), "as many anchors a cell"),
+    ],
+)
+def test_heads_refuse_what_does_not_fit(channels, strides, anchors, says):
+    with pytest.raises(ValueError, match=says):
+        RPNHead(channels, strides, anchors, RankingAssigner(), RandomSampler(8, 0.5))

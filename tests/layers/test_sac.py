@@ -1,0 +1,265 @@
+"""Convolutions of DetectoRS and the sampling under them, against plain formulas and torchvision's operations."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision import ops
+
+from tinyyolo.layers import gather
+from tinyyolo.layers.deform_conv import deform_conv2d, deform_conv2d_inference
+from tinyyolo.layers.roi_align import roi_align
+from tinyyolo.layers.sac import ConvAWS2d, Memo, SAConv2d, infers
+
+SIDES = {"square": (9, 9), "wide": (5, 12), "smallest": (3, 3)}
+
+
+def randomised(layer, seed=0):
+    """All parameters and buffers drawn; weights scaled by fan-in."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for x in (*layer.parameters(), *layer.buffers()):
+            x.copy_(torch.randn(x.shape, generator=generator) / max(1, x[0].numel()) ** 0.5)
+    return layer
+
+
+def plain_sac(layer, x):
+    """The formula of SAConv2d with torchvision's deformable convolution."""
+    x = x + layer.pre_context(F.adaptive_avg_pool2d(x, 1))
+    pooled = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 5, stride=1)
+    switch, weight = layer.switch(pooled), layer.standardised()
+    near = ops.deform_conv2d(x, layer.offset_s(pooled), weight, None, layer.stride, 1, 1)
+    far = ops.deform_conv2d(x, layer.offset_l(pooled), weight + layer.weight_diff, None, layer.stride, 3, 3)
+    out = switch * near + (1 - switch) * far
+    return out + layer.post_context(F.adaptive_avg_pool2d(out, 1))
+
+
+def gradients(function, *inputs):
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    y = function(*leaves)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+    return [y.detach(), *torch.autograd.grad((y * weights).sum(), leaves)]
+
+
+def test_standardised_weight():
+    conv = randomised(ConvAWS2d(4, 3, kernel=3))
+    for i, w in enumerate(conv.weight.detach().double().numpy()):
+        expected = (w - w.mean()) / (w.var(ddof=1) + 1e-5) ** 0.5
+        expected = conv.weight_gamma[i].item() * expected + conv.weight_beta[i].item()
+        torch.testing.assert_close(conv.standardised()[i].double(), torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [ConvAWS2d(4, 6, 3, stride=2), SAConv2d(4, 6, stride=2)], ids=["aws", "sac"])
+def test_new_layer_is_a_plain_convolution(layer):
+    x = torch.randn(2, 4, 9, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, stride=2, padding=1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_switchable_convolution_is_its_formula(side, stride):
+    layer = randomised(SAConv2d(4, 6, stride))
+    x = torch.randn(2, 4, *SIDES[side], generator=torch.Generator().manual_seed(1))
+    names = [name for name, _ in layer.named_parameters()]
+    found, expected = {}, {}
+    for into, function in ((found, layer), (expected, lambda v: plain_sac(layer, v))):
+        leaf = x.clone().requires_grad_()
+        layer.zero_grad()
+        y = function(leaf)
+        (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
+        into.update({"y": y.detach(), "x": leaf.grad})
+        into.update({name: p.grad.clone() for name, p in layer.named_parameters()})
+    assert set(found) == {"y", "x", *names}
+    for name, value in expected.items():
+        scale = value.abs().max().item()
+        torch.testing.assert_close(found[name], value, atol=2e-5 * scale, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("layer", [ConvAWS2d(4, 6, 3), SAConv2d(4, 6)], ids=["aws", "sac"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.weight[:, 0].mul_(-2),
+        lambda m: m.weight_beta.add_(1),
+        lambda m: m.load_state_dict({k: v + 1 for k, v in m.state_dict().items()}),
+        lambda m: m.double().float().weight[:, 0].mul_(-2),
+        lambda m: [v.mul_(0.5) for v in m.state_dict().values()],  # an EMA update of a model that stays in eval mode
+    ],
+    ids=["weight", "buffer", "load", "type", "ema"],
+)
+def test_weight_is_standardised_once_until_it_changes(layer, change, monkeypatch):
+    layer = randomised(copy.deepcopy(layer)).eval()
+    x = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    calls, compute = [], type(layer).standardised
+    monkeypatch.setattr(ConvAWS2d, "standardised", lambda self: calls.append(1) or compute(self))
+    with torch.no_grad():
+        first = [layer(x) for _ in range(3)]
+        assert len(calls) == 1
+        change(layer)
+        second = layer(x)
+    assert len(calls) == 2
+    assert not torch.allclose(first[0], second)
+    torch.testing.assert_close(second, copy.deepcopy(layer).train()(x), atol=1e-5, rtol=1e-5)
+
+
+def test_memo_keeps_nothing_that_gradients_need():
+    layer = randomised(SAConv2d(4, 4)).eval()
+    x = torch.randn(1, 4, 6, 6)
+    with torch.inference_mode():
+        layer(x)
+    layer(x).sum().backward()
+    assert layer.weight.grad.abs().sum() > 0 and layer.weight_diff.grad.abs().sum() > 0
+    memo = layer.memo
+    assert memo.value is not None
+    assert layer.train().memo.value is None
+    with torch.inference_mode():
+        made_there = torch.ones(1)
+        counted = []
+        for _ in range(2):
+            Memo().get((made_there,), lambda: counted.append(1))
+    assert len(counted) == 2
+
+
+def test_checkpoint_without_statistics_starts_as_its_weight():
+    model = nn.Sequential(randomised(ConvAWS2d(4, 6, 3)), nn.BatchNorm2d(6))
+    state = {k: v for k, v in model.state_dict().items() if "weight_" not in k}
+    state["0.weight"] = torch.randn(6, 4, 3, 3)
+    model.load_state_dict(state)  # strict
+    torch.testing.assert_close(model[0].standardised(), state["0.weight"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, gather.CHUNK_BYTES])
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [((1, 1), (1, 1), (1, 1)), ((2, 1), (3, 0), (3, 2)), ((1, 2), (0, 0), (1, 1))]
+)
+def test_deformable_convolution_is_torchvisions(stride, padding, dilation, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(gather, "CHUNK_BYTES", chunk_bytes)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 8, 9, generator=generator)
+    weight = torch.randn(5, 3, 3, 3, generator=generator)
+    size = [(n + 2 * p - 2 * d - 1) // s + 1 for n, s, p, d in zip((8, 9), stride, padding, dilation, strict=True)]
+    offset = 4 * torch.randn(2, 18, *size, generator=generator)  # many beyond the map
+    offset[:, :, 0] = offset[:, :, 0].round()  # cell centres exactly
+    found = gradients(lambda *a: deform_conv2d(*a, stride, padding, dilation), x, offset, weight)
+    expected = gradients(lambda *a: ops.deform_conv2d(*a, None, stride, padding, dilation), x, offset, weight)
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        keep = slice(1, None) if i == 2 else slice(None)  # at a cell's centre the slope has two values
+        torch.testing.assert_close(a[:, :, keep], b[:, :, keep], atol=1e-4, rtol=1e-4)
+
+
+def test_deformable_convolution_adds_in_torchvisions_order():
+    generator = torch.Generator().manual_seed(0)
+    x, offset = (torch.randn(1, c, 16, 16, generator=generator) for c in (64, 18))
+    weight = torch.randn(32, 64, 3, 3, generator=generator)
+    found = deform_conv2d(x, offset, weight, padding=(1, 1))
+    torch.testing.assert_close(found, ops.deform_conv2d(x, offset, weight, None, 1, 1), atol=0, rtol=0)
+    assert found.is_contiguous()
+
+
+def test_deformable_convolution_gradients_in_double():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 2, 4, 4), (1, 18, 4, 4), (2, 2, 3, 3))
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    assert torch.autograd.gradcheck(lambda *a: deform_conv2d(*a, padding=(1, 1)), inputs)
+
+
+def test_no_images():
+    assert deform_conv2d(torch.zeros(0, 2, 5, 5), torch.zeros(0, 18, 5, 5), torch.zeros(4, 2, 3, 3)).shape == (
+        0,
+        4,
+        5,
+        5,
+    )
+
+
+ROIS = {
+    "tiny": [[0, 10.2, 8.1, 13.9, 12.0], [1, 0, 0, 4, 4]],
+    "many samples": [[0, 0, 0, 120, 100], [1, 3.3, 20, 90, 31]],
+    "beyond the image": [[0, -30, -20, 20, 9], [1, 100, 60, 190, 140], [0, -90, -90, -40, -40]],
+    "no area": [[0, 5, 5, 5, 9], [1, 9, 9, 3, 2]],
+    "exact bins": [[0, 0, 0, 28, 56], [1, 28, 28, 56, 84]],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("case", ROIS)
+@pytest.mark.parametrize("size", [2, 7])
+def test_roi_align_is_torchvisions(case, size):
+    x = torch.randn(2, 3, 25, 30, generator=torch.Generator().manual_seed(0))
+    rois = torch.tensor(ROIS[case], dtype=torch.float32).view(-1, 5)
+    found = gradients(lambda v: roi_align(v, rois, size, 0.25), x)
+    expected = gradients(lambda v: ops.roi_align(v, rois, size, 0.25, 0, True), x)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_roi_align_mixed_regions_keep_their_order():
+    rois = torch.tensor([roi for case in ("many samples", "tiny", "no area", "beyond the image") for roi in ROIS[case]])
+    x = torch.randn(2, 3, 25, 30, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(roi_align(x, rois, 7, 0.25), ops.roi_align(x, rois, 7, 0.25, 0, True))
+
+
+def test_autocast_keeps_sampling_in_float32():
+    layer = randomised(SAConv2d(8, 8)).eval()
+    x = torch.randn(1, 8, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        under = layer(x)
+    assert under.dtype == torch.float32
+    torch.testing.assert_close(under, layer(x), atol=1e-4, rtol=1e-4)  # far off in bfloat16
+    leaf = x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(leaf).sum().backward()
+    found, layer.weight.grad = layer.weight.grad, None
+    layer(x).sum().backward()
+    torch.testing.assert_close(found, layer.weight.grad)
+    rois = torch.tensor([[0, 601.3, 599.2, 607.9, 605.0]])
+    big = torch.randn(1, 2, 200, 200)
+    pooled = roi_align(big.bfloat16(), rois, 7, 0.25)
+    expected = roi_align(big, rois, 7, 0.25)
+    assert pooled.dtype == torch.bfloat16
+    torch.testing.assert_close(pooled.float(), expected, atol=0.05, rtol=0)
+
+
+def test_trace_of_a_switchable_convolution(tmp_path):
+    layer = randomised(SAConv2d(4, 6, stride=2)).eval()
+    x, other = torch.randn(2, 1, 4, 9, 8)
+    with torch.no_grad():
+        torch.jit.trace(layer, x).save(tmp_path / "layer.pt")
+        loaded = torch.jit.load(tmp_path / "layer.pt")
+        torch.testing.assert_close(loaded(other), layer(other))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layer", ["ConvAWS2d", "SAConv2d"])
+def test_inference_in_fewer_passes(layer, stride):
+    """A channels-last map without gradients takes another order of sums, with batch norm folded in."""
+    torch.manual_seed(0)
+    conv = SAConv2d(8, 6, stride) if layer == "SAConv2d" else ConvAWS2d(8, 6, 3, stride)
+    norm = nn.BatchNorm2d(6)
+    for tensor in (*conv.parameters(), norm.weight, norm.bias, norm.running_mean):
+        tensor.data.normal_().mul_(0.5)
+    norm.running_var.uniform_(0.5, 2)
+    conv.eval(), norm.eval()
+    x = torch.randn(2, 8, 9, 11)
+    fast = x.contiguous(memory_format=torch.channels_last)
+    for _ in range(2):  # the second time with weights that changed in place
+        with torch.no_grad():
+            expected = norm(conv(x))
+            assert infers(fast) and not infers(x)
+            torch.testing.assert_close(conv.normalised(fast, norm), expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(norm(conv(fast)), expected, atol=1e-4, rtol=1e-4)
+            conv.weight.mul_(1.5)
+            norm.bias.add_(1)
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_deformable_inference_off_the_map(dilation):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 4, 7, 9), torch.randn(5, 4, 3, 3)
+    offset = 6 * torch.randn(2, 18, 4, 5)
+    settings = ((2, 2), (dilation, dilation), (dilation, dilation))
+    expected = ops.deform_conv2d(x, offset, weight, None, *settings)
+    fast = deform_conv2d_inference(x.contiguous(memory_format=torch.channels_last), offset, weight, *settings)
+    torch.testing.assert_close(fast, expected, atol=1e-4, rtol=1e-4)

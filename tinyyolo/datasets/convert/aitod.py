@@ -1,0 +1,254 @@
+"""`tinyyolo data build-aitod`: AI-TOD's images from xView's scenes and the authors' part, as the JSONs name them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tinyyolo.config import UserError
+from tinyyolo.datasets import images
+from tinyyolo.datasets.convert.tile import Tile, cut_image, write_png
+from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.datasets.images import list_images
+from tinyyolo.io import bar, new_file
+
+# The names of AI-TOD's tiles: scene, x and y of the corner in pixels.
+TILE_NAME = re.compile(r"(?P<scene>.+)__(?P<x>\d+)_(?P<y>\d+)\.\w+")
+SCENES = (".tif", ".tiff")
+SPLIT_WORDS = {  # what a JSON's name may call its split; the first that fits counts
+    "trainval": "trainval",
+    "training": "train",
+    "train": "train",
+    "validation": "val",
+    "val": "val",
+    "test": "test",
+}
+SHOWN = 5
+
+
+@dataclass
+class Plan:
+    """What has to be made.
+
+    Attributes:
+        sizes: (split, image name) -> (height, width) that the annotations say.
+        jsons: the annotation files.
+        parts: image name -> file in the authors' part.
+        scenes: scene -> its TIFF.
+    """
+
+    sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    jsons: list[Path] = field(default_factory=list)
+    parts: dict[str, Path] = field(default_factory=dict)
+    scenes: dict[str, Path] = field(default_factory=dict)
+
+
+def build_aitod(
+    *,
+    xview: str = "",
+    aitod: str = "",
+    out: str = "",
+    annotations: str | None = None,
+    swap_colours: bool = False,
+    overwrite: bool = False,
+    runs: str = "runs/data-build-aitod",
+) -> int:
+    """Build the images of AI-TOD and AI-TOD-v2 from xView's training scenes and the authors' part.
+
+    Every image that the annotation files name is made: taken from the authors' part, or cut from its scene
+    (<scene>__<x>_<y>.png, black beyond the edge). Nothing else is. Images that are there already are left as they are,
+    so an interrupted build is taken up where it was.
+
+    Args:
+        xview: folder that holds xView's training scenes (NUMBER.tif), at any depth.
+        aitod: folder of the authors' part: annotations/*.json (or *.json) and images at any depth.
+        out: folder to write images/SPLIT and annotations to.
+        annotations: folder of the JSONs, if it is another one.
+        swap_colours: swap red and blue in the tiles, as the authors' script does by accident (it reads RGB and writes
+            the same array as BGR); for images equal to theirs to the bit.
+        overwrite: make images anew that are there already.
+        runs: folder of the JSON report with every fault, NAME OF OUT.json.
+
+    Returns:
+        0 if every image is there in the size the annotations say, else 1.
+
+    Raises:
+        UserError: a folder is missing, or holds no annotations or scenes.
+    """
+    for key, value in {"xview": xview, "aitod": aitod, "out": out}.items():
+        if not value:
+            raise UserError(f"build-aitod: give {key}=FOLDER (xview, aitod and out are needed)")
+    beside = Path(aitod) / "annotations"
+    plan = make_plan(Path(xview), Path(aitod), Path(annotations or (beside if beside.is_dir() else aitod)))
+    counts, faults = build(plan, Path(out), swap_colours=swap_colours, overwrite=overwrite)
+    faults += verify(plan, Path(out))
+    report = Path(runs) / f"{Path(out).absolute().name}.json"
+    with new_file(report, overwrite=True) as stream:
+        json.dump({"out": str(out), "counts": counts, "faults": faults}, stream, indent=1)
+    print(in_words(Path(out), plan, counts, faults))
+    print(f"report: {report}")
+    return 1 if faults else 0
+
+
+def make_plan(xview: Path, aitod: Path, annotations: Path) -> Plan:
+    """Read the annotations and find the sources.
+
+    Raises:
+        UserError: no such folder, no JSON, or a JSON whose name says no split.
+    """
+    for key, folder in (("xview", xview), ("aitod", aitod), ("annotations", annotations)):
+        if not folder.is_dir():
+            raise UserError(f"{key}={folder}: no such folder{images.nearest_folder(folder)}")
+    plan = Plan(jsons=sorted(annotations.glob("*.json")))
+    if not plan.jsons:
+        raise UserError(f"{annotations}: no annotation file (*.json); they name the images to build")
+    for path in plan.jsons:
+        split = split_of(path)
+        read = coco_json.read(path, strict=False)
+        for name, size in zip(read.file_names, read.sizes_hw.tolist(), strict=True):
+            plan.sizes[split, name] = (size[0], size[1])
+    plan.parts = {Path(name).name: aitod / name for name in list_images(aitod)}
+    plan.scenes = {Path(name).stem: xview / name for name in list_images(xview) if name.lower().endswith(SCENES)}
+    return plan
+
+
+def split_of(path: Path) -> str:
+    """The split in an annotation file's name.
+
+    Raises:
+        UserError: it says none.
+
+    Examples:
+        >>> split_of(Path("aitodv2_trainval.json")), split_of(Path("aitod_training_v1.json"))
+        ('trainval', 'train')
+    """
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    for word, split in SPLIT_WORDS.items():
+        if word in words:
+            return split
+    raise UserError(f"{path}: its name says no split; expected one of {', '.join(SPLIT_WORDS)} in it")
+
+
+def source_tile(name: str) -> tuple[str, Tile] | None:
+    """Scene and corner of a tile by its name; None for a name of another form.
+
+    Examples:
+        >>> source_tile("1987__4190_1800.png"), source_tile("P0001.png")
+        (('1987', (4190, 1800)), None)
+    """
+    found = TILE_NAME.fullmatch(name)
+    return (found["scene"], (int(found["x"]), int(found["y"]))) if found else None
+
+
+def build(plan: Plan, out: Path, *, swap_colours: bool = False, overwrite: bool = False) -> tuple[Counter, list[str]]:
+    """Make every image that is not there yet, one scene in memory at a time.
+
+    Returns:
+        Counts by name (`copied`, `cut`, `there already`) and faults, one line each.
+    """
+    counts, faults = Counter(), []
+    by_scene: dict[Path, list[tuple[Path, Tile, tuple[int, int]]]] = defaultdict(list)
+    made: dict[str, Path] = {}
+    for (split, name), size in plan.sizes.items():
+        target = out / "images" / split / name
+        if target.exists() and not overwrite:
+            counts["there already"] += 1
+            continue
+        where = source_tile(Path(name).name)
+        if Path(name).name in plan.parts:
+            copy(plan.parts[Path(name).name], target)
+            counts["copied"] += 1
+        elif where and where[0] in plan.scenes:
+            by_scene[plan.scenes[where[0]]].append((target, where[1], size))
+        else:
+            scene = f"; its scene {where[0]}.tif is not in xview" if where else ""
+            faults.append(f"{split}/{name}: not in the authors' part{scene}")
+    jobs = sorted(by_scene.items())
+    for scene, tiles in bar(jobs, len(jobs), "xView scenes"):
+        cut_tiles(scene, tiles, made, counts, faults, swap_colours=swap_colours)
+    for path in plan.jsons:
+        target = out / "annotations" / path.name
+        if not target.exists() or (overwrite and target.resolve() != path.resolve()):
+            copy(path, target)
+    return counts, faults
+
+
+def cut_tiles(
+    scene: Path,
+    tiles: list[tuple[Path, Tile, tuple[int, int]]],
+    made: dict[str, Path],
+    counts: Counter,
+    faults: list[str],
+    *,
+    swap_colours: bool,
+) -> None:
+    """Cut the tiles of one scene; a tile of two splits (train and trainval) is one file with two names."""
+    try:
+        pixels = images.load(scene)
+    except ValueError as error:
+        faults += [f"{target.parent.name}/{target.name}: {scene}: {error}" for target, _, _ in tiles]
+        return
+    if swap_colours:
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
+    h, w = pixels.shape[:2]
+    for target, (x, y), size in tiles:
+        if x >= w or y >= h:
+            faults.append(f"{target.parent.name}/{target.name}: outside its scene {scene.name} of {w} x {h} px")
+        elif target.name in made:
+            link(made[target.name], target)
+            counts["cut"] += 1
+        else:
+            write_png(target, cut_image(pixels, (x, y), size), overwrite=True)
+            made[target.name] = target
+            counts["cut"] += 1
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with new_file(target, overwrite=True, mode="wb") as stream, source.open("rb") as content:
+        shutil.copyfileobj(content, stream)
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        copy(source, target)
+
+
+def verify(plan: Plan, out: Path) -> list[str]:
+    """Images in `out` that no annotation file names, and those whose size is not the one it says."""
+    faults = []
+    for split in sorted({split for split, _ in plan.sizes}):
+        folder = out / "images" / split
+        there = list_images(folder) if folder.is_dir() else []
+        faults += [f"{split}/{name}: no annotation file names it" for name in there if (split, name) not in plan.sizes]
+        named = [name for name in there if (split, name) in plan.sizes]
+        for name, size in zip(named, images.sizes_hw(folder, named), strict=True):
+            h, w = plan.sizes[split, name]
+            if size != (h, w):
+                found = size if isinstance(size, str) else f"{size[1]} x {size[0]} px"
+                faults.append(f"{split}/{name}: {found}, the annotations say {w} x {h}; overwrite=true makes it anew")
+    return faults
+
+
+def in_words(out: Path, plan: Plan, counts: Mapping[str, int], faults: list[str]) -> str:
+    """What was made, and the first faults."""
+    named = Counter(split for split, _ in plan.sizes)
+    lines = [f"{out}: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()))]
+    lines += [f"  images/{split}: {n:,} images named" for split, n in sorted(named.items())]
+    lines += [f"WRONG: {fault}" for fault in faults[:SHOWN]]
+    lines += [f"       ... and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
+    lines.append(f"{len(faults):,} images are wrong" if faults else "every named image is there, and nothing else")
+    return "\n".join(lines)

@@ -1,0 +1,200 @@
+"""`tinyyolo data convert`: any readable format to COCO JSON, YOLO, VisDrone or DOTA txt, whole or cut into tiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from tinyyolo.config import UserError, suggest
+from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.convert import tile
+from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.datasets.formats import dota, visdrone
+from tinyyolo.datasets.formats import yolo as yolo_txt
+from tinyyolo.datasets.spec import DataSpec, load
+from tinyyolo.io import bar, in_threads, new_file
+
+WRITERS = {"yolo": yolo_txt, "visdrone": visdrone, "dota": dota}
+FORMATS = ("coco", *WRITERS)
+MODES = ("link", "copy")
+MARKER = ".tinyyolo-convert.json"  # stands in the folder while a conversion is unfinished
+DATA_YAML = "data.yaml"
+
+
+def convert(
+    data: str,
+    *,
+    to: str = "coco",
+    out: str = "",
+    path: str | None = None,
+    split: str | None = None,
+    tile: int | None = None,
+    overlap: int = 200,
+    keep: float | str = 0.3,
+    images: str = "link",
+    overwrite: bool = False,
+) -> int:
+    """Convert a data set to coco, yolo, visdrone or dota, keeping class order; tile=800 cuts large scenes.
+
+    Writes OUT/images/SPLIT, the annotations, and OUT/data.yaml that this project and, for yolo, ultralytics read.
+
+    Args:
+        data: a data YAML, by path or name.
+        to: the format to write.
+        out: an empty or new folder; an interrupted conversion with the same settings is taken up again.
+        path: the root of the data, instead of the YAML's.
+        split: only this one.
+        tile: side of the tiles in px; None leaves images whole.
+        overlap: px that neighbouring tiles share.
+        keep: an object stays in a tile with this share of its area inside, or, for "centre", with its centre inside.
+        images: link (symbolic) or copy the images; tiles are always new files.
+        overwrite: replace an earlier conversion.
+
+    Raises:
+        UserError: no such data, format or rule, bad annotations, or a folder that is in use.
+    """
+    if to not in FORMATS:
+        raise UserError(f"to={to}: unknown format; {suggest(to, FORMATS)}")
+    if images not in MODES:
+        raise UserError(f"images={images}: {suggest(images, MODES)}")
+    if not out:
+        raise UserError("convert: give the folder to write to: out=FOLDER")
+    if tile is not None:
+        check_tiling(tile, overlap, keep)
+    spec = load(data, path)
+    splits = [split] if split else list(spec.splits)
+    read = {name: spec.read(name) for name in splits}
+    settings = {"data": str(spec.file), "to": to, "splits": splits, "tile": tile, "overlap": overlap, "keep": keep}
+    folder = Path(out)
+    with unfinished(folder, settings, overwrite=overwrite):
+        counts, faults = {}, []
+        for name, annotations in read.items():
+            source = spec.image_dir(name)
+            if tile is None:
+                place_images(source, folder / "images" / name, annotations.file_names, images, faults)
+                counts[name] = {"images": len(annotations)}
+            else:
+                annotations, counts[name] = cut(annotations, source, folder / "images" / name, tile, overlap, keep)
+            counts[name] |= write_annotations(to, folder, name, annotations)
+            counts[name]["faulty_left_out"] = len(read[name].problems)
+        write_yaml(folder, spec, to, read)
+    print(in_words(folder, to, counts, faults))
+    return 1 if faults else 0
+
+
+def check_tiling(side: int, overlap: int, keep: float | str) -> None:
+    """`tile.check_arguments`, under a name that a parameter called tile does not hide."""
+    tile.check_arguments(side, overlap, keep)
+
+
+@contextmanager
+def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> Iterator[None]:
+    """A folder with a marker in it while work goes on, so that the same work can be taken up after an interruption.
+
+    Raises:
+        UserError: the folder holds something else, or the unfinished work of other settings.
+    """
+    marker = folder / MARKER
+    text = json.dumps(settings, sort_keys=True)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file")
+    if marker.exists() and marker.read_text(encoding="utf-8") != text and not overwrite:
+        raise UserError(f"{folder}: holds an unfinished conversion with other settings; overwrite=true starts anew")
+    if folder.is_dir() and any(folder.iterdir()) and not marker.exists() and not overwrite:
+        raise UserError(f"{folder}: is not empty; overwrite=true writes over what is there")
+    with new_file(marker, overwrite=True) as stream:
+        stream.write(text)
+    yield
+    marker.unlink()
+
+
+def place_images(source: Path, target: Path, names: list[str], mode: str, faults: list[str]) -> None:
+    """Link or copy images; what is there already stays, what is missing is listed."""
+
+    def place(name: str) -> str:
+        old, new = (source / name).absolute(), target / name
+        if not old.is_file():
+            return f"{old}: no such image"
+        if new.exists() or new.is_symlink():
+            return ""
+        new.parent.mkdir(parents=True, exist_ok=True)
+        if mode == "link":
+            os.symlink(old, new)
+        else:
+            with new_file(new, mode="wb") as stream, old.open("rb") as content:
+                shutil.copyfileobj(content, stream)
+        return ""
+
+    faults += [fault for fault in in_threads(place, names, f"{target.name}: images") if fault]
+
+
+def cut(
+    annotations: Annotations, source: Path, target: Path, side: int, overlap: int, keep: float | str
+) -> tuple[Annotations, dict[str, int]]:
+    """Write the tiles of every scene and return their annotations and counts; finished tiles are left as they are."""
+    made, plan, counts = tile.cut_annotations(annotations, side, overlap, keep, tile_name)
+    jobs = list(zip(annotations.file_names, plan, strict=True))
+    for name, tiles in bar(jobs, len(jobs), f"{target.name}: scenes"):
+        for _ in tile.cut_scene(source / name, [(corner, target / file) for corner, file in tiles], (side, side)):
+            pass
+    return made, counts
+
+
+def tile_name(scene: str, corner: tuple[int, int]) -> str:
+    """The name of a tile, as AI-TOD's are.
+
+    Examples:
+        >>> tile_name("part1/P0003.png", (600, 0))
+        'part1/P0003__600_0.png'
+    """
+    path = PurePosixPath(scene)
+    return str(path.with_name(f"{path.stem}__{corner[0]}_{corner[1]}.png"))
+
+
+def write_annotations(to: str, folder: Path, split: str, annotations: Annotations) -> dict[str, int]:
+    """Write one split; returns the writer's counts."""
+    if to != "coco":
+        return WRITERS[to].write(label_folder(to, folder, split), annotations, overwrite=True)
+    coco_json.write(label_folder(to, folder, split), annotations, overwrite=True)
+    ignored = int((annotations.labels == IGNORED).sum())
+    return {"boxes": len(annotations.labels) - ignored, "ignore_regions": ignored}
+
+
+def label_folder(to: str, folder: Path, split: str) -> Path:
+    """Where a split's annotations go: a JSON, or the folder of the format beside `images`."""
+    return folder / "annotations" / f"{split}.json" if to == "coco" else folder / WRITERS[to].LAYOUT.folder / split
+
+
+def write_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
+    """The data YAML of the converted set."""
+    content: dict[str, Any] = {split: f"images/{split}" for split in read}
+    if to != "yolo":
+        content["annotations"] = {
+            split: label_folder(to, folder, split).relative_to(folder).as_posix() for split in read
+        }
+    content |= {} if to in ("coco", "yolo") else {"format": to}
+    content["names"] = dict(spec.names)
+    ignored = {"coco": list(spec.ignore), "visdrone": [visdrone.REGION, visdrone.OTHERS]}.get(to)
+    content |= {"ignore": ignored} if ignored else {}
+    with new_file(folder / DATA_YAML, overwrite=True) as stream:
+        stream.write(f"# {spec.file.name}, converted by `tinyyolo data convert`.\n")
+        yaml.safe_dump(content, stream, sort_keys=False)
+
+
+def in_words(folder: Path, to: str, counts: dict[str, dict[str, int]], faults: list[str]) -> str:
+    """What was written, and what the format could not hold."""
+    lines = [f"{folder / DATA_YAML}"]
+    for split, numbers in counts.items():
+        shown = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
+        lines.append(f"  {split}: {shown}")
+        lost = numbers["ignore_regions"] if to in ("yolo", "dota") else 0
+        lines += [f"  {split}: {lost:,} ignore regions are left out, {to} txt has none"] if lost else []
+    lines += [f"MISSING: {fault}" for fault in faults]
+    return "\n".join(lines)

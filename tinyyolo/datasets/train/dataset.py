@@ -1,0 +1,214 @@
+"""The engine's dataset over `Annotations`: nothing is written, tiny and duplicate boxes stay, ignore regions travel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import LOGGER, TQDM
+
+from tinyyolo.compat import RandomPerspective, TinyPerspective, imread
+from tinyyolo.config import UserError
+from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.spec import DataSpec
+from tinyyolo.datasets.train.paste import PasteTiny
+
+IGNORE_LABEL = -1  # the class of an ignore region on its way through augmentation
+NOT_DECODED = "OpenCV cannot decode it as an image of 8 or 16 bits"
+MAX_LISTED = 10  # problems printed one by one; the rest is counted
+
+
+class TinyDataset(YOLODataset):
+    """One split of a data YAML as the engine reads it.
+
+    Beside ultralytics' keys a sample holds "image_id" (its id in the annotation file) and a batch holds "ignore_bboxes"
+    (J, 4) and "ignore_idx" (J,): ignore regions, which are never among "bboxes".
+
+    Args:
+        spec: the data YAML.
+        split: "train", "val" or "test".
+        skip_empty: leave images without objects out.
+        min_side: leave boxes with a side under this many pixels of the original image out (published recipes: 1).
+        options: arguments of ultralytics' YOLODataset.
+
+    Raises:
+        UserError: not one readable image.
+    """
+
+    def __init__(self, spec: DataSpec, split: str, *, skip_empty: bool = False, min_side: float = 0.0, **options: Any):
+        self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
+        self.annotations: Annotations = spec.read(split)
+        self.bad_images: list[str] = []
+        data = {"names": spec.names or self.annotations.names, "channels": 3}
+        super().__init__(img_path=split, data=data, task="detect", **options)
+
+    def get_img_files(self, img_path: str) -> list[str]:
+        """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
+        paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
+        with ThreadPoolExecutor(max(2, cpu_count() or 2)) as pool:
+            bar = TQDM(pool.map(fault_of, paths), total=len(paths), desc=f"{self.prefix}checking images")
+            faults = list(bar)
+        self.bad_images = [f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
+        report(self.prefix, "unreadable images left out", self.bad_images)
+        report(self.prefix, "annotation problems", self.annotations.problems)
+        self.rows = [i for i, fault in enumerate(faults) if not fault]
+        if self.skip_empty:
+            owners = set(self.annotations.image_index[self.annotations.labels >= 0].tolist())
+            self.rows = [i for i in self.rows if i in owners]
+        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(self.rows) * self.fraction))
+        self.rows = self.rows[:count]
+        if not self.rows:
+            raise UserError(f"{self.annotations.path}: no usable image in split '{self.split}', {len(paths)} listed")
+        return [str(paths[i]) for i in self.rows]
+
+    def left_out(self) -> str:
+        """What the split lacks, in words; '' for nothing."""
+        counts = {"unreadable images": len(self.bad_images), "annotation problems": len(self.annotations.problems)}
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
+        """As upstream.
+
+        Raises:
+            UserError: the image has gone since it was checked, or its damage shows in its pixels only.
+        """
+        try:
+            return super().load_image(i, *args, **kwargs)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.im_files[i]}: {fault_of(Path(self.im_files[i])) or NOT_DECODED}") from error
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """One label dict per image, boxes normalised cxcywh, ignore regions under class -1."""
+        notes, labels = self.annotations, []
+        starts = np.searchsorted(notes.image_index, np.arange(len(notes.file_names) + 1))
+        for row, path in zip(self.rows, self.im_files, strict=True):
+            part = slice(starts[row], starts[row + 1])
+            height, width = map(int, notes.sizes_hw[row])
+            boxes, classes = notes.boxes[part], notes.labels[part]
+            sides = boxes[:, 2:] - boxes[:, :2]
+            kept = (sides.min(1, initial=np.inf) >= self.min_side) if self.min_side else np.ones(len(boxes), bool)
+            boxes, classes, sides = boxes[kept], classes[kept], sides[kept]
+            normalised = np.concatenate([boxes[:, :2] + sides / 2, sides], 1) / np.array([width, height] * 2)
+            labels.append(
+                {
+                    "im_file": path,
+                    "image_id": int(notes.image_ids[row]),
+                    "shape": (height, width),
+                    "cls": classes.reshape(-1, 1).astype(np.float32),
+                    "bboxes": normalised.astype(np.float32),
+                    "segments": [],
+                    "keypoints": None,
+                    "normalized": True,
+                    "bbox_format": "xywh",
+                }
+            )
+        return labels
+
+    def update_labels(self, include_class: Sequence[int] | None) -> None:
+        """Keep the wanted classes and every ignore region; `single_cls` never turns a region into an object."""
+        for label in self.labels:
+            regions = label["cls"][:, 0] == IGNORE_LABEL
+            if include_class is not None:
+                kept = regions | np.isin(label["cls"][:, 0], include_class)
+                label["cls"], label["bboxes"], regions = label["cls"][kept], label["bboxes"][kept], regions[kept]
+            if self.single_cls:
+                label["cls"][~regions] = 0
+
+    def build_transforms(self, hyp: Any) -> Any:
+        """Ultralytics' transforms with the perspective step that keeps tiny objects."""
+        transforms = super().build_transforms(hyp)
+        replace_perspective(transforms)
+        if self.augment and (count := getattr(hyp, "paste", 0)):
+            transforms.insert(1, PasteTiny(self, count))
+        return transforms
+
+    def forget(self) -> None:
+        """Empty the buffer of recent images that mosaic draws from, so that an epoch depends on its seed alone."""
+        for i in self.buffer:
+            if self.cache != "ram":
+                self.ims[i], self.im_hw0[i], self.im_hw[i] = None, None, None
+        self.buffer = []
+
+    @staticmethod
+    def collate_fn(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Stack samples; ignore regions leave "cls" and "bboxes" for keys of their own."""
+        out = YOLODataset.collate_fn(batch)
+        regions = out["cls"].view(-1) == IGNORE_LABEL
+        out["ignore_bboxes"], out["ignore_idx"] = out["bboxes"][regions], out["batch_idx"][regions]
+        for key in ("cls", "bboxes", "batch_idx"):
+            out[key] = out[key][~regions]
+        out["image_id"] = torch.tensor(out["image_id"], dtype=torch.int64)
+        return out
+
+
+def replace_perspective(transforms: Any) -> None:
+    """Swap every RandomPerspective in a Compose, however deep, for TinyPerspective with the same settings."""
+    steps = transforms.transforms
+    for i, step in enumerate(steps):
+        if type(step) is RandomPerspective:
+            tiny = copy(step)
+            tiny.__class__ = TinyPerspective
+            steps[i] = tiny
+        elif hasattr(step, "transforms") and isinstance(step.transforms, list):
+            replace_perspective(step)
+        elif getattr(step, "pre_transform", None) is not None and hasattr(step.pre_transform, "transforms"):
+            replace_perspective(step.pre_transform)
+
+
+def fault_of(path: Path) -> str:
+    """Why an image cannot be used, or '' if it can.
+
+    Reads a PNG's checksums and the end of a JPEG; other formats have neither and are decoded.
+    """
+    kind = None
+    try:
+        if not path.stat().st_size:
+            return "the file is empty"
+        with Image.open(path) as image:
+            if min(image.size) < 1:
+                return f"size {image.size}"
+            image.verify()
+            kind = image.format
+        if kind == "JPEG":
+            with open(path, "rb") as file:
+                file.seek(-2, 2)
+                if file.read() != b"\xff\xd9" and not decodes(path):
+                    return "truncated JPEG"
+    except FileNotFoundError:
+        return "no such file"
+    except UnidentifiedImageError:  # OpenCV may know it
+        pass
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return "" if kind in {"JPEG", "PNG"} or imread(str(path)) is not None else NOT_DECODED
+
+
+def decodes(path: Path) -> bool:
+    """Whether all pixels can be decoded; some cameras write bytes behind the end of a sound JPEG."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except OSError:
+        return False
+    return True
+
+
+def report_left_out(dataset: TinyDataset) -> None:
+    """Say again at the end what a split lacks: the list at the start is far up by then."""
+    if words := dataset.left_out():
+        LOGGER.warning(f"left out of split '{dataset.split}', listed above: {words}")
+
+
+def report(prefix: str, what: str, lines: Sequence[str]) -> None:
+    """Warn of problems: how many, and the first of them."""
+    if lines:
+        more = f"\n  ... and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
+        LOGGER.warning(f"{prefix}{len(lines)} {what}:\n  " + "\n  ".join(lines[:MAX_LISTED]) + more)

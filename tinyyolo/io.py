@@ -1,0 +1,84 @@
+"""Files that appear whole or not at all, and work in threads with a bar on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tinyyolo.config import UserError
+
+THREADS = min(8, os.cpu_count() or 1)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+WIDTH = 30  # characters of a bar
+
+
+@contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """Within this context a write that fails without saying where, as on a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def new_file(path: str | Path, *, overwrite: bool = False, mode: str = "w") -> Iterator[Any]:
+    """A file that appears whole or not at all: written beside its place and renamed.
+
+    Raises:
+        UserError: it exists and `overwrite` is not set.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: exists; overwrite=true replaces it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with named(path), os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as stream:
+            yield stream
+        os.chmod(temporary, 0o666 & ~current_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def current_umask() -> int:
+    """The process's umask, which mkstemp does not apply."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def bar(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """The items, while one line of stderr says how many are done; silent where stderr is no terminal."""
+    shown = -1
+    live = sys.stderr.isatty()
+    for done, item in enumerate(items, 1):
+        yield item
+        part = WIDTH * done // max(total, 1)
+        if live and (part != shown or done == total):
+            shown = part
+            print(f"\r{what} {'#' * part}{'.' * (WIDTH - part)} {done}/{total}", end="", file=sys.stderr, flush=True)
+    if live and shown >= 0:
+        print(file=sys.stderr)
+
+
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:
+    """`work` on every item, results in order.
+
+    Examples:
+        >>> in_threads(abs, [-1, 2], "counting")
+        [1, 2]
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(bar(pool.map(work, items), len(items), what))

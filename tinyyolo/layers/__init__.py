@@ -1,0 +1,1 @@
+"""Small modules that backbones, necks and heads are made of."""

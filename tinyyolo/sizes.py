@@ -1,0 +1,30 @@
+"""The names of object sizes and their bounds, once. A size is sqrt(w h) in px (AI-TOD-v2's paper, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """A named range of sizes, px: `key` as in AP_vt, `name` in words."""
+
+    key: str
+    name: str
+    low: float
+    high: float
+
+
+NAMED = (
+    Size("vt", "very tiny", 2, 8),
+    Size("t", "tiny", 8, 16),
+    Size("s", "small", 16, 32),
+    Size("m", "medium", 32, 64),
+    Size("l", "large", 64, math.inf),
+)
+BOUNDS = tuple(size.low for size in NAMED)  # px, where a name begins: 2, 8, 16, 32, 64
+SMALLEST = BOUNDS[0]  # px; a narrower box is more often a slip of the mouse than an object
+LARGEST_SIDE = 1e5  # px, the upper bound of a side in COCO's evaluator
+# What the evaluators call the ranges: least and greatest side, px, both inclusive. The first and last are open.
+AITOD = {"vt": (0, BOUNDS[1]), "t": BOUNDS[1:3], "s": BOUNDS[2:4], "m": (BOUNDS[3], LARGEST_SIDE)}
+COCO = {"s": (0, 32), "m": (32, 96), "l": (96, LARGEST_SIDE)}
