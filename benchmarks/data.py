@@ -78,10 +78,10 @@ def work(name: str, folder: Path) -> str:
 
         found = yolo_txt.read(folder / "images", [f"class {i}" for i in range(CLASSES)])
         return f"{len(found):,} images, {len(found.labels):,} boxes"
-    from tinyyolo.datasets.command import data
+    from tinyyolo.datasets.convert.aitod import build_aitod
 
     where = {key: str(folder / key) for key in ("xview", "aitod", "runs")}
-    data("build-aitod", **where, out=str(folder / "out"), overwrite=True)
+    build_aitod(**where, out=str(folder / "out"), overwrite=True)
     return f"{len(list((folder / 'out').rglob('*.png')))} tiles of {SCENES} scenes"
 
 

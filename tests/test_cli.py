@@ -12,7 +12,8 @@ import torch
 
 from tests.engine.test_engine import RUN, TINY
 from tinyyolo import __version__
-from tinyyolo.cli import COMMANDS, main, resolve
+from tinyyolo.cli import COMMANDS, leaves, main, resolve
+from tinyyolo.config import load_model_yaml, yaml_names
 
 
 def call(*words, capsys=None):
@@ -36,10 +37,40 @@ def test_version(capsys):
     assert call("--version", capsys=capsys) == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("word", sorted(COMMANDS))
-def test_every_command_exists_and_has_a_docstring(word):
-    function = resolve(COMMANDS[word][0])
-    assert callable(function) and function.__doc__
+ALL = dict(leaves(COMMANDS))
+
+
+@pytest.mark.parametrize("words", sorted(ALL))
+def test_every_command_has_one_help_asked_for_in_any_way(words, capsys):
+    assert resolve(ALL[words]).__doc__
+    asked = [call("help", *words.split(), capsys=capsys)]
+    asked += [call(*words.split(), flag, capsys=capsys) for flag in ("--help", "-h")]
+    asked += [call("--help", *words.split(), capsys=capsys)]
+    assert len(set(asked)) == 1
+    code, out, err = asked[0]
+    assert code == 0 and not err and out.startswith(f"tinyyolo {words}")
+
+
+def test_a_word_with_commands_behind_it_lists_them(capsys):
+    for words in (["help", "data"], ["data", "--help"]):
+        code, out, _ = call(*words, capsys=capsys)
+        assert code == 0 and [line.split()[1] for line in out.splitlines()] == [
+            "check",
+            "stats",
+            "convert",
+            "build-aitod",
+        ]
+
+
+def test_models_lists_every_yaml(capsys):
+    code, out, _ = call("models", capsys=capsys)
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
+    assert code == 0 and sorted(lines) == sorted(name.removesuffix(".yaml") for name in yaml_names("cfg/models"))
+    assert lines["faster-rcnn-r50-nwdrka"] == ["41.38", "21.4", "53.2", "12.5", "7.7", "20.7", "26.8", "35.2"]
+    assert lines["tinyyolo-n"][1:] == ["-"] * 7
+    for name, figures in lines.items():
+        published = load_model_yaml(f"{name}.yaml").get("published") or {}
+        assert figures[1] == (f"{published['AP']:.1f}" if published else "-")
 
 
 MISTAKES = [
@@ -65,6 +96,17 @@ MISTAKES = [
     (["val"], "model="),
     (["predict", "model=missing.pt", "source=x.png"], "missing.pt: no such checkpoint"),
     (["info", "modle=tinyyolo-n.yaml"], "modle"),
+    (["help", "trian"], "did you mean 'train'"),
+    (["data"], "data: expected a word; Choices: build-aitod, check, convert, stats"),
+    (["data", "chek"], "did you mean 'check'"),
+    (["data", "check"], "data check: data= is missing: tinyyolo data check DATA"),
+    (["data", "check", "a.yaml", "b.yaml"], "data check: expected key=value, found 'b.yaml'"),
+    (["data", "check", "a.yaml", "data=b.yaml"], "data check: expected key=value, found 'a.yaml'"),
+    (["data", "stats", "a.yaml", "imgsize=3"], "data stats: unknown key 'imgsize'; did you mean 'imgsz'"),
+    (["data", "check", "none.yaml"], "none.yaml: no such file"),
+    (["data", "check", "AI-TOD-v2"], "the data are not in"),
+    (["data", "build-aitod", "xview=a"], "build-aitod: give aitod=FOLDER"),
+    (["models", "tinyyolo"], "models: expected key=value"),
 ]
 
 

@@ -169,7 +169,7 @@ def _scaled(stride: float, scales: list[float], ratios: list[float]) -> Tensor:
 
 
 def _explicit(level: Sequence[Sequence[float]]) -> Tensor:
-    wh = torch.as_tensor(level, dtype=torch.float32)
+    wh = torch.as_tensor(level, dtype=torch.float32, device="cpu")
     if wh.ndim != 2 or wh.shape[1] != 2 or not bool((wh > 0).all()):
         raise ValueError(f"sizes of a level must be (w, h) pairs > 0 px, got {level}")
     return wh

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.support.command import command
 from tests.support.data_sets import AITOD_NAMES, annotation, coco, picture
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec
-from tinyyolo.datasets.command import data as command
 from tinyyolo.datasets.convert import aitod, tile
 
 CUT = {"train": ["24__0_0.png", "24__600_200.png"], "val": ["109__600_600.png"], "test": ["109__590_0.png"]}
@@ -45,7 +45,7 @@ def write_jsons(folder, size=800):
 
 def build(tmp_path, **options):
     where = {"xview": str(tmp_path / "xview"), "aitod": str(tmp_path / "aitod"), "out": str(tmp_path / "out")}
-    return command("build-aitod", **(where | options))
+    return command("data", "build-aitod", **(where | options))
 
 
 def test_every_named_image_is_made_and_nothing_else(tmp_path, sources, capsys):
