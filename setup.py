@@ -25,6 +25,7 @@ setup(
     ],
     package_dir={"tinyyolo.cfg": "cfg", "tinyyolo.cfg.models": "cfg/models", "tinyyolo.data": "data"},
     package_data={
+        "tinyyolo": ["py.typed"],
         "tinyyolo.evaluation": ["*.html"],
         "tinyyolo.cfg": ["*.yaml"],
         "tinyyolo.cfg.models": ["*.yaml"],
@@ -38,7 +39,6 @@ setup(
         "opencv-python>=4.6",  # reads and resizes images; the bound is ultralytics' own
         "numpy>=1.24",  # first with typed arrays as used here and wheels for Python 3.11
         "pillow>=9.1",  # opens image headers and large TIFFs by region; the bound is the first with Resampling
-        "pycocotools>=2.0.8",  # first release that works with numpy 2; RLE of crowd regions, referee in the tests
         "matplotlib>=3.6",  # layout="constrained" on figures
         "msgspec>=0.19",  # decodes JSON into typed records; the first release with wheels for Python 3.13
         "pyyaml>=6.0",  # safe loader by default
@@ -47,9 +47,11 @@ setup(
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "hypothesis>=6.100",  # property tests
+            "pycocotools>=2.0.8",  # the referee of the evaluation; first release that works with numpy 2
             "ruff>=0.6",  # formatter and linter in one
             "build>=1.2",  # builds the wheel in .ci/run
             "mypy>=1.18",  # checks types in .ci/run and before commits
+            "types-PyYAML>=6.0",  # PyYAML's types, for mypy
         ]
     },
 )
