@@ -46,13 +46,15 @@ def test_every_command_has_one_help_asked_for_in_any_way(words, capsys):
     asked = [call("help", *words.split(), capsys=capsys)]
     asked += [call(*words.split(), flag, capsys=capsys) for flag in ("--help", "-h")]
     asked += [call("--help", *words.split(), capsys=capsys)]
+    first, *last = words.split()
+    asked += [call(first, "help", *last, capsys=capsys)]
     assert len(set(asked)) == 1
     code, out, err = asked[0]
     assert code == 0 and not err and out.startswith(f"tinyyolo {words}")
 
 
 def test_a_word_with_commands_behind_it_lists_them(capsys):
-    for words in (["help", "data"], ["data", "--help"]):
+    for words in (["help", "data"], ["data", "--help"], ["data", "help"]):
         code, out, _ = call(*words, capsys=capsys)
         assert code == 0 and [line.split()[1] for line in out.splitlines()] == [
             "check",

@@ -41,7 +41,7 @@ COMMANDS: Table = {
     "report": Command("tinyyolo.evaluation.commands:report_command", "what went wrong, as a page: gt= dt= images="),
     "compare": Command("tinyyolo.evaluation.commands:compare_command", "agreement of two sets: a.json b.json"),
 }
-HELP = {"--help", "-h"}
+HELP = {"help", "--help", "-h"}  # asked for as one of the first two words, or behind a command with a dash
 # Faults of the machine, not of the program: told in one line, without a traceback.
 NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
 USAGE = """\
@@ -153,8 +153,8 @@ def find(words: Sequence[str], table: Table = COMMANDS, before: str = "") -> tup
         >>> find(["data", "check", "my.yaml"])[::2]
         ('data check', ['my.yaml'])
     """
-    if not words or words[0] in HELP:
-        return before.rstrip(), table, list(words)
+    if not words:
+        return before.rstrip(), table, []
     word, *rest = words
     if word not in table:
         raise UserError(f"unknown command {before + word!r}; {suggest(word, table)}")
@@ -196,15 +196,15 @@ def run(words: Sequence[str]) -> int:
     if words and words[0] in {"--version", "-v", "version"}:
         print(__version__)
         return 0
-    asked = bool(words) and words[0] in {"help", *HELP}
-    name, entry, rest = find(words[1:] if asked else words)
+    asked = bool(HELP & set(words[:2]))
+    name, entry, rest = find([*(word for word in words[:2] if word not in HELP), *words[2:]])
     if not isinstance(entry, Command):
-        if name and not asked and not rest:
+        if name and not asked:
             raise UserError(f"{name}: expected a word; {suggest('', entry)}")
         print(usage(entry, f"{name} " if name else ""))
         return 0
     function = resolve(entry)
-    if asked or set(rest) & HELP:
+    if asked or {"--help", "-h"} & set(rest):
         print(describe(name, function))
         return 0
     return call(name, function, rest)

@@ -1,0 +1,52 @@
+"""What the documentation says exists: every command line in it is one that the program takes."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tinyyolo.cli import Command, find, parse, resolve
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINE = re.compile(r"^\s*(?:\$ )?(tinyyolo [^#|\n]+)|`(tinyyolo [^`|\n]+)`", re.MULTILINE)
+
+
+def command_lines():
+    """(page, line) of everything in code that begins with `tinyyolo `."""
+    for page in PAGES:
+        for found in LINE.finditer(page.read_text(encoding="utf-8")):
+            yield page.name, (found[1] or found[2]).strip()
+
+
+LINES = sorted(set(command_lines()))
+
+
+def test_there_are_lines_to_check():
+    assert len(LINES) >= 15 and {page for page, _ in LINES} >= {"README.md", "data.md", "evaluation.md"}
+
+
+@pytest.mark.parametrize(("page", "line"), LINES, ids=[line for _, line in LINES])
+def test_documented_command_lines_are_taken(page, line):
+    words = [
+        word
+        for word in shlex.split(line.replace("[-nwdrka]", ""))[1:]
+        if word not in {"help", "--help", "...", "COMMAND"}
+    ]
+    if "|" in words or words == ["--version"]:
+        return
+    name, entry, rest = find(words)
+    if not isinstance(entry, Command):
+        return
+    function = resolve(entry)
+    positional, pairs = parse(rest)
+    takes = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        from tinyyolo.engine.arguments import check_keys
+
+        check_keys({key: value for key, value in pairs.items() if "." not in key})
+    else:
+        assert set(pairs) <= set(takes), f"{page}: {line}"
+    assert not positional or name.startswith(("data", "analyze", "compare")), f"{page}: {line}"
