@@ -90,7 +90,7 @@ MISTAKES = [
     (["train", "head.assigner.topq=2"], "did you mean 'topk'"),
     (["train", "optimizer=SDG", "lr0=abc"], "lr0"),
     (["train", "optimizer=MuSDG"], "optimizer=MuSDG: unknown; did you mean 'MuSGD'"),
-    (["train", "paste=many"], "paste=many: expected a number of at least 0"),
+    (["train", "paste=many"], "paste=many: expected a whole number of at least 0"),
     (["train", "quantize=8"], "quantize"),
     (["train", "head.gains.box=abc"], "head: gains={'box': 'abc'"),
     (["train", "head.hidden=3"], "head: "),

@@ -6,25 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.compat import DEFAULT_CFG_DICT, get_cfg
-from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, suggest
+from tinyyolo.compat import DEFAULT_CFG_DICT
+from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value
+from tinyyolo.engine.keys import KEYS, OWN, check_keys
+from tinyyolo.engine.kinds import shown
 
-OWN = {  # key -> default; see cfg/default.yaml for what they mean
-    "lr_steps": None,
-    "lr_batch": None,
-    "warmup_iters": None,
-    "warmup_factor": 0.001,
-    "clip_grad": 10.0,
-    "ema": True,
-    "decay_all": False,
-    "skip_empty": False,
-    "min_side": 0.0,
-    "paste": 0,
-}
-SMALLEST = {"epochs": 1, "imgsz": 32, "max_det": 1, "patience": 0, "workers": 0, "paste": 0}
-OPTIMIZERS = ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD", "auto")  # upstream's, any case
-UNSUPPORTED = {"distill_model", "quantize", "compile"}  # parts of the engine that know ultralytics' own heads only
-SHOW = 60  # characters of a refused value in a message
+__all__ = ["OWN", "defaults", "resolve", "with_file"]
+
+AS_WRITTEN = {"model", "data", "source", "name", "cfg", "project", "save_dir"}  # a name may look like a number
 
 
 def defaults() -> dict[str, Any]:
@@ -33,57 +22,76 @@ def defaults() -> dict[str, Any]:
 
 
 def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a run in `mode`: defaults, then `recipe` (a model YAML's `train:`), then `given`.
+    """All arguments of a run in `mode`: defaults, then `recipe`, then the file that `cfg=` names, then `given`.
+
+    Args:
+        mode: train, val, predict or export.
+        recipe: a model YAML's `train:`, or what this mode starts from; not the user's, so it may name keys that the
+            mode does not use.
+        given: what the user wrote.
 
     Raises:
-        UserError: an unknown key or a bad value; names it and the choices.
+        UserError: an unknown key, one that does nothing in this mode, or a bad value; names it and the choices.
     """
-    given = {
-        key: parse_value(value) if key not in {"model", "data", "source", "name"} else value
-        for key, value in given.items()
-    }
-    for source in (recipe, given):
-        check_keys(source)
-    args = {**DEFAULT_CFG_DICT, **OWN, **defaults(), **recipe, **given, "task": "detect", "mode": mode}
-    args["project"] = str(Path(args["project"] or "runs").expanduser().absolute())
-    check_values(args)
+    given = with_file(mode, given)
+    check_keys(mode, given)
+    if mode == "train":
+        check_keys(mode, recipe)
+    if "model" in given:
+        raise UserError(f"model={shown(given['model'])}: Model(...) takes it, not Model.{mode}")
+    args = {**DEFAULT_CFG_DICT, **OWN, **defaults(), **recipe, **given, "task": "detect"}
+    if args["mode"] != mode and "mode" in given:
+        raise UserError(f"mode={args['mode']}: this is {mode}")
+    args["mode"] = mode
+    args["project"] = str(Path(str(args["project"] or "runs")).expanduser().absolute())
+    if isinstance(args["classes"], int):
+        args["classes"] = [args["classes"]]
+    check_together(mode, args)
     if args["nbs"] is None:
         args["nbs"] = args["batch"] if args["batch"] >= 1 else DEFAULT_CFG_DICT["nbs"]
     return args
 
 
-def check_keys(given: Mapping[str, Any]) -> None:
-    """Raise UserError for a key that is neither ultralytics' nor ours."""
-    for key in given:
-        if key not in DEFAULT_CFG_DICT and key not in OWN and key != "save_dir":
-            raise UserError(f"{key}: unknown argument; {nearest(key)}")
+def with_file(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` on top of the keys in the file that its `cfg` names, strings parsed.
+
+    The file may be a copy of ultralytics' default.yaml: it may hold keys of other modes, and keys that do nothing here
+    at their default.
+
+    Raises:
+        UserError: no such file, or a key or value in it that is refused.
+    """
+    given = parsed(given)
+    file = given.pop("cfg", None)
+    if file is None:
+        return given
+    path = Path(str(file)).expanduser()
+    if not path.is_file():
+        raise UserError(f"cfg={file}: no such file")
+    content = {key: value for key, value in parsed(load_yaml(path)).items() if key not in {"mode", "cfg"}}
+    dotted = {key: value for key, value in content.items() if "." in str(key)}
+    asked = {k: v for k, v in content.items() if k not in dotted and not says_nothing(k, v)}
+    plain = {key: value for key, value in asked.items() if key not in KEYS or not KEYS[key].of_another(mode)}
+    check_keys(mode, plain, where=f"{path}: ")
+    return {**dotted, **plain, **given}
 
 
-def nearest(key: str) -> str:
-    """A suggestion without the full list of some 120 keys."""
-    text = suggest(key, {*DEFAULT_CFG_DICT, *OWN})
-    return text.split(" Choices")[0] if text.startswith("did you mean") else "see cfg/default.yaml"
+def parsed(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with their strings read as YAML; 1e-3 is a number."""
+    return {key: value if key in AS_WRITTEN else parse_value(value) for key, value in keys.items()}
 
 
-def check_values(args: Mapping[str, Any]) -> None:
-    """Raise UserError for a value the engine would refuse late, or take silently for something else."""
-    for key, least in SMALLEST.items():
-        values = args[key] if isinstance(args[key], (list, tuple)) else [args[key]]
-        if any(isinstance(v, bool) or not isinstance(v, (int, float)) or v < least for v in values):
-            raise UserError(f"{key}={str(args[key])[:SHOW]}: expected a number of at least {least}")
-    batch = args["batch"]
-    if (
-        isinstance(batch, bool)
-        or not isinstance(batch, (int, float))
-        or not (batch == -1 or 0 < batch < 1 or batch >= 1)
-    ):
-        raise UserError(f"batch={str(batch)[:SHOW]}: expected images per step (1 or more), -1 or a share of GPU memory")
-    for key in UNSUPPORTED:
-        if args.get(key):
-            raise UserError(f"{key}={args[key]}: not supported by tinyyolo")
-    try:
-        get_cfg(overrides={k: v for k, v in args.items() if k not in OWN and not (k == "nbs" and v is None)})
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise UserError(" ".join(str(error).split())) from error
-    if str(args["optimizer"]).lower() not in map(str.lower, OPTIMIZERS):
-        raise UserError(f"optimizer={str(args['optimizer'])[:SHOW]}: unknown; {suggest(args['optimizer'], OPTIMIZERS)}")
+def says_nothing(key: str, value: Any) -> bool:
+    """Whether a line of a file asks for nothing: no value, or a key that works nowhere at ultralytics' default."""
+    default = DEFAULT_CFG_DICT.get(key)
+    return key in DEFAULT_CFG_DICT and value == default and (default is None or not KEYS[key].modes)
+
+
+def check_together(mode: str, args: Mapping[str, Any]) -> None:
+    """Raise UserError for values that are right by themselves and not in this mode, or not together."""
+    if mode in {"train", "val"} and isinstance(args["imgsz"], (list, tuple)):
+        raise UserError(f"imgsz={args['imgsz']}: {mode} takes one number, the longer side")
+    if mode != "train" and args["batch"] < 1:
+        raise UserError(f"batch={args['batch']}: {mode} takes images per step, 1 or more")
+    if args["lr_steps"] is not None and args["cos_lr"]:
+        raise UserError("cos_lr=true: the learning rate falls at lr_steps already; set lr_steps=null")

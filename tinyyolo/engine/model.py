@@ -204,7 +204,7 @@ class Model(EngineModel):
             Metrics by name: `.AP`, `.AP50`, `.AP_vt`, `.AR1500`, `.per_class["ship"]["AP"]`, fractions.
         """
         recipe = {"conf": self.test_settings().get("score", 0.001), "plots": True}
-        args = resolve("val", recipe, {**self.kept(), **kwargs})
+        args = resolve("val", {**recipe, **self.kept()}, kwargs)
         if args["data"] is None:
             raise UserError(f"data= is missing: this model was not trained on a set that is here. {data_names()}")
         args["data"] = str(data_yaml.load(args["data"]).file)
@@ -224,7 +224,7 @@ class Model(EngineModel):
             raise UserError("source= is missing: an image, a folder, a glob, a video or a list of paths")
         check_source(source)
         recipe = {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}
-        args = resolve("predict", recipe, {**self.kept(), **kwargs})
+        args = resolve("predict", {**recipe, **self.kept()}, kwargs)
         settings = {key: value for key, value in engine_args(args, OWN).items() if value != DEFAULT_CFG_DICT.get(key)}
         return super().predict(
             source,
@@ -253,7 +253,7 @@ class Model(EngineModel):
             raise UserError(f"format={kwargs['format']}: not supported yet; {suggest(kwargs['format'], FORMATS)}")
         from tinyyolo.export.torchscript import torchscript
 
-        return torchscript(self, resolve("export", {}, {**self.kept(), **kwargs}))
+        return torchscript(self, resolve("export", self.kept(), kwargs))
 
     def info(
         self, detailed: bool = False, verbose: bool = True, imgsz: int = 640
