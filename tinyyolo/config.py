@@ -1,6 +1,8 @@
-"""Find a YAML by its name, load it, apply `base:` and dotted overrides, check keys, and build objects from dicts.
+"""Find a YAML by its name, load it, apply `base:` and dotted overrides, and build objects from its sections.
 
-The only places that see dicts are this file and `detectors/build.py`.
+The only places that see dicts are this file and `detectors/build.py`. `build` is the one door: it checks the type, the
+keys and the kind of every value by the constructor's own signature. What a value may be beyond its kind is said in the
+constructor, by `whole`, `within` and `above`.
 """
 
 from __future__ import annotations
@@ -8,15 +10,28 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import math
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries cfg/ and data/ inside the package; an editable install finds them beside it.
 ROOTS = (PACKAGE, PACKAGE.parent)
+
+
+LONGEST = 60  # characters of a value in an error
+# What msgspec calls the kinds of values, in YAML's words.
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word", "array": "a list"}
+KINDS |= {"object": "a mapping", "null": "null"}
+
+Table = Mapping[str, Callable[..., Any]]
 
 
 class UserError(ValueError):
@@ -81,12 +96,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = out.get(key)
-        same = (
-            isinstance(old, dict)
-            and isinstance(value, Mapping)
-            and value.get("type", old.get("type")) == old.get("type")
-        )
-        out[key] = merge(old, value) if same else copy.deepcopy(value)
+        out[key] = copy.deepcopy(value)
+        if isinstance(old, dict) and isinstance(value, Mapping) and value.get("type", old.get("type")) == old.get("type"):
+            out[key] = merge(old, value)
     return out
 
 
@@ -98,46 +110,66 @@ def load_model_yaml(name: str | Path, overrides: Mapping[str, Any] | None = None
         overrides: dotted key -> value, e.g. {"rpn.assigner.topk": 3}; strings are parsed as YAML.
 
     Raises:
-        UserError: no such YAML, or an override whose parents do not exist.
+        UserError: no such YAML, one without `detector`, a `base` that is no YAML or leads back to itself, or an
+            override of a key that there is not.
     """
     path = find_yaml(name, "cfg/models")
-    spec = load_yaml(path)
-    if "base" in spec:
-        base = spec.pop("base")
-        beside = path.parent / str(base)
-        spec = merge(load_model_yaml(beside if beside.is_file() else base), spec)
+    spec = _with_base(path, ())
     if "detector" not in spec:
         raise UserError(f"{path}: not a model YAML: it has no key 'detector'")
     return apply_overrides(spec, overrides or {}, source=path.name)
 
 
+def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise UserError(f"{above[-1]}: base={path.name} leads back to itself")
+    spec = load_yaml(path)
+    if "base" not in spec:
+        return spec
+    base = spec.pop("base")
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base={shown(base)}: expected the name of a YAML")
+    beside = path.parent / base
+    try:
+        found = find_yaml(beside if beside.is_file() else base, "cfg/models")
+    except UserError as error:
+        raise UserError(f"{path}: base={error}") from error
+    return merge(_with_base(found, (*above, path)), spec)
+
+
 def apply_overrides(spec: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "model") -> dict[str, Any]:
-    """A copy of `spec` with dotted keys set. A last key may be new (its constructor checks it), its parents may not.
+    """A copy of `spec` with dotted keys set, whose first word must exist; `build` checks the others.
+
+    Another `type` replaces its section: the old type's keys go, and those that other dotted keys set stay, in whatever
+    order they come.
+
+    Raises:
+        UserError: no such section or key, or something below a value that is no section.
 
     Examples:
         >>> apply_overrides({"rpn": {"assigner": {"topk": 2}}}, {"rpn.assigner.topk": "3"})
         {'rpn': {'assigner': {'topk': 3}}}
+        >>> apply_overrides({"head": {"type": "a", "old": 1}}, {"head.new": 2, "head.type": "b"})
+        {'head': {'type': 'b', 'new': 2}}
     """
     out = copy.deepcopy(dict(spec))
-    for dotted, value in overrides.items():
+    for dotted in sorted(overrides, key=lambda key: (not key.endswith(".type"), key.count("."))):
+        value = parse_value(overrides[dotted])
         *parents, last = dotted.split(".")
+        first = dotted.partition(".")[0]
+        if first not in out:
+            choices = [key for key in out if isinstance(out[key], dict) or not parents]
+            raise UserError(f"{dotted}: {source} has no {first!r}; {suggest(first, choices)}")
         node = out
         for i, part in enumerate(parents):
-            if not isinstance(node.get(part), dict):
-                at = ".".join(parents[:i]) or source
-                raise UserError(f"{dotted}: {at} has no section {part!r}; {suggest(part, sections(node))}")
-            node = node[part]
-        if not parents and last not in node:
-            raise UserError(f"{dotted}: {source} has no key {last!r}; {suggest(last, node)}")
-        node[last] = parse_value(value)
-        if isinstance(node[last], str) and last != "type" and isinstance(spec.get(last), dict):
-            raise UserError(f"{dotted}={value}: {last!r} is a section; set one of its keys, such as {last}.type")
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                at = ".".join(parents[: i + 1])
+                raise UserError(f"{dotted}={shown(value)}: {at}={shown(node)} is no section; set {at} whole")
+        if last == "type" and parents and value != node.get("type", value):
+            node.clear()
+        node[last] = value
     return out
-
-
-def sections(node: Mapping[str, Any]) -> list[str]:
-    """Keys of `node` that hold a mapping."""
-    return [key for key, value in node.items() if isinstance(value, dict)]
 
 
 def parse_value(value: Any) -> Any:
@@ -163,29 +195,167 @@ def parse_value(value: Any) -> Any:
     return parsed
 
 
-def build(table: Mapping[str, Callable[..., Any]], spec: Mapping[str, Any], where: str, **given: Any) -> Any:
+def build(table: Table, spec: Any, where: str, parts: Mapping[type, Table] | None = None, /, **given: Any) -> Any:
     """Call the entry of `table` that `spec["type"]` names with the other keys of `spec` and with `given`.
 
+    Args:
+        table: constructors by type; of a single one the type may be left out.
+        spec: the section, a mapping.
+        where: its dotted place in the YAML, for the errors.
+        parts: class of a parameter -> table from which its section is built first.
+        given: built objects; what the constructor does not take is left out.
+
     Raises:
-        UserError: unknown type, unknown or missing key, or a value that the constructor refuses; names `where`.
+        UserError: no section, unknown type, or what `construct` raises.
+
+    Examples:
+        >>> build({"range": slice}, {"type": "rang"}, "roi.sampler")
+        Traceback (most recent call last):
+        tinyyolo.config.UserError: roi.sampler.type=rang: unknown; did you mean 'range'? Choices: range
     """
     if not isinstance(spec, Mapping):
-        raise UserError(f"{where}: expected a mapping with a 'type', found {spec!r}")
+        if isinstance(spec, str) and spec in table:
+            raise UserError(f"{where}={spec}: this is a section; write {where}.type={spec}")
+        raise UserError(f"{where}={shown(spec)}: expected a section, such as {where}.type=NAME; {suggest(spec, table)}")
+    kind = spec.get("type", next(iter(table)) if len(table) == 1 else None)
+    if not isinstance(kind, str) or kind not in table:
+        raise UserError(f"{where}.type={shown(kind)}: unknown; {suggest(kind, table)}")
     options = {key: value for key, value in spec.items() if key != "type"}
-    kind = spec.get("type")
-    if kind not in table:
-        raise UserError(f"{where}.type={kind}: unknown; {suggest(kind, table)}")
-    parameters = inspect.signature(table[kind]).parameters
+    return construct(table[kind], options, where, parts, **given)
+
+
+def construct(
+    make: Callable[..., Any],
+    options: Any,
+    where: str,
+    parts: Mapping[type, Table] | None = None,
+    /,
+    **given: Any,
+) -> Any:
+    """Call `make` with `options`, checked by its signature and type hints, and with `given`; see `build`.
+
+    Raises:
+        UserError: an unknown or missing key, a value of the wrong kind, or one that `make` refuses; names the place.
+
+    Examples:
+        >>> def grid(stride: int): ...
+        >>> construct(grid, {"stride": 1.5}, "rpn.anchors")
+        Traceback (most recent call last):
+        tinyyolo.config.UserError: rpn.anchors.stride=1.5: expected a whole number, found a number
+    """
+    _check_kind(options, Mapping[str, Any], where)
+    function: Any = make
+    name = getattr(make, "__name__", where)
+    parameters = inspect.signature(make).parameters
     allowed = [key for key in parameters if key not in given]
     for key in options:
         if key not in allowed:
-            raise UserError(f"{where}.{key}: {kind} has no such key; {suggest(key, allowed)}")
+            raise UserError(f"{where}.{key}: {name} has no such key; {suggest(key, allowed)}")
     missing = [k for k in allowed if parameters[k].default is inspect.Parameter.empty and k not in options]
     if missing:
-        raise UserError(f"{where}: {kind} needs {', '.join(missing)}")
+        raise UserError(f"{where}: {name} needs {', '.join(missing)}")
+    hints = typing.get_type_hints(function.__init__ if isinstance(make, type) else make)
+    values = {k: _option(v, hints.get(k, Any), f"{where}.{k}", parts or {}) for k, v in options.items()}
     try:
-        return table[kind](**options, **{k: v for k, v in given.items() if k in parameters})
+        return make(**values, **{k: v for k, v in given.items() if k in parameters})
     except UserError:
         raise
-    except (TypeError, ValueError) as error:  # a list where a number belongs, or the other way round
-        raise UserError(f"{where}: {error}") from error
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # RuntimeError: torch's, of sizes
+        line = " ".join(str(error).split())
+        dot = re.split(r"\W", line, maxsplit=1)[0] in parameters
+        raise UserError(f"{where}{'.' if dot else ': '}{line}") from error
+
+
+def _option(value: Any, hint: Any, where: str, parts: Mapping[type, Table]) -> Any:
+    """A value for a parameter of this type hint: built, if the hint is one of `parts` or a sequence of it."""
+    part = next((kind for kind in _classes(hint) if kind in parts), None)
+    if part is None or (value is None and type(None) in _classes(hint)):
+        _check_kind(value, hint, where)
+        return value
+    if typing.get_origin(hint) is None or type(None) in _classes(hint):
+        return build(parts[part], value, where, parts)
+    _check_kind(value, list[Any], where)
+    return [build(parts[part], entry, f"{where}.{i}", parts) for i, entry in enumerate(value)]
+
+
+def _classes(hint: Any) -> Iterator[Any]:
+    """The classes that a type hint names."""
+    arguments = typing.get_args(hint)
+    for argument in arguments:
+        yield from _classes(argument)
+    if not arguments:
+        yield hint
+
+
+def _check_kind(value: Any, hint: Any, where: str) -> None:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        said, _, path = str(error).partition(" - at ")
+        said = re.sub(r"`([^`]*)`", lambda kinds: " or ".join(KINDS.get(k, k) for k in kinds[1].split(" | ")), said)
+        inner = path.strip("`").removeprefix("$")
+        at = f" at {where.rpartition('.')[2]}{inner}" if inner.startswith("[") else ""
+        said = said[:1].lower() + said[1:].replace(", got ", ", found ")
+        raise UserError(f"{where}={shown(value)}: {said}{at}") from error
+    if not all(math.isfinite(number) for number in _numbers(value)):
+        raise UserError(f"{where}={shown(value)}: expected finite numbers")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, tuple, Mapping)):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(entry)
+
+
+def shown(value: Any) -> str:
+    """A value in one line, as YAML says it, cut where it is long.
+
+    Examples:
+        >>> shown(None), shown(True), shown([1, 2])
+        ('null', 'true', '[1, 2]')
+    """
+    text = {"None": "null", "True": "true", "False": "false"}.get(str(value)) or " ".join(str(value).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def whole(least: int, /, **values: Any) -> None:
+    """Check that each value, or each entry of a list of some, is a whole number of at least `least`.
+
+    Raises:
+        ValueError: names the value.
+
+    Examples:
+        >>> whole(1, topk=2, channels=[16, 0])
+        Traceback (most recent call last):
+        ValueError: channels=[16, 0]: expected whole numbers of at least 1
+    """
+    _each(values, lambda x: isinstance(x, Integral) and int(x) >= least, "whole number", f"of at least {least}")
+
+
+def within(low: float, high: float, /, **values: Any) -> None:
+    """Check that each value, or each entry of a list of some, is a finite number from `low` to `high`.
+
+    Raises:
+        ValueError: names the value.
+    """
+    bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+    _each(values, lambda x: low <= x <= high, "number", bounds)
+
+
+def above(low: float, /, **values: Any) -> None:
+    """Check that each value, or each entry of a list of some, is a finite number greater than `low`.
+
+    Raises:
+        ValueError: names the value.
+    """
+    _each(values, lambda x: x > low, "number", f"above {low:g}")
+
+
+def _each(values: Mapping[str, Any], holds: Callable[[Any], bool], kind: str, bounds: str) -> None:
+    for name, value in values.items():
+        many = isinstance(value, (list, tuple))
+        entries = (tuple(value) or (None,)) if many else (value,)  # an empty list is none of these
+        if not all(isinstance(x, Real) and not isinstance(x, bool) and math.isfinite(x) and holds(x) for x in entries):
+            raise ValueError(f"{name}={shown(value)}: expected {f'{kind}s' if many else f'a {kind}'} {bounds}")

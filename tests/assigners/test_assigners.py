@@ -18,15 +18,20 @@ from tinyyolo.boxes.anchors import AnchorGrid
 
 GRID = AnchorGrid(strides=(4, 8), scales=(2, 8), ratios=(0.5, 1))
 ROW = torch.tensor([[10.0 * i, 0, 10 * i + 8, 8] for i in range(6)])  # anchors 0..5, 10 px apart
-ALL = [
-    RankingAssigner(),
-    RankingAssigner("iou"),
-    ThresholdAssigner(),
-    ThresholdAssigner("nwd"),
-    ATSSAssigner(4),
-    ShapeAssigner(),
-]
-NAMES = ["ranking-nwd", "ranking-iou", "threshold-iou", "threshold-nwd", "atss", "shape"]
+# Every entry of the table as it comes, and what takes another path: the rules that all must keep are tested on these.
+VARIANTS = {"ranking-iou": RankingAssigner("iou"), "ranking-giou": RankingAssigner("giou", topk=1)}
+VARIANTS |= {"ranking-one": RankingAssigner(keep_one=True, positive_iou=0.5), "threshold-nwd": ThresholdAssigner("nwd")}
+BY_NAME = {name: make() for name, make in ASSIGNERS.items()} | VARIANTS
+ALL, NAMES = list(BY_NAME.values()), list(BY_NAME)
+ROW_GRID, ROW_SIZE = AnchorGrid(strides=(10,), sizes=[[(8, 8)]], center_offset=0.4), (10, 60)  # the anchors of ROW
+
+
+def both(assigner, objects):
+    """gt_index of ROW's anchors, which the call on boxes and the grid must agree on."""
+    assert_close(ROW_GRID.boxes(ROW_SIZE), ROW, atol=0, rtol=0)
+    called = assigner(ROW, objects).gt_index.tolist()
+    assert assigner.on_grid(ROW_GRID, ROW_SIZE, objects).gt_index.tolist() == called
+    return called
 
 
 def shifted(*dx):
@@ -70,13 +75,50 @@ def wide(x):
         ({"topk": 1, "negative_below": None, "positive_iou": 0.5}, shifted(1, -2), [1] + [NEGATIVE] * 5),
         # IoU makes positive what the negative bound had ignored
         ({"topk": 1, "negative_below": 0.3, "positive_iou": 0.2}, wide(4), [0, 0, IGNORE] + [NEGATIVE] * 3),
+        # robbed objects choose in their order, nearest first
+        ({"topk": 1, "keep_one": True}, shifted(1, 1, 1), [2, 0, 1, NEGATIVE, NEGATIVE, NEGATIVE]),
+        # of two free anchors 15 px away (NWD .307) the first
+        ({"topk": 1, "keep_one": True}, shifted(15, 15), [0, 1, 1, IGNORE, NEGATIVE, NEGATIVE]),
+        # the negative bound itself is no background
+        ({"topk": 1, "similarity": "iou", "negative_below": 0.25}, wide(4), [IGNORE, 0] + [NEGATIVE] * 4),
+        ({"topk": 1, "similarity": "iou", "negative_below": 0.2501}, wide(4), [NEGATIVE, 0] + [NEGATIVE] * 4),
+        ({"topk": 1, "similarity": "iou", "negative_below": 0}, wide(4), [IGNORE, 0] + [IGNORE] * 4),
+        # and the bounds of IoU themselves are positive and ignored
+        ({"topk": 1, "negative_below": None, "positive_iou": 0.25}, wide(4), [0, 0] + [NEGATIVE] * 4),
+        ({"topk": 1, "negative_below": None, "positive_iou": 0.2501}, wide(4), [NEGATIVE, 0] + [NEGATIVE] * 4),
+        (
+            {"topk": 1, "negative_below": None, "positive_iou": 0.6, "negative_iou": 0.25},
+            wide(4),
+            [IGNORE, 0] + [NEGATIVE] * 4,
+        ),
+        (
+            {"topk": 1, "negative_below": None, "positive_iou": 0.6, "negative_iou": 0.2501},
+            wide(4),
+            [NEGATIVE, 0] + [NEGATIVE] * 4,
+        ),
+        # by IoU an anchor learns the object it overlaps most: .25 with 4..16, .14 with 6..14; the first of twins
+        (
+            {"topk": 1, "negative_below": None, "positive_iou": 0.1},
+            torch.cat((wide(4), shifted(6))),
+            [0, 1] + [NEGATIVE] * 4,
+        ),
+        (
+            {"topk": 1, "negative_below": None, "positive_iou": 0.1},
+            torch.cat((shifted(6), wide(4))),
+            [1, 1] + [NEGATIVE] * 4,
+        ),
+        (
+            {"topk": 1, "negative_below": None, "positive_iou": 0.2},
+            torch.cat((wide(4), wide(4))),
+            [0, 1] + [NEGATIVE] * 4,
+        ),
         # IoU: k = 2 with one overlap means that 0 is among the best, and everything ties
         ({"topk": 2, "similarity": "iou"}, shifted(0), [0] * 6),
         ({"topk": 6}, shifted(0), [0] * 6),
     ],
 )
 def test_ranking_rules(settings, objects, expected):
-    assert RankingAssigner(**settings)(ROW, objects).gt_index.tolist() == expected
+    assert both(RankingAssigner(**settings), objects) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,6 +131,8 @@ def test_ranking_rules(settings, objects, expected):
         ({"min_positive": 0.5}, shifted(3), [IGNORE] + [NEGATIVE] * 5),
         ({"min_positive": 0.2}, shifted(5), [0, 0] + [NEGATIVE] * 4),  # 5 px from both: two equal bests
         ({}, shifted(5), [NEGATIVE] * 6),
+        ({"min_positive": 0.25}, wide(-8), [0] + [NEGATIVE] * 5),  # IoU .25: the bound itself is enough
+        ({"min_positive": 0.2501}, wide(-8), [NEGATIVE] * 6),
         ({"positive": 0.4545454680919647}, shifted(3), [0] + [NEGATIVE] * 5),  # the bound itself is positive
         ({"negative": 0.6000000238418579, "min_positive": 0.65}, shifted(2), [IGNORE] + [NEGATIVE] * 5),
         # equal objects: the first by threshold, the last by the low-quality rule
@@ -100,7 +144,7 @@ def test_ranking_rules(settings, objects, expected):
     ],
 )
 def test_threshold_rules(settings, objects, expected):
-    assert ThresholdAssigner(**settings)(ROW, objects).gt_index.tolist() == expected
+    assert both(ThresholdAssigner(**settings), objects) == expected
 
 
 def test_dissimilar_is_not_background_in_giou():
@@ -280,20 +324,26 @@ def test_wrong_level_sizes_and_batches_raise():
         ("ranking", {"constant": 0}, "constant"),
         ("ranking", {"constant": -3.0}, "constant"),
         ("ranking", {"constant": float("nan")}, "constant"),
+        ("ranking", {"topk": True}, "topk"),
         ("ranking", {"negative_below": -0.1}, "negative_below"),
-        ("ranking", {"similarity": "nws"}, "'nws' is unknown; choices: ciou, diou"),
-        ("ranking", {"negative_iou": 0.4}, "negative_iou 0.4 needs"),
-        ("ranking", {"positive_iou": 0.5, "negative_iou": 0.6}, "negative_iou <= positive_iou"),
-        ("ranking", {"positive_iou": 0}, "negative_iou <= positive_iou"),
+        ("ranking", {"negative_below": 30}, "negative_below=30: expected a number from 0 to 1"),
+        ("ranking", {"similarity": "nws"}, "similarity=nws: unknown; did you mean 'nwd'. Choices: ciou, diou"),
+        ("ranking", {"negative_iou": 0.4}, "negative_iou=0.4: it needs"),
+        ("ranking", {"positive_iou": 0.5, "negative_iou": 0.6}, "negative_iou=0.6: .* positive_iou=0.5"),
+        ("ranking", {"positive_iou": 0}, "positive_iou=0"),
+        ("ranking", {"positive_iou": 50}, "positive_iou=50"),
         ("threshold", {"positive": -0.1}, "positive"),
         ("threshold", {"negative": -0.1}, "negative"),
         ("threshold", {"min_positive": -0.1}, "min_positive"),
         ("threshold", {"positive": float("nan")}, "positive"),
-        ("threshold", {"positive": 0.3, "negative": 0.4}, "must not exceed"),
+        ("threshold", {"positive": 70}, "positive"),
+        ("threshold", {"positive": 0.3, "negative": 0.4}, "negative=0.4: .* positive=0.3"),
         ("threshold", {"constant": 0, "similarity": "nwd"}, "constant"),
         ("threshold", {"similarity": ""}, "unknown"),
         ("atss", {"topk": 0}, "topk"),
+        ("atss", {"topk": 2.0}, "topk"),
         ("shape", {"ratio": 1}, "ratio"),
+        ("shape", {"ratio": float("inf")}, "ratio"),
     ],
 )
 def test_bad_settings_raise(kind, settings, match):

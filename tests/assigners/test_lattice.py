@@ -56,7 +56,7 @@ ASSIGNER_SETTINGS = st.fixed_dictionaries(
     {
         "similarity": st.sampled_from(["nwd", "nwd", "dotd", "iou"]),
         "topk": st.integers(1, 9),
-        "negative_below": st.sampled_from([0.3, 0.3, None, 0.05, 0.9, 1.5, 0.0]),
+        "negative_below": st.sampled_from([0.3, 0.3, None, 0.05, 0.9, 1.0, 0.0]),
         "constant": st.sampled_from([12.7, 12.7, 1.0, 0.3, 60.0, 1e4]),
         "keep_one": st.booleans(),
         "positive_iou": st.sampled_from([None, 0.5, 0.7, 0.1]),
@@ -68,7 +68,7 @@ ASSIGNER_SETTINGS = st.fixed_dictionaries(
 THRESHOLD_SETTINGS = st.fixed_dictionaries(
     {
         "similarity": st.sampled_from(["iou", "iou", "nwd", "dotd"]),
-        "positive": st.sampled_from([0.7, 0.5, 1.2]),
+        "positive": st.sampled_from([0.7, 0.5, 1.0]),
         "negative": st.sampled_from([0.3, 0.1, 0.5, 0.0]),
         "min_positive": st.sampled_from([0.3, 0.0, 0.1]),
         "low_quality": st.booleans(),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyyolo.assigners.assignment import NEGATIVE
-from tinyyolo.assigners.base import CHUNK, Assigner
+from tinyyolo.assigners.base import CHUNK, Assigner, most_similar
+from tinyyolo.boxes.convert import centres
 from tinyyolo.boxes.similarity import aligned_iou
+from tinyyolo.config import whole
 
 MIN_MARGIN = 0.01  # px that an anchor's centre must lie inside the object
 
@@ -26,7 +27,7 @@ class ATSSAssigner(Assigner):
         topk: candidates per level.
 
     Raises:
-        ValueError: topk < 1.
+        ValueError: topk no whole number of at least 1.
 
     Examples:
         >>> anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [40, 0, 48, 8], [44, 0, 52, 8]])
@@ -35,8 +36,7 @@ class ATSSAssigner(Assigner):
     """
 
     def __init__(self, topk: int = 9):
-        if not (isinstance(topk, int) and topk >= 1):
-            raise ValueError(f"topk must be a whole number >= 1, got {topk}")
+        whole(1, topk=topk)
         self.topk = topk
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
@@ -44,18 +44,18 @@ class ATSSAssigner(Assigner):
         overlaps = aligned_iou(anchors[candidates], gt_boxes)
         # One candidate has no deviation; torch would answer NaN and the object would stay without anchors.
         good = overlaps >= overlaps.mean(0) + overlaps.std(0, correction=min(1, len(overlaps) - 1))
-        centres = (anchors[candidates, :2] + anchors[candidates, 2:]) / 2
-        margins = torch.cat((centres - gt_boxes[:, :2], gt_boxes[:, 2:] - centres), -1)
+        points = centres(anchors)[candidates]
+        margins = torch.cat((points - gt_boxes[:, :2], gt_boxes[:, 2:] - points), -1)
         row, column = (good & (margins.amin(-1) > MIN_MARGIN)).nonzero(as_tuple=True)
-        return _highest(candidates[row, column], column, overlaps[row, column], len(anchors), len(gt_boxes))
+        _, first = most_similar(candidates[row, column], column, overlaps[row, column], len(anchors))
+        return first
 
     def _candidates(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
         """(L * topk, M) int64, indices of the nearest anchors."""
-        points = (anchors[:, :2] + anchors[:, 2:]) / 2
-        centres = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
+        points = centres(anchors)
         starts = [sum(level_sizes[:i]) for i in range(len(level_sizes))]
         parts = []
-        for some in centres.split(max(1, CHUNK // len(anchors))):
+        for some in centres(gt_boxes).split(max(1, CHUNK // len(anchors))):
             distances = (points[:, None] - some).pow(2).sum(-1).sqrt()
             levels = [
                 distances[start : start + n].topk(min(self.topk, n), dim=0, largest=False).indices + start
@@ -63,11 +63,3 @@ class ATSSAssigner(Assigner):
             ]
             parts.append(torch.cat(levels))
         return torch.cat(parts, 1)
-
-
-def _highest(anchor: Tensor, gt: Tensor, overlap: Tensor, num_anchors: int, num_objects: int) -> Tensor:
-    """gt_index (N,) from positive pairs: per anchor the object of highest overlap, the first on ties."""
-    best = overlap.new_full((num_anchors,), -torch.inf).scatter_reduce(0, anchor, overlap, "amax")
-    gt = torch.where(overlap == best[anchor], gt, num_objects)
-    first = gt.new_full((num_anchors,), num_objects).scatter_reduce(0, anchor, gt, "amin")
-    return torch.where(first < num_objects, first, NEGATIVE)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, MAX_IOF, NEGATIVE, Assignment, check_batch, check_boxes
-from tinyyolo.assigners.lattice import ignore_covered, ignore_outside, lattice_of
+from tinyyolo.assigners.lattice import Lattice, ignore_covered, ignore_outside, lattice_of
 from tinyyolo.assigners.search import Search, search_for
 from tinyyolo.boxes.anchors import AnchorGrid, Size
 from tinyyolo.boxes.similarity import SIMILARITIES, pairwise_iof
+from tinyyolo.config import above, suggest
 
 CHUNK = 1 << 20  # pairs of object and anchor in work at once on the dense path: some 4 MB a float32 matrix
 NO_FLOAT64 = ("mps",)  # devices that cannot search; it takes place on the CPU
@@ -26,6 +27,8 @@ class Assigner:
     """
 
     on_lattice = False
+    similarity: str
+    constant: float
 
     def __call__(
         self,
@@ -92,56 +95,41 @@ class Assigner:
         inside_only: bool = False,
         map_sizes: Sequence[Size] | None = None,
     ) -> list[Assignment]:
-        """`on_grid` for all images of a batch: lists of B tensors in, a list of B assignments out."""
+        """`on_grid` for all images of a batch: lists of B tensors in, a list of B assignments out.
+
+        Raises:
+            ValueError: as `__call__`, or not as many `ignore_boxes` as `gt_boxes`.
+        """
         regions = check_batch(gt_boxes, ignore_boxes)
         if not len(gt_boxes):
             return []
-        path = self._lattice_path if self.on_lattice else self._dense_path
-        return path(grid, size_hw, gt_boxes, regions, inside_only, map_sizes)
+        device = gt_boxes[0].device
+        if self.on_lattice:
+            where = torch.device("cpu") if device.type in NO_FLOAT64 else device
+            found = self._found(lattice_of(grid, size_hw, map_sizes, inside_only, where), gt_boxes, regions)
+            return [Assignment(row) for row in found.to(device)]
+        anchors, sizes = grid.boxes(size_hw, map_sizes, device), grid.level_sizes(size_hw, map_sizes)
+        if not inside_only:
+            return [self(anchors, gt, region, sizes) for gt, region in zip(gt_boxes, regions, strict=True)]
+        inside = grid.inside(size_hw, map_sizes, device)
+        anchors, sizes = anchors[inside], [int(level.sum()) for level in inside.split(sizes)]
+        rows = torch.full((len(gt_boxes), len(inside)), IGNORE, device=device)
+        for row, gt, region in zip(rows, gt_boxes, regions, strict=True):
+            row[inside] = self(anchors, gt, region, sizes).gt_index
+        return [Assignment(row) for row in rows]
 
-    def _lattice_path(
-        self,
-        grid: AnchorGrid,
-        size_hw: Size,
-        gt_boxes: Sequence[Tensor],
-        regions: Sequence[Tensor | None],
-        inside_only: bool,
-        map_sizes: Sequence[Size] | None,
-    ) -> list[Assignment]:
-        home = gt_boxes[0].device
-        device = torch.device("cpu") if home.type in NO_FLOAT64 else home
+    def _found(self, lattice: Lattice, gt_boxes: Sequence[Tensor], regions: Sequence[Tensor | None]) -> Tensor:
+        """(B, N) gt_index of all images, without the anchors as boxes."""
+        device = lattice.base.device
         gt_boxes = [check_boxes(boxes, "gt_boxes").to(device) for boxes in gt_boxes]
-        lattice = lattice_of(grid, size_hw, map_sizes, inside_only, device)
         found = torch.full((len(gt_boxes), lattice.total), NEGATIVE, device=device)
-        if inside_only:
+        if lattice.active < lattice.total:
             ignore_outside(found, lattice)
         if lattice.active and any(len(boxes) for boxes in gt_boxes):
             self._search(search_for(self.similarity, self.constant, lattice, gt_boxes), found.view(-1))
         for row, boxes in zip(found, regions, strict=True):
             if boxes is not None and len(boxes):
                 ignore_covered(row, lattice, check_boxes(boxes, "ignore_boxes").to(device))
-        return [Assignment(row) for row in found.to(home)]
-
-    def _dense_path(
-        self,
-        grid: AnchorGrid,
-        size_hw: Size,
-        gt_boxes: Sequence[Tensor],
-        regions: Sequence[Tensor | None],
-        inside_only: bool,
-        map_sizes: Sequence[Size] | None,
-    ) -> list[Assignment]:
-        anchors = grid.boxes(size_hw, map_sizes, gt_boxes[0].device)
-        sizes = grid.level_sizes(size_hw, map_sizes)
-        if not inside_only:
-            return [self(anchors, gt, region, sizes) for gt, region in zip(gt_boxes, regions, strict=True)]
-        inside = grid.inside(size_hw, map_sizes, anchors.device)
-        sizes = [int(level.sum()) for level in inside.split(sizes)]
-        found = []
-        for gt, region in zip(gt_boxes, regions, strict=True):
-            gt_index = torch.full((len(anchors),), IGNORE, device=anchors.device)
-            gt_index[inside] = self(anchors[inside], gt, region, sizes).gt_index
-            found.append(Assignment(gt_index))
         return found
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
@@ -160,21 +148,23 @@ def measure(similarity: str, constant: float) -> Callable[[Tensor, Tensor], Tens
         ValueError: unknown name, or constant <= 0.
     """
     if similarity not in SIMILARITIES:
-        raise ValueError(f"similarity {similarity!r} is unknown; choices: {', '.join(sorted(SIMILARITIES))}")
-    if not constant > 0:
-        raise ValueError(f"constant must be > 0 px, got {constant}")
+        raise ValueError(f"similarity={similarity}: unknown; {suggest(similarity, SIMILARITIES)}")
+    above(0, constant=constant)
     entry = SIMILARITIES[similarity]
     return partial(entry.pairwise, constant=constant) if entry.takes_constant else entry.pairwise
 
 
-def chunks(pairwise: Callable[[Tensor, Tensor], Tensor], gt_boxes: Tensor, anchors: Tensor) -> Callable[[], Iterator]:
+Columns = Iterator[tuple[slice, Tensor]]
+
+
+def chunks(pairwise: Callable[[Tensor, Tensor], Tensor], gt_boxes: Tensor, anchors: Tensor) -> Callable[[], Columns]:
     """The matrix (M, N) in slices of columns that hold at most CHUNK pairs: a function that starts over at each call.
 
     It yields (slice of the anchors, (M, n) similarities). A matrix of one slice is computed once and kept.
     """
     step = max(1, CHUNK // max(1, len(gt_boxes)))
 
-    def columns() -> Iterator[tuple[slice, Tensor]]:
+    def columns() -> Columns:
         for start in range(0, len(anchors), step):
             part = slice(start, min(start + step, len(anchors)))
             yield part, pairwise(gt_boxes, anchors[part])
@@ -183,6 +173,37 @@ def chunks(pairwise: Callable[[Tensor, Tensor], Tensor], gt_boxes: Tensor, ancho
         kept = list(columns())
         return lambda: iter(kept)
     return columns
+
+
+def is_background(highest: Tensor, below: float) -> Tensor:
+    """(n,) bool: an anchor's best similarity is in [0, below). Below 0, as in giou, is none: the official rule."""
+    return (highest >= 0) & (highest < below)
+
+
+def enter_last(gt_index: Tensor, wanted: Tensor, first: int = 0) -> None:
+    """Give each anchor of gt_index (n,), in place, to the last of the objects (M, n) that want it.
+
+    Args:
+        gt_index: changed where an object wants the anchor.
+        wanted: bool, a row an object.
+        first: number of the first row's object.
+    """
+    objects = torch.arange(first, first + len(wanted), device=wanted.device)[:, None]
+    last = torch.where(wanted, objects, NEGATIVE).amax(0)
+    gt_index.copy_(torch.where(last >= 0, last, gt_index))
+
+
+def most_similar(anchor: Tensor, gt: Tensor, value: Tensor, num_anchors: int) -> tuple[Tensor, Tensor]:
+    """Per anchor its highest similarity among pairs (P,), and the object that has it, the first on ties.
+
+    Returns:
+        (N,) float, -inf where there is no pair, and (N,) int64, NEGATIVE there.
+    """
+    highest = value.new_full((num_anchors,), -torch.inf).scatter_reduce(0, anchor, value, "amax")
+    last = torch.iinfo(gt.dtype).max
+    gt = gt.masked_fill(value < highest[anchor], last)
+    first = gt.new_full((num_anchors,), last).scatter_reduce(0, anchor, gt, "amin")
+    return highest, first.masked_fill(first == last, NEGATIVE)
 
 
 def covered(anchors: Tensor, regions: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, MAX_IOF
 from tinyyolo.boxes.anchors import AnchorGrid, Size
+from tinyyolo.boxes.convert import centres, sides
 from tinyyolo.boxes.similarity import aligned_iof
 
 PAIRS = 1 << 16  # pairs of box and anchor in work at once, some 200 bytes each
@@ -68,8 +69,8 @@ def _lattice(
     tensors = {
         "base": base,
         "stride": torch.tensor([s for s, n in zip(grid.strides, grid.per_cell, strict=True) for _ in range(n)]).float(),
-        "origin": ((wide[:, :2] + wide[:, 2:]) / 2).T,
-        "half": ((wide[:, 2:] - wide[:, :2]) / 2).T,
+        "origin": centres(wide).T,
+        "half": (sides(wide) / 2).T,
         "low": low.double(),
         "high": high.double(),
         "first": torch.tensor([s + box for s, _, _, n in levels for box in range(n)]),
@@ -129,8 +130,8 @@ def cells_between(
         left, top = low[:, rows].flatten(1)[:, filled].long()
         width = extent[0, rows].flatten()[filled].long()
         # One gather of whole records costs less than one of each number.
-        record = (filled // len(shape), group, width, left, top, count.cumsum(0) - count, lattice.first[group])
-        record = torch.stack((*record, *lattice.step[:, group]), 1)
+        cell = (filled // len(shape), group, width, left, top, count.cumsum(0) - count, lattice.first[group])
+        record = torch.stack((*cell, *lattice.step[:, group]), 1)
         row, group, width, left, top, start, first, right, down = record.repeat_interleave(count, 0).unbind(1)
         place = torch.arange(len(row), device=row.device) - start
         line = place // width

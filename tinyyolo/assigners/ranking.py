@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
-from tinyyolo.assigners.base import Assigner, chunks, measure
-from tinyyolo.assigners.search import Search, can_search, search_for
+from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background, measure
+from tinyyolo.assigners.search import Search, WassersteinSearch, can_search, search_for
 from tinyyolo.assigners.threshold import ThresholdAssigner
 from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
+from tinyyolo.config import above, whole, within
 
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
 
@@ -41,8 +42,8 @@ class RankingAssigner(Assigner):
         negative_iou: those left over with an IoU from this to `positive_iou` are IGNORE. None: `positive_iou`, so none.
 
     Raises:
-        ValueError: unknown similarity, topk < 1, negative_below < 0, constant <= 0, or not
-            0 < negative_iou <= positive_iou; when called, topk > N.
+        ValueError: unknown similarity, topk no whole number of at least 1, negative_below outside [0, 1],
+            constant <= 0, or not 0 < negative_iou <= positive_iou <= 1; when called, topk > N.
 
     Examples:
         >>> anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [40, 0, 48, 8]])
@@ -65,10 +66,9 @@ class RankingAssigner(Assigner):
         negative_iou: float | None = None,
     ):
         self.pairwise = measure(similarity, constant)
-        if not (isinstance(topk, int) and topk >= 1):
-            raise ValueError(f"topk must be a whole number >= 1, got {topk}")
-        if negative_below is not None and not negative_below >= 0:
-            raise ValueError(f"negative_below must be >= 0 or None, got {negative_below}")
+        whole(1, topk=topk)
+        if negative_below is not None:
+            within(0, 1, negative_below=negative_below)
         self.overlap = overlap_rule(positive_iou, negative_iou)
         self.similarity, self.topk, self.constant = similarity, topk, float(constant)
         self.negative_below, self.keep_one = negative_below, bool(keep_one)
@@ -81,12 +81,12 @@ class RankingAssigner(Assigner):
             for _, anchor, _ in search.above(self.negative_below):
                 found[anchor] = IGNORE
         taken = []
-        for gt, anchor, _ in search.nearest(self.topk):
-            found.scatter_reduce_(0, anchor, search.number[gt], "amax")  # the last object wins
-            taken.append((gt, anchor))
+        for pairs in search.nearest(self.topk):
+            search.enter_last(found, pairs)
+            taken.append(pairs)
         if self.keep_one:
             owns = torch.zeros_like(search.number, dtype=torch.bool)
-            for gt, anchor in taken:
+            for gt, anchor, _ in taken:
                 owns[gt[found[anchor] == search.number[gt]]] = True
             self._rescue(search, found, (~owns).nonzero()[:, 0])
         if self.overlap:
@@ -96,6 +96,7 @@ class RankingAssigner(Assigner):
 
     def _rescue(self, search: Search, found: Tensor, robbed: Tensor) -> None:
         """Give each robbed object in turn its best anchor that is free, looking wider while there is none."""
+        assert isinstance(search, WassersteinSearch), "on_lattice says so: only this one can tell the next best"
         k = self.topk
         while len(robbed) and k < search.lattice.active:
             k = min(k * WIDER, search.lattice.active)
@@ -122,12 +123,9 @@ class RankingAssigner(Assigner):
             best = best.topk(min(self.topk, best.shape[1]), dim=1).values
             if self.negative_below is not None:
                 highest = matrix.amax(0)
-                clear = (highest >= 0) & (highest < self.negative_below)
-                gt_index[part] = torch.where(clear, NEGATIVE, IGNORE)
-        objects = torch.arange(len(gt_boxes), device=anchors.device)[:, None]
+                gt_index[part] = torch.where(is_background(highest, self.negative_below), NEGATIVE, IGNORE)
         for part, matrix in columns():
-            last = torch.where(matrix >= best[:, -1:], objects, NEGATIVE).amax(0)
-            gt_index[part] = torch.where(last >= 0, last, gt_index[part])
+            enter_last(gt_index[part], matrix >= best[:, -1:])
         if self.keep_one:
             self._rescue_dense(gt_index, anchors, gt_boxes)
         return add(gt_index, self.overlap._assign(anchors, gt_boxes, level_sizes)) if self.overlap else gt_index
@@ -145,11 +143,13 @@ def overlap_rule(positive_iou: float | None, negative_iou: float | None) -> Thre
     """The rule of the anchors that ranking leaves over; None: they stay as they are."""
     if positive_iou is None:
         if negative_iou is not None:
-            raise ValueError(f"negative_iou {negative_iou} needs a positive_iou")
+            raise ValueError(f"negative_iou={negative_iou}: it needs a positive_iou")
         return None
     negative_iou = positive_iou if negative_iou is None else negative_iou
-    if not 0 < negative_iou <= positive_iou:
-        raise ValueError(f"0 < negative_iou <= positive_iou must hold, got {negative_iou} and {positive_iou}")
+    above(0, positive_iou=positive_iou, negative_iou=negative_iou)
+    within(0, 1, positive_iou=positive_iou)
+    if negative_iou > positive_iou:
+        raise ValueError(f"negative_iou={negative_iou}: expected no more than positive_iou={positive_iou}")
     return ThresholdAssigner("iou", positive_iou, negative_iou, low_quality=False)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import Assignment
+from tinyyolo.config import whole, within
 
 
 class RandomSampler:
@@ -18,7 +19,7 @@ class RandomSampler:
         positive_fraction: highest share of positives; int(num * positive_fraction) of them at most.
 
     Raises:
-        ValueError: num < 0 or positive_fraction outside [0, 1].
+        ValueError: num no whole number of at least 1, or positive_fraction outside [0, 1].
 
     Examples:
         >>> found = Assignment(torch.tensor([0, -1, 1, -1, -2, -1]))
@@ -29,10 +30,9 @@ class RandomSampler:
     """
 
     def __init__(self, num: int | None, positive_fraction: float):
-        if num is not None and num < 0:
-            raise ValueError(f"num must be >= 0 or None, got {num}")
-        if not 0 <= positive_fraction <= 1:
-            raise ValueError(f"positive_fraction must be in [0, 1], got {positive_fraction}")
+        if num is not None:
+            whole(1, num=num)
+        within(0, 1, positive_fraction=positive_fraction)
         self.num, self.positive_fraction = num, positive_fraction
 
     def __call__(self, assignment: Assignment, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ the answer equals the dense one bit by bit, ties included.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.lattice import BOXES, SLACK, Lattice, cells_between
+from tinyyolo.boxes.convert import centres, sides
 from tinyyolo.boxes.similarity import EPS, SIMILARITIES
 
 TABLE = 1 << 18  # distances in work at once while the k-th is sought
@@ -66,7 +67,10 @@ class Search:
     Attributes:
         images: `gt_boxes` as given.
         number: (objects,) int64, the index of each object in its own image.
+        aligned: the similarity of pairs.
     """
+
+    aligned: Callable[..., Tensor]
 
     def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor]):
         self.lattice = lattice
@@ -76,8 +80,8 @@ class Search:
         self.number = torch.cat([torch.arange(n, device=self.gt_boxes.device) for n in counts])
         self.image_start = torch.cat([self.number.new_full((n,), b * lattice.total) for b, n in enumerate(counts)])
         wide = self.gt_boxes.double()
-        self.centre = ((wide[:, :2] + wide[:, 2:]) / 2).T
-        self.half = ((wide[:, 2:] - wide[:, :2]) / 2).T
+        self.centre = centres(wide).T
+        self.half = (sides(wide) / 2).T
         reach = lattice.origin + lattice.high * lattice.stride + lattice.half
         self.extent = float(torch.cat((reach.abs().flatten(), wide.abs().flatten())).amax())  # px, largest coordinate
 
@@ -92,6 +96,10 @@ class Search:
     def nearest(self, k: int) -> Iterator[Pairs]:
         """Pairs whose similarity is at least the object's k-th best, ties included; k is at most lattice.active."""
         raise NotImplementedError
+
+    def enter_last(self, found: Tensor, pairs: Pairs) -> None:
+        """Give each anchor, in the flat `found` (B * N,), to the last of the objects that want it, or that have it."""
+        found.scatter_reduce_(0, pairs.anchor, self.number[pairs.gt], "amax")
 
     def _parts(self, objects: Tensor | None = None, table: int = 1) -> Iterator[Tensor]:
         if objects is None:
@@ -119,7 +127,7 @@ class WassersteinSearch(Search):
     def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor], similarity: str, constant: float):
         super().__init__(lattice, gt_boxes)
         self.constant = constant
-        self.size_weight = SIMILARITIES[similarity].size_weight
+        self.size_weight = SIMILARITIES[similarity].size_weight or 0.0
         self.aligned = partial(SIMILARITIES[similarity].aligned, constant=constant)
 
     def above(self, bound: float) -> Iterator[Pairs]:

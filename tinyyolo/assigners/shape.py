@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import NEGATIVE
-from tinyyolo.assigners.base import CHUNK, Assigner
+from tinyyolo.assigners.base import CHUNK, Assigner, enter_last
+from tinyyolo.boxes.convert import centres, sides
+from tinyyolo.config import above
 
 MIN_SPACING = 0.5  # px; centres nearer than this belong to one column, rounding apart
 
@@ -25,7 +27,7 @@ class ShapeAssigner(Assigner):
         ratio: bound of max(w / w', w' / w, h / h', h' / h), not reached.
 
     Raises:
-        ValueError: ratio <= 1.
+        ValueError: ratio no number above 1.
 
     Examples:
         >>> anchors = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [16, 0, 24, 8]])
@@ -34,8 +36,7 @@ class ShapeAssigner(Assigner):
     """
 
     def __init__(self, ratio: float = 4.0):
-        if not ratio > 1:
-            raise ValueError(f"ratio must be > 1, got {ratio}")
+        above(1, ratio=ratio)
         self.ratio = float(ratio)
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
@@ -44,27 +45,25 @@ class ShapeAssigner(Assigner):
 
     def _level(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
         """gt_index (n,) of one level."""
-        centres, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
-        stride = spacing(centres)
+        points, wh = centres(anchors), sides(anchors)
+        stride = spacing(points)
         found = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
-        numbers = torch.arange(len(gt_boxes), device=anchors.device)
         step = max(1, CHUNK // len(anchors))
-        for some, number in zip(gt_boxes.split(step), numbers.split(step), strict=True):
-            away = ((some[:, None, :2] + some[:, None, 2:]) / 2 - centres) / stride  # (m, n, 2), in cells
+        for i, some in enumerate(gt_boxes.split(step)):
+            away = (centres(some)[:, None] - points) / stride  # (m, n, 2), in cells
             holds, near = (away >= -0.5) & (away < 0.5), away.abs() < 1
             inside = (holds & near.flip(-1)).any(-1)
-            own = some[:, None, 2:] - some[:, None, :2]
+            own = sides(some)[:, None]
             # Products, not ratios: a side of 0 px matches nothing.
-            alike = ((own < self.ratio * sides) & (sides < self.ratio * own)).all(-1)
-            last = torch.where(inside & alike, number[:, None], NEGATIVE).amax(0)
-            found = found.maximum(last)
+            alike = ((own < self.ratio * wh) & (wh < self.ratio * own)).all(-1)
+            enter_last(found, inside & alike, i * step)
         return found
 
 
-def spacing(centres: Tensor) -> float:
+def spacing(points: Tensor) -> float:
     """Distance in px of neighbouring columns of (n, 2) centres, else of rows; infinite for a single cell."""
     for axis in (0, 1):
-        gaps = centres[:, axis].sort().values.diff()
+        gaps = points[:, axis].sort().values.diff()
         gaps = gaps[gaps > MIN_SPACING]
         if len(gaps):
             return float(gaps.amin())

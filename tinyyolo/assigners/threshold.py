@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
-from tinyyolo.assigners.base import Assigner, chunks, measure
+from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background, measure, most_similar
 from tinyyolo.assigners.search import Search, can_search, joined
 from tinyyolo.boxes.similarity import CONSTANT
+from tinyyolo.config import within
 
 
 class ThresholdAssigner(Assigner):
@@ -30,7 +31,7 @@ class ThresholdAssigner(Assigner):
         constant: C of nwd and dotd, px.
 
     Raises:
-        ValueError: unknown similarity, a bound < 0, negative > positive, or constant <= 0.
+        ValueError: unknown similarity, a bound outside [0, 1], negative > positive, or constant <= 0.
 
     Examples:
         >>> anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [40, 0, 48, 8]])
@@ -48,11 +49,9 @@ class ThresholdAssigner(Assigner):
         constant: float = CONSTANT,
     ):
         self.pairwise = measure(similarity, constant)
-        for name, value in (("positive", positive), ("negative", negative), ("min_positive", min_positive)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, got {value}")
+        within(0, 1, positive=positive, negative=negative, min_positive=min_positive)
         if negative > positive:
-            raise ValueError(f"negative {negative} must not exceed positive {positive}")
+            raise ValueError(f"negative={negative}: expected no more than positive={positive}")
         self.similarity, self.constant = similarity, float(constant)
         self.positive, self.negative, self.min_positive = positive, negative, min_positive
         self.low_quality = bool(low_quality)
@@ -61,15 +60,12 @@ class ThresholdAssigner(Assigner):
     def _search(self, search: Search, found: Tensor) -> None:
         gt, anchor, value = joined(search.above(self.negative), search)
         anchor, place = anchor.unique(return_inverse=True)
-        highest = value.new_zeros(len(anchor)).scatter_reduce(0, place, value, "amax")
-        # The first of equally similar objects: of its own image, in which alone the anchor is.
-        gt = search.number[gt].masked_fill(value < highest[place], len(search.number))
-        first = gt.new_full((len(anchor),), len(search.number)).scatter_reduce(0, place, gt, "amin")
+        highest, first = most_similar(place, search.number[gt], value, len(anchor))
         found[anchor] = torch.where(highest >= self.positive, first, IGNORE)
         if self.low_quality:
             best = joined(search.best(self.min_positive), search)
             found[best.anchor] = NEGATIVE
-            found.scatter_reduce_(0, best.anchor, search.number[best.gt], "amax")  # the last object wins
+            search.enter_last(found, best)
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
         columns = chunks(self.pairwise, gt_boxes, anchors)
@@ -78,13 +74,11 @@ class ThresholdAssigner(Assigner):
         for part, matrix in columns():
             highest, first = matrix.max(0)
             found = torch.where(highest >= self.positive, first, IGNORE)
-            gt_index[part] = torch.where((highest >= 0) & (highest < self.negative), NEGATIVE, found)
+            gt_index[part] = torch.where(is_background(highest, self.negative), NEGATIVE, found)
             best = best.maximum(matrix.amax(1))
         if not self.low_quality:
             return gt_index
         best = best.masked_fill(best < self.min_positive, torch.inf)  # equals no similarity
-        objects = torch.arange(len(gt_boxes), device=anchors.device)[:, None]
         for part, matrix in columns():
-            last = torch.where(matrix == best[:, None], objects, NEGATIVE).amax(0)
-            gt_index[part] = torch.where(last >= 0, last, gt_index[part])
+            enter_last(gt_index[part], matrix == best[:, None])
         return gt_index

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tinyyolo.compat import SPPF, C2f, Conv, initialize_weights
+from tinyyolo.config import whole
 
 
 class Darknet(nn.Module):
@@ -22,7 +23,7 @@ class Darknet(nn.Module):
         channels_last: its narrow layers train a quarter faster on channels-last maps on a CPU.
 
     Raises:
-        ValueError: `channels` has not one entry more than `depths`.
+        ValueError: `channels` has not one entry more than `depths`, or one of them is no whole number of at least 1.
 
     Examples:
         >>> import torch
@@ -41,7 +42,8 @@ class Darknet(nn.Module):
     ):
         super().__init__()
         if len(channels) != len(depths) + 1:
-            raise ValueError(f"channels {list(channels)} must have one entry more than depths {list(depths)}: the stem")
+            raise ValueError(f"channels={list(channels)}: one entry more than depths={list(depths)} is needed, the stem")
+        whole(1, channels=channels, depths=depths, in_channels=in_channels)
         self.stem = Conv(in_channels, channels[0], 3, 2)
         self.stages = nn.ModuleList(
             nn.Sequential(Conv(c1, c2, 3, 2), C2f(c2, c2, n, shortcut=True))

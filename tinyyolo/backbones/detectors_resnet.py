@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tinyyolo.backbones.resnet import STAGE_STRIDES
+from tinyyolo.config import whole
 from tinyyolo.layers.blocks import freeze, norms_to_eval
 from tinyyolo.layers.sac import ConvAWS2d, SAConv2d, infers
 
@@ -84,7 +85,7 @@ class DetectoRSResNet(nn.Module):
             memory for more time. Needs `norm_eval`, as a second pass would count twice in running statistics.
 
     Raises:
-        ValueError: unknown depth, no such stage, or `checkpoint` without `norm_eval`.
+        ValueError: unknown depth, width < 1, no such stage, or `checkpoint` without `norm_eval`.
 
     Examples:
         >>> backbone = DetectoRSResNet(depth=14, width=4)
@@ -106,6 +107,7 @@ class DetectoRSResNet(nn.Module):
         if depth not in DEPTHS:
             raise ValueError(f"depth={depth}: choices are {', '.join(map(str, DEPTHS))}")
         blocks = DEPTHS[depth]
+        whole(1, width=width)
         if not -1 <= frozen_stages <= len(blocks):
             raise ValueError(f"frozen_stages={frozen_stages}: choices are -1 to {len(blocks)}")
         if checkpoint and not norm_eval:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from torch import nn
-
-from tinyyolo.assigners import ASSIGNERS, RandomSampler
+from tinyyolo.assigners import ASSIGNERS, Assigner, RandomSampler
 from tinyyolo.backbones import BACKBONES
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
-from tinyyolo.config import UserError, build, suggest
+from tinyyolo.config import Table, UserError, above, build, construct, shown, suggest, whole, within
 from tinyyolo.detectors.auto import settle
 from tinyyolo.detectors.base import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_TEST, Detector
 from tinyyolo.detectors.one_stage import OneStage
@@ -21,87 +19,136 @@ from tinyyolo.heads import HEADS, ROI_HEADS, RPN_HEADS
 from tinyyolo.necks import NECKS
 
 DEFAULT_CLASSES = 8  # AI-TOD's; the engine rebuilds with the data's own number
-SAMPLERS = {"random": RandomSampler}
-TOP_KEYS = {
-    "one_stage": {"backbone", "neck", "head"},
-    "two_stage": {"backbone", "neck", "rpn", "roi"},
+# The sections of a head's section, by the class in the head's signature.
+PARTS: dict[type, Table] = {
+    Assigner: ASSIGNERS,
+    RandomSampler: {"random": RandomSampler},
+    AnchorGrid: {"grid": AnchorGrid},
+    DeltaCoder: {"delta": DeltaCoder},
 }
-COMMON_KEYS = {"detector", "train", "test", "normalize", "published", "nc"}
 IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-# Built before the head that owns them; every other key goes to the head's constructor as it is.
-PARTS = {
-    "assigner": lambda spec, where: build(ASSIGNERS, spec, where),
-    "sampler": lambda spec, where: build(SAMPLERS, spec, where),
-    "anchors": lambda spec, where: build({"grid": AnchorGrid}, {"type": "grid", **spec}, where),
-    "coder": lambda spec, where: build({"delta": DeltaCoder}, {"type": "delta", **spec}, where),
+COMMON_KEYS = ("detector", "backbone", "neck", "nc", "normalize", "test", "train", "published")
+
+
+class Kind(NamedTuple):
+    """A kind of detector: its class and its heads, in the order of the class's arguments."""
+
+    detector: Callable[..., Detector]
+    heads: Mapping[str, Table]
+
+
+DETECTORS = {
+    "one_stage": Kind(OneStage, {"head": HEADS}),
+    "two_stage": Kind(TwoStage, {"rpn": RPN_HEADS, "roi": ROI_HEADS}),
 }
 
 
-def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Detector:
+def build_model(spec: Mapping[str, Any], num_classes: int | None = None, pretrained: bool = True) -> Detector:
     """The detector of a resolved model YAML.
 
     Args:
         spec: as `config.load_model_yaml` returns it.
         num_classes: C; by default the YAML's `nc`, else 8.
+        pretrained: False leaves out the file of `backbone.weights`: a checkpoint has the weights itself.
 
     Raises:
         UserError: an unknown detector, section, type or key, or a value that a constructor refuses.
     """
-    kind = spec.get("detector")
-    if kind not in TOP_KEYS:
-        raise UserError(f"detector={kind}: unknown; {suggest(kind, TOP_KEYS)}")
-    allowed = TOP_KEYS[kind] | COMMON_KEYS
-    for key in spec:
-        if key not in allowed:
-            raise UserError(f"{key}: no section of a {kind} model; {suggest(key, allowed)}")
-    if missing := sorted(TOP_KEYS[kind] - set(spec)):
-        raise UserError(f"model: a {kind} detector needs the section {', '.join(missing)}")
-    check_test(spec.get("test") or {})
-    num_classes = num_classes or int(spec.get("nc", DEFAULT_CLASSES))
+    check_sections(spec)
+    num_classes = classes(spec.get("nc", DEFAULT_CLASSES) if num_classes is None else num_classes)
     resolved, spec = {**spec, "nc": num_classes}, settle(spec)
-    backbone = build_backbone(spec["backbone"])
+    if not pretrained:
+        resolved["backbone"] = {key: value for key, value in resolved["backbone"].items() if key != "weights"}
+    backbone = build_backbone(resolved["backbone"])
     given = {"in_channels": backbone.channels, "in_strides": backbone.strides, "backbone": backbone}
     neck = build(NECKS, spec["neck"], "neck", **given)  # recursive necks run a twin of the backbone
     maps = {"in_channels": neck.channels, "in_strides": neck.strides, "num_classes": num_classes}
-    base = {
-        "num_classes": num_classes,
-        "test": spec.get("test"),
-        "normalize": IMAGENET if spec.get("normalize") == "imagenet" else spec.get("normalize"),
-        "spec": resolved,
-    }
-    if kind == "one_stage":
-        return OneStage(backbone, neck, build_head(HEADS, spec["head"], "head", **maps), **base)
-    rpn = build_head(RPN_HEADS, {"type": "rpn", **spec["rpn"]}, "rpn", **maps)
-    roi = build_head(ROI_HEADS, spec["roi"], "roi", **maps)
-    return TwoStage(backbone, neck, rpn, roi, **base)
+    kind = DETECTORS[spec["detector"]]
+    heads = [build(table, spec[name], name, PARTS, **maps) for name, table in kind.heads.items()]
+    base = {"test": spec.get("test"), "normalize": normalization(spec.get("normalize")), "spec": resolved}
+    return kind.detector(backbone, neck, *heads, num_classes=num_classes, **base)
 
 
-def check_test(settings: Mapping[str, Any]) -> None:
-    """Raise UserError for an unknown key or a bad count of votes in a YAML's `test:`."""
-    for key in settings:
-        if key not in PUBLISHED_TEST:
-            raise UserError(f"test.{key}: unknown; {suggest(key, PUBLISHED_TEST)}")
-    votes = settings.get("votes", 1)
-    if isinstance(votes, bool) or not isinstance(votes, int) or votes < 1:
-        raise UserError(f"test.votes={votes}: expected a whole number of at least 1")
+def check_sections(spec: Any) -> None:
+    """Check what no constructor sees: the sections of a model YAML, `test`, `train` and `published`.
+
+    Raises:
+        UserError: no mapping, or a section that is missing, unknown or no section.
+    """
+    if not isinstance(spec, Mapping):
+        raise UserError(f"model={shown(spec)}: expected a mapping with the sections of a detector")
+    name = spec.get("detector")
+    if not isinstance(name, str) or name not in DETECTORS:
+        raise UserError(f"detector={shown(name)}: unknown; {suggest(name, DETECTORS)}")
+    needed = ("backbone", "neck", *DETECTORS[name].heads)
+    allowed = {*COMMON_KEYS, *needed}
+    for key in spec:
+        if key not in allowed:
+            raise UserError(f"{key}: no section of a {name} model; {suggest(key, allowed)}")
+    if missing := [key for key in needed if key not in spec]:
+        raise UserError(f"model: a {name} detector needs the section {', '.join(missing)}")
+    construct(check_test, spec.get("test") or {}, "test")
+    for key in ("train", "published"):
+        if not isinstance(spec.get(key) or {}, Mapping):
+            raise UserError(f"{key}={shown(spec[key])}: expected a mapping")
 
 
-def build_backbone(spec: Mapping[str, Any]) -> nn.Module:
-    """The backbone, with the weights of a local file when `weights:` names one."""
-    options = {key: value for key, value in spec.items() if key != "weights"}
+def check_test(
+    score: float = PUBLISHED_TEST["score"],
+    iou: float = PUBLISHED_TEST["iou"],
+    max_det: int = int(PUBLISHED_TEST["max_det"]),
+    votes: int = int(PUBLISHED_TEST["votes"]),
+) -> None:
+    """Raise ValueError for a value in a YAML's `test:` that cannot be."""
+    within(0, 1, score=score, iou=iou)
+    whole(1, max_det=max_det, votes=votes)
+
+
+def classes(nc: Any) -> int:
+    """The number of classes.
+
+    Raises:
+        UserError: not a whole number of at least 1.
+    """
+    try:
+        whole(1, nc=nc)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return int(nc)
+
+
+def normalization(given: Any) -> Mapping[str, Sequence[float]] | None:
+    """Mean and standard deviation per channel from a YAML's `normalize:`, a word, both lists of numbers, or null.
+
+    Raises:
+        UserError: none of these.
+    """
+    if isinstance(given, str) and given != "imagenet":
+        raise UserError(f"normalize={given}: unknown; choices: imagenet, null, or a mapping of mean and std")
+    given = IMAGENET if given == "imagenet" else given
+    return None if given is None else construct(_normalization, given, "normalize")
+
+
+def _normalization(mean: Sequence[float], std: Sequence[float]) -> dict[str, Sequence[float]]:
+    for name, values in {"mean": mean, "std": std}.items():
+        if len(values) != len(IMAGENET_MEAN):
+            raise ValueError(f"{name}={shown(values)}: expected a number for each of red, green and blue")
+    above(0, std=std)
+    return {"mean": mean, "std": std}
+
+
+def build_backbone(spec: Any) -> Any:
+    """The backbone, with the weights of a local file when `weights:` names one.
+
+    Raises:
+        UserError: a section that `build` refuses, or weights that are not this backbone's.
+    """
+    weights = spec.get("weights") if isinstance(spec, Mapping) else None
+    options = {key: value for key, value in spec.items() if key != "weights"} if isinstance(spec, Mapping) else spec
     backbone = build(BACKBONES, options, "backbone")
-    if spec.get("weights"):
-        load_backbone(backbone, spec["weights"])
+    if weights is None:
+        return backbone
+    if not isinstance(weights, str):
+        raise UserError(f"backbone.weights={shown(weights)}: expected the path of a file")
+    load_backbone(backbone, weights)
     return backbone
-
-
-def build_head(table: Mapping[str, Any], spec: Mapping[str, Any], where: str, **given: Any) -> nn.Module:
-    """A head, its parts built first: an assigner, sampler, coder or anchor grid, or a list of them (cascade stages)."""
-    options = dict(spec)
-    for name, make in PARTS.items():
-        value = options.get(name)
-        if isinstance(value, Mapping):
-            options[name] = make(value, f"{where}.{name}")
-        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
-            options[name] = [make(v, f"{where}.{name}.{i}") for i, v in enumerate(value)]
-    return build(table, options, where, **given)

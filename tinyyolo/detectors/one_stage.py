@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from tinyyolo.detectors.base import Detector
+from tinyyolo.heads.retina import RetinaHead
+from tinyyolo.heads.yolo import YoloHead
 
 
 class OneStage(Detector):
@@ -18,7 +20,7 @@ class OneStage(Detector):
         base: further arguments of `Detector`.
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, **base: Any):
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: RetinaHead | YoloHead, **base: Any):
         super().__init__(backbone, neck, **base)
         self.bbox_head = head
 

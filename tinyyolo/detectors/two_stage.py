@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tinyyolo.detectors.base import Detector
+from tinyyolo.heads.cascade import CascadeHead
+from tinyyolo.heads.roi import RoIHead
+from tinyyolo.heads.rpn import RPNHead
 
 
 class TwoStage(Detector):
@@ -22,7 +25,14 @@ class TwoStage(Detector):
         base: further arguments of `Detector`.
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, rpn_head: nn.Module, roi_head: nn.Module, **base: Any):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        rpn_head: RPNHead,
+        roi_head: RoIHead | CascadeHead,
+        **base: Any,
+    ):
         super().__init__(backbone, neck, **base)
         self.rpn_head, self.roi_head = rpn_head, roi_head
 

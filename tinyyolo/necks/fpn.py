@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyyolo.config import whole
 from tinyyolo.layers.blocks import conv_layer, xavier_uniform
 
 EXTRA_LEVELS = ("pool", "conv")
@@ -31,7 +32,7 @@ class FPN(nn.Module):
             (RetinaNet).
 
     Raises:
-        ValueError: unknown kind of extra levels, fewer outputs than used maps, or no such start level.
+        ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps, or no such start level.
 
     Examples:
         >>> import torch
@@ -50,6 +51,7 @@ class FPN(nn.Module):
         extra: str = "pool",
     ):
         super().__init__()
+        whole(1, channels=channels, levels=levels)
         if extra not in EXTRA_LEVELS:
             raise ValueError(f"extra={extra}: choices are {', '.join(EXTRA_LEVELS)}")
         if not 0 <= start_level < len(in_channels):

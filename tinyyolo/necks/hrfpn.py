@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyyolo.config import whole
 from tinyyolo.layers.blocks import conv_layer
 
 
@@ -24,6 +25,9 @@ class HRFPN(nn.Module):
         channels: channels of every output.
         levels: number of outputs.
 
+    Raises:
+        ValueError: channels or levels < 1.
+
     Examples:
         >>> neck = HRFPN((2, 4), (4, 8), channels=6, levels=3)
         >>> [tuple(m.shape[1:]) for m in neck([torch.zeros(1, 2, 10, 10), torch.zeros(1, 4, 5, 5)])]
@@ -32,6 +36,7 @@ class HRFPN(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], channels: int = 256, levels: int = 5):
         super().__init__()
+        whole(1, channels=channels, levels=levels)
         self.strides = tuple(in_strides[0] * 2**i for i in range(levels))
         self.channels = (channels,) * levels
         self.reduction_conv = conv_layer(sum(in_channels), channels, kernel=1)

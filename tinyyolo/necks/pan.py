@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tinyyolo.compat import C2f, Conv, initialize_weights
+from tinyyolo.config import whole
 
 
 class PAN(nn.Module):
@@ -24,13 +25,14 @@ class PAN(nn.Module):
         channels, strides: of the outputs.
 
     Raises:
-        ValueError: not one entry of `channels` per map.
+        ValueError: not one entry of `channels` per map, or one of them or `depth` is no whole number of at least 1.
     """
 
     def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], channels: Sequence[int], depth: int = 1):
         super().__init__()
         if len(channels) != len(in_channels):
-            raise ValueError(f"channels {list(channels)}: one entry per backbone map, {len(in_channels)}, is needed")
+            raise ValueError(f"channels={list(channels)}: one entry per backbone map, {len(in_channels)}, is needed")
+        whole(1, channels=channels, depth=depth)
         self.channels, self.strides = list(channels), list(in_strides)
         top = [*channels[:-1], in_channels[-1]]  # the coarsest map enters the bottom-up path as it is
         levels = range(len(channels) - 1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tinyyolo.backbones.detectors_resnet import DetectoRSResNet
+from tinyyolo.config import whole
 from tinyyolo.layers.aspp import ASPP
 from tinyyolo.necks.fpn import FPN
 
@@ -45,8 +46,7 @@ class RFP(FPN):
         levels: int = 5,
         steps: int = 2,
     ):
-        if steps < 1:
-            raise ValueError(f"steps={steps}: must be at least 1")
+        whole(1, steps=steps, channels=channels)
         super().__init__(in_channels[1:], in_strides[1:], channels, levels)
         self.rfp_modules = nn.ModuleList(backbone.twin(channels) for _ in range(steps - 1))
         self.rfp_aspp = ASPP(channels, channels)
