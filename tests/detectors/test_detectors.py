@@ -177,9 +177,9 @@ def test_train_kill_resume_val_predict_export(name, tiny_set, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ({"backbone.depth": 51}, "backbone: depth=51"),
-        ({"neck.extra": "p6"}, "neck: extra=p6"),
-        ({"rpn.anchors.strides": [4, 8]}, "rpn: anchors.strides"),
+        ({"backbone.depth": 51}, "backbone.depth=51"),
+        ({"neck.extra": "p6"}, "neck.extra=p6"),
+        ({"rpn.anchors.strides": [4, 8]}, "rpn.anchors.strides"),
         ({"rpn.assigner.topk": 0}, "topk"),
         ({"roi.pool": 7}, "roi.pool"),
         ({"backbone.weights": "nothing.pt"}, "nothing.pt: no such file"),

@@ -42,7 +42,9 @@ class Darknet(nn.Module):
     ):
         super().__init__()
         if len(channels) != len(depths) + 1:
-            raise ValueError(f"channels={list(channels)}: one entry more than depths={list(depths)} is needed, the stem")
+            raise ValueError(
+                f"channels={list(channels)}: one entry more than depths={list(depths)} is needed, the stem"
+            )
         whole(1, channels=channels, depths=depths, in_channels=in_channels)
         self.stem = Conv(in_channels, channels[0], 3, 2)
         self.stages = nn.ModuleList(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.config import within
 from tinyyolo.heads.roi import BoxHead, RoIPool, RoISample, image_rois, sample_rois, spread
 
 
@@ -35,7 +38,7 @@ class CascadeHead(nn.Module):
         in_channels: Sequence[int],
         in_strides: Sequence[int],
         num_classes: int,
-        assigner: Sequence[object],
+        assigner: Sequence[Assigner],
         sampler: RandomSampler,
         coder: Sequence[DeltaCoder],
         loss_weights: Sequence[float],
@@ -49,6 +52,7 @@ class CascadeHead(nn.Module):
         if not len(assigner) == len(coder) == len(loss_weights):
             counts = f"{len(assigner)}, {len(coder)} and {len(loss_weights)}"
             raise ValueError(f"assigner, coder and loss_weights need one entry for each stage, found {counts}")
+        within(0, math.inf, loss_weights=loss_weights)
         self.assigners, self.sampler, self.everything = list(assigner), sampler, RandomSampler(None, 1.0)
         self.num_classes, self.loss_weights = num_classes, tuple(loss_weights)
         self.pool = RoIPool(in_strides, levels, pool_size, finest_scale)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyyolo.assigners.assignment import Assignment
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 
@@ -32,7 +33,7 @@ class DenseHead(nn.Module):
         self,
         in_strides: Sequence[int],
         anchors: AnchorGrid,
-        assigner: object,
+        assigner: Assigner,
         coder: DeltaCoder | None = None,
         inside_only: bool = False,
     ):

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tinyyolo.assigners.assignment import IGNORE
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
 from tinyyolo.layers.blocks import conv_layer
 from tinyyolo.layers.losses import focal_loss, smooth_l1
@@ -43,7 +45,7 @@ class RetinaHead(DenseHead):
         in_strides: Sequence[int],
         num_classes: int,
         anchors: AnchorGrid,
-        assigner: object,
+        assigner: Assigner,
         coder: DeltaCoder | None = None,
         inside_only: bool = False,
         channels: int = 256,
@@ -57,6 +59,10 @@ class RetinaHead(DenseHead):
         super().__init__(in_strides, anchors, assigner, coder, inside_only)
         if len(set(in_channels)) != 1:
             raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
+        whole(1, num_classes=num_classes, channels=channels, pre_nms=pre_nms)
+        whole(0, convs=convs)
+        within(0, 1, alpha=alpha, prior=prior)
+        within(0, math.inf, gamma=gamma, box_beta=box_beta)
         self.num_classes, self.pre_nms = num_classes, pre_nms
         self.gamma, self.alpha, self.box_beta = gamma, alpha, box_beta
         widths = [in_channels[0]] + [channels] * convs

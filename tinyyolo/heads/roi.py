@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from torch.nn import functional as F
 from torchvision import ops
 
 from tinyyolo.assigners.assignment import Assignment
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.config import above, whole, within
 from tinyyolo.layers.blocks import xavier_uniform
 from tinyyolo.layers.gather import is_channels_last
 from tinyyolo.layers.losses import smooth_l1
@@ -34,6 +37,8 @@ class RoIPool(nn.Module):
 
     def __init__(self, strides: Sequence[int], levels: int = 4, size: int = 7, finest_scale: float = 56.0):
         super().__init__()
+        whole(1, levels=levels, pool_size=size)
+        above(0, finest_scale=finest_scale)
         self.strides, self.size, self.finest_scale = tuple(strides)[:levels], size, finest_scale
 
     def forward(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
@@ -84,6 +89,8 @@ class BoxHead(nn.Module):
         box_beta: float,
     ):
         super().__init__()
+        whole(1, num_classes=num_classes, channels=channels)
+        within(0, math.inf, box_beta=box_beta)
         self.num_classes, self.coder, self.box_beta = num_classes, coder, box_beta
         self.fc_cls = nn.Linear(channels, num_classes + 1)
         self.fc_reg = nn.Linear(channels, 4 if class_agnostic else 4 * num_classes)
@@ -196,7 +203,7 @@ class RoIHead(nn.Module):
         in_channels: Sequence[int],
         in_strides: Sequence[int],
         num_classes: int,
-        assigner: object,
+        assigner: Assigner,
         sampler: RandomSampler,
         coder: DeltaCoder,
         channels: int = 1024,
@@ -209,6 +216,7 @@ class RoIHead(nn.Module):
     ):
         super().__init__()
         self.assigner, self.sampler, self.everything = assigner, sampler, RandomSampler(None, 1.0)
+        whole(1, max_candidates=max_candidates)
         self.num_classes, self.max_candidates = num_classes, max_candidates
         self.one_box = class_agnostic or num_classes == 1
         self.pool = RoIPool(in_strides, levels, pool_size, finest_scale)

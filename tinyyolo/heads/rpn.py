@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
 from tinyyolo.layers.losses import smooth_l1
 
@@ -41,7 +44,7 @@ class RPNHead(DenseHead):
         in_channels: Sequence[int],
         in_strides: Sequence[int],
         anchors: AnchorGrid,
-        assigner: object,
+        assigner: Assigner,
         sampler: RandomSampler,
         coder: DeltaCoder | None = None,
         inside_only: bool = False,
@@ -54,6 +57,9 @@ class RPNHead(DenseHead):
         super().__init__(in_strides, anchors, assigner, coder, inside_only)
         if len(set(in_channels)) != 1:
             raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
+        whole(1, channels=channels, pre_nms=pre_nms, proposals=proposals)
+        within(0, 1, nms_iou=nms_iou)
+        within(0, math.inf, box_beta=box_beta)
         self.sampler, self.everything = sampler, RandomSampler(None, 1.0)
         self.pre_nms, self.nms_iou, self.max_proposals, self.box_beta = pre_nms, nms_iou, proposals, box_beta
         per_cell = anchors.per_cell[0]

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from tinyyolo.assigners.assignment import IGNORE
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.similarity import SIMILARITIES
 from tinyyolo.compat import Conv, initialize_weights
+from tinyyolo.config import above, whole, within
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
 LOSSES = ("box", "cls")
@@ -47,7 +49,7 @@ class YoloHead(nn.Module):
         in_strides: Sequence[int],
         num_classes: int,
         anchors: Sequence[Sequence[Sequence[float]]],
-        assigner: nn.Module,
+        assigner: Assigner,
         hidden: Sequence[int],
         box_loss: Mapping[str, float],
         quality: str = "one",
@@ -56,7 +58,9 @@ class YoloHead(nn.Module):
     ):
         super().__init__()
         if len(anchors) != len(in_channels) or len(hidden) != len(in_channels):
-            raise ValueError(f"anchors and hidden need one entry per level, {len(in_channels)}")
+            raise ValueError(f"anchors and hidden: they need one entry per level, {len(in_channels)}")
+        whole(1, num_classes=num_classes, hidden=hidden)
+        above(0, constant=constant)
         if quality not in QUALITIES:
             raise ValueError(f"quality={quality}: unknown. Choices: {', '.join(QUALITIES)}")
         self.grid = AnchorGrid(strides=in_strides, sizes=anchors, center_offset=0.5)
@@ -173,4 +177,5 @@ def numbers(name: str, given: Mapping[str, float], choices: Collection[str]) -> 
         raise ValueError(f"{name}={given}: expected a number for each of some of {', '.join(sorted(choices))}")
     if unknown := sorted(set(given) - set(choices)):
         raise ValueError(f"{name}: unknown {', '.join(unknown)}. Choices: {', '.join(sorted(choices))}")
+    within(0, math.inf, **{f"{name}.{key}": value for key, value in given.items()})
     return dict(given)
