@@ -61,7 +61,9 @@ class RetinaHead(DenseHead):
             raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
         whole(1, num_classes=num_classes, channels=channels, pre_nms=pre_nms)
         whole(0, convs=convs)
-        within(0, 1, alpha=alpha, prior=prior)
+        within(0, 1, alpha=alpha)
+        if not 0 < prior < 1:
+            raise ValueError(f"prior={prior}: expected a number between 0 and 1, neither of them")
         within(0, math.inf, gamma=gamma, box_beta=box_beta)
         self.num_classes, self.pre_nms = num_classes, pre_nms
         self.gamma, self.alpha, self.box_beta = gamma, alpha, box_beta
