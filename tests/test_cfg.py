@@ -110,7 +110,7 @@ def test_mistakes_are_one_line_with_choices(overrides, says):
         ({"nc": 2.5}, "nc=2.5: expected a whole number"),
         ({"normalize": "foo"}, "normalize=foo: .*imagenet"),
         ({"normalize": 3}, "normalize=3: expected a mapping"),
-        ({"normalize": {"mean": [0, 0, 0]}}, "normalize: .* needs std"),
+        ({"normalize": {"mean": [0, 0, 0]}}, "normalize: it needs std"),
         ({"normalize": {"mean": [0, 0], "std": [1, 1, 1]}}, "normalize.mean=.0, 0.: expected a number for each"),
         ({"normalize": {"mean": [0, 0, 0], "std": [1, 1, 0]}}, "normalize.std=.*: expected numbers above 0"),
         ({"rpn.proposals": 0}, "rpn.proposals=0"),
@@ -121,7 +121,7 @@ def test_mistakes_are_one_line_with_choices(overrides, says):
         ({"rpn.coder": "delta"}, "rpn.coder=delta: .*write rpn.coder.type=delta"),
         ({"roi.assigner": [{"type": "threshold"}]}, "roi.assigner=.*: expected a section"),
         ({"backbone.weights": 3}, "backbone.weights=3: expected the path of a file"),
-        ({"backbone.depth": 1e400}, "backbone.depth=inf: expected a whole number"),
+        ({"backbone.depth": 1e400}, "backbone.depth=inf: expected a whole number, found a number"),
     ],
 )
 def test_mistakes_in_two_stages(overrides, says):

@@ -249,15 +249,14 @@ def construct(
     """
     _check_kind(options, Mapping[str, Any], where)
     function: Any = make
-    name = getattr(make, "__name__", where)
     parameters = inspect.signature(make).parameters
     allowed = [key for key in parameters if key not in given]
     for key in options:
         if key not in allowed:
-            raise UserError(f"{where}.{key}: {name} has no such key; {suggest(key, allowed)}")
+            raise UserError(f"{where}.{key}: unknown; {suggest(key, allowed)}")
     missing = [k for k in allowed if parameters[k].default is inspect.Parameter.empty and k not in options]
     if missing:
-        raise UserError(f"{where}: {name} needs {', '.join(missing)}")
+        raise UserError(f"{where}: it needs {', '.join(missing)}")
     hints = typing.get_type_hints(function.__init__ if isinstance(make, type) else make)
     values = {k: _option(v, hints.get(k, Any), f"{where}.{k}", parts or {}) for k, v in options.items()}
     try:
@@ -275,6 +274,8 @@ def _option(value: Any, hint: Any, where: str, parts: Mapping[type, Table]) -> A
     part = next((kind for kind in _classes(hint) if kind in parts), None)
     if part is None or (value is None and type(None) in _classes(hint)):
         _check_kind(value, hint, where)
+        if not all(map(math.isfinite, _numbers(value))):
+            raise UserError(f"{where}={shown(value)}: expected finite numbers")
         return value
     if typing.get_origin(hint) is None or type(None) in _classes(hint):
         return build(parts[part], value, where, parts)
@@ -301,8 +302,6 @@ def _check_kind(value: Any, hint: Any, where: str) -> None:
         at = f" at {where.rpartition('.')[2]}{inner}" if inner.startswith("[") else ""
         said = said[:1].lower() + said[1:].replace(", got ", ", found ")
         raise UserError(f"{where}={shown(value)}: {said}{at}") from error
-    if not all(math.isfinite(number) for number in _numbers(value)):
-        raise UserError(f"{where}={shown(value)}: expected finite numbers")
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.boxes.similarity import EPS
+from tinyyolo.config import above, shown, whole, within
 
 Size = tuple[int, int]
 
@@ -61,16 +62,18 @@ class AnchorGrid:
         center_offset: float = 0.0,
         sizes: Sequence[Sequence[Sequence[float]]] | None = None,
     ):
-        if (sizes is None) == (scales is None or ratios is None) or (sizes is not None and (scales or ratios)):
-            raise ValueError("an AnchorGrid takes either scales and ratios, or sizes")
-        self.strides = tuple(_positive(strides, "strides"))
-        self.center_offset = float(center_offset)
-        if sizes is None:
-            sizes_wh = [_scaled(s, _positive(scales, "scales"), _positive(ratios, "ratios")) for s in self.strides]
-        else:
+        above(0, strides=list(strides))
+        within(0, 1, center_offset=center_offset)
+        self.strides, self.center_offset = tuple(strides), float(center_offset)
+        if sizes is None and scales is not None and ratios is not None:
+            above(0, scales=list(scales), ratios=list(ratios))
+            sizes_wh = [_scaled(s, scales, ratios) for s in self.strides]
+        elif sizes is not None and scales is None and ratios is None:
             if len(sizes) != len(self.strides):
-                raise ValueError(f"sizes has {len(sizes)} levels, strides {len(self.strides)}")
+                raise ValueError(f"sizes: {len(sizes)} levels, but {len(self.strides)} strides")
             sizes_wh = [_explicit(level) for level in sizes]
+        else:
+            raise ValueError("an AnchorGrid takes either scales and ratios, or sizes")
         self.base_boxes = [
             torch.cat((self.center_offset * s - 0.5 * wh, self.center_offset * s + 0.5 * wh), 1)
             for s, wh in zip(self.strides, sizes_wh, strict=True)
@@ -156,23 +159,19 @@ def _steps(count: int, stride: float, device: torch.device | str | None) -> Tens
     return torch.arange(count, dtype=torch.float32, device=device) * stride
 
 
-def _positive(values: Sequence[float], name: str) -> list[float]:
-    if len(values) == 0 or not all(v > 0 for v in values):
-        raise ValueError(f"{name} must be numbers > 0, got {list(values)}")
-    return list(values)
-
-
-def _scaled(stride: float, scales: list[float], ratios: list[float]) -> Tensor:
+def _scaled(stride: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
     # float32 from here on, in the official order: anchors are compared bit by bit.
     scale, root = torch.tensor(scales, dtype=torch.float32), torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
     return torch.stack((stride * (1 / root) * scale, stride * root * scale), -1).reshape(-1, 2)
 
 
 def _explicit(level: Sequence[Sequence[float]]) -> Tensor:
-    wh = torch.as_tensor(level, dtype=torch.float32, device="cpu")
-    if wh.ndim != 2 or wh.shape[1] != 2 or not bool((wh > 0).all()):
-        raise ValueError(f"sizes of a level must be (w, h) pairs > 0 px, got {level}")
-    return wh
+    try:
+        pairs = [(float(w), float(h)) for w, h in level]
+        above(0, sizes=[side for pair in pairs for side in pair])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sizes: a level needs pairs (w, h) > 0 px, got {shown(level)}") from error
+    return torch.tensor(pairs, dtype=torch.float32)
 
 
 def auto_constant(wh: Tensor) -> float:
@@ -219,11 +218,11 @@ def fit_anchors(
         >>> fit_anchors(torch.tensor([[4.0, 4], [4, 4], [20, 10], [20, 10]]), [1, 1], [4, 8])
         [[(4.0, 4.0)], [(20.0, 10.0)]]
     """
-    if len(per_level) != len(strides) or min(per_level, default=0) < 1:
-        raise ValueError(f"per_level must be one count >= 1 for each of {len(strides)} strides, got {list(per_level)}")
+    if len(per_level) != len(strides):
+        raise ValueError(f"per_level={list(per_level)}: expected one count for each of {len(strides)} strides")
+    whole(1, per_level=list(per_level))
     constant = auto_constant(wh) if constant is None else constant
-    if not constant > 0:
-        raise ValueError(f"constant must be > 0 px, got {constant}")
+    above(0, constant=constant)
     half = _checked_wh(wh).double() / 2
     half = half[half.prod(1).argsort(stable=True)]
     half = half[:: math.ceil(len(half) / FIT_BOXES)]
