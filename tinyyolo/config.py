@@ -205,7 +205,7 @@ def build(table: Table, spec: Any, where: str, parts: Mapping[type, Table] | Non
     Args:
         table: constructors by type; of a single one the type may be left out.
         spec: the section, a mapping.
-        where: its dotted place in the YAML, for the errors.
+        where: its dotted place in the YAML, for the errors; "" is the top.
         parts: class of a parameter -> table from which its section is built first.
         given: built objects; what the constructor does not take is left out.
 
@@ -247,26 +247,27 @@ def construct(
         Traceback (most recent call last):
         tinyyolo.config.UserError: rpn.anchors.stride=1.5: expected a whole number, found a number
     """
-    _check_kind(options, Mapping[str, Any], where)
+    _check_kind(options, Mapping[Any, Any], where)
     function: Any = make
+    inside = f"{where}." if where else ""
     parameters = inspect.signature(make).parameters
     allowed = [key for key in parameters if key not in given]
     for key in options:
         if key not in allowed:
-            raise UserError(f"{where}.{key}: unknown; {suggest(key, allowed)}")
+            raise UserError(f"{inside}{key}: unknown; {suggest(key, allowed)}")
     missing = [k for k in allowed if parameters[k].default is inspect.Parameter.empty and k not in options]
     if missing:
         raise UserError(f"{where}: it needs {', '.join(missing)}")
     hints = typing.get_type_hints(function.__init__ if isinstance(make, type) else make)
-    values = {k: _option(v, hints.get(k, Any), f"{where}.{k}", parts or {}) for k, v in options.items()}
+    values = {k: _option(v, hints.get(k, Any), f"{inside}{k}", parts or {}) for k, v in options.items()}
     try:
         return make(**values, **{k: v for k, v in given.items() if k in parameters})
     except UserError:
         raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # RuntimeError: torch's, of sizes
         line = " ".join(str(error).split())
-        dot = re.split(r"\W", line, maxsplit=1)[0] in parameters
-        raise UserError(f"{where}{'.' if dot else ': '}{line}") from error
+        named = re.split(r"\W", line, maxsplit=1)[0] in parameters
+        raise UserError(f"{inside}{line}" if named else f"{where}: {line}") from error
 
 
 def _option(value: Any, hint: Any, where: str, parts: Mapping[type, Table]) -> Any:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from tinyyolo.boxes import similarity
 from tinyyolo.boxes.similarity import SIMILARITIES, aligned_ciou, pairwise_iof, pairwise_iou, pairwise_nwd
 
 OFFICIAL = np.load(Path(__file__).parent.parent / "parity/assign_boxes.npz")
@@ -147,10 +148,18 @@ def test_wrong_shapes_are_named(name):
         entry.aligned(torch.zeros(3, 4), torch.zeros(2, 4))
 
 
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_names_and_documentation_are_the_measures(name):
+    entry = SIMILARITIES[name]
+    assert (entry.pairwise.__name__, entry.aligned.__name__) == (f"pairwise_{name}", f"aligned_{name}")
+    assert ">>> pairwise_" in entry.pairwise.__doc__ and f"`pairwise_{name}`" in entry.aligned.__doc__
+    assert getattr(similarity, f"aligned_{name}") is entry.aligned
+
+
 @pytest.mark.parametrize("constant", [0, -1, float("nan")])
 @pytest.mark.parametrize("name", ["nwd", "dotd"])
 def test_constant_must_be_positive(name, constant):
-    with pytest.raises(ValueError, match="constant must be > 0"):
+    with pytest.raises(ValueError, match="constant=.*number above 0"):
         SIMILARITIES[name].pairwise(torch.zeros(1, 4), torch.zeros(1, 4), constant)
 
 

@@ -27,7 +27,8 @@ PARTS: dict[type, Table] = {
     DeltaCoder: {"delta": DeltaCoder},
 }
 IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-COMMON_KEYS = ("detector", "backbone", "neck", "nc", "normalize", "test", "train", "published")
+REST = ("nc", "train", "published")
+COMMON_KEYS = ("detector", "backbone", "neck", "normalize", "test", *REST)
 
 
 class Kind(NamedTuple):
@@ -55,11 +56,12 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None, pretrai
         UserError: an unknown detector, section, type or key, or a value that a constructor refuses.
     """
     check_sections(spec)
-    num_classes = classes(spec.get("nc", DEFAULT_CLASSES) if num_classes is None else num_classes)
+    rest = {key: spec[key] for key in REST if key in spec} | ({} if num_classes is None else {"nc": num_classes})
+    num_classes = construct(classes_of, rest, "")
     resolved, spec = {**spec, "nc": num_classes}, settle(spec)
-    if not pretrained:
-        resolved["backbone"] = {key: value for key, value in resolved["backbone"].items() if key != "weights"}
-    backbone = build_backbone(resolved["backbone"])
+    if not pretrained and isinstance(spec["backbone"], Mapping):
+        resolved["backbone"] = spec["backbone"] = without_weights(spec["backbone"])
+    backbone = build_backbone(spec["backbone"])
     given = {"in_channels": backbone.channels, "in_strides": backbone.strides, "backbone": backbone}
     neck = build(NECKS, spec["neck"], "neck", **given)  # recursive necks run a twin of the backbone
     maps = {"in_channels": neck.channels, "in_strides": neck.strides, "num_classes": num_classes}
@@ -70,7 +72,7 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None, pretrai
 
 
 def check_sections(spec: Any) -> None:
-    """Check what no constructor sees: the sections of a model YAML, `test`, `train` and `published`.
+    """Check what no constructor sees: the names of the sections of a model YAML, and `test`.
 
     Raises:
         UserError: no mapping, or a section that is missing, unknown or no section.
@@ -88,9 +90,6 @@ def check_sections(spec: Any) -> None:
     if missing := [key for key in needed if key not in spec]:
         raise UserError(f"model: a {name} detector needs the section {', '.join(missing)}")
     construct(check_test, spec.get("test") or {}, "test")
-    for key in ("train", "published"):
-        if not isinstance(spec.get(key) or {}, Mapping):
-            raise UserError(f"{key}={shown(spec[key])}: expected a mapping")
 
 
 def check_test(
@@ -104,17 +103,16 @@ def check_test(
     whole(1, max_det=max_det, votes=votes)
 
 
-def classes(nc: Any) -> int:
-    """The number of classes.
+def classes_of(
+    nc: int = DEFAULT_CLASSES, train: Mapping[str, Any] | None = None, published: Mapping[str, Any] | None = None
+) -> int:
+    """C of a model YAML, from what it says beside the sections: `train` is for the engine, `published` for people.
 
     Raises:
-        UserError: not a whole number of at least 1.
+        ValueError: nc < 1.
     """
-    try:
-        whole(1, nc=nc)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return int(nc)
+    whole(1, nc=nc)
+    return nc
 
 
 def normalization(given: Any) -> Mapping[str, Sequence[float]] | None:
@@ -143,12 +141,16 @@ def build_backbone(spec: Any) -> Any:
     Raises:
         UserError: a section that `build` refuses, or weights that are not this backbone's.
     """
-    weights = spec.get("weights") if isinstance(spec, Mapping) else None
-    options = {key: value for key, value in spec.items() if key != "weights"} if isinstance(spec, Mapping) else spec
-    backbone = build(BACKBONES, options, "backbone")
-    if weights is None:
-        return backbone
-    if not isinstance(weights, str):
-        raise UserError(f"backbone.weights={shown(weights)}: expected the path of a file")
-    load_backbone(backbone, weights)
+    if not isinstance(spec, Mapping):
+        return build(BACKBONES, spec, "backbone")
+    weights, backbone = spec.get("weights"), build(BACKBONES, without_weights(spec), "backbone")
+    if weights is not None:
+        if not isinstance(weights, str):
+            raise UserError(f"backbone.weights={shown(weights)}: expected the path of a file")
+        load_backbone(backbone, weights)
     return backbone
+
+
+def without_weights(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's section without the file that it starts from."""
+    return {key: value for key, value in spec.items() if key != "weights"}
