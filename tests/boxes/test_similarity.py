@@ -159,7 +159,7 @@ def test_names_and_documentation_are_the_measures(name):
 @pytest.mark.parametrize("constant", [0, -1, float("nan")])
 @pytest.mark.parametrize("name", ["nwd", "dotd"])
 def test_constant_must_be_positive(name, constant):
-    with pytest.raises(ValueError, match="constant=.*number above 0"):
+    with pytest.raises(ValueError, match=r"constant=.*number above 0"):
         SIMILARITIES[name].pairwise(torch.zeros(1, 4), torch.zeros(1, 4), constant)
 
 

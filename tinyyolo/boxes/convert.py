@@ -39,7 +39,8 @@ def convert(boxes: Boxes, source: str, target: str) -> Boxes:
     if not isinstance(boxes, np.ndarray):
         from torchvision.ops import box_convert
 
-        return box_convert(boxes, source, target)
+        converted: Boxes = box_convert(boxes, source, target)
+        return converted
     first, second = boxes[..., :2], boxes[..., 2:]
     if source == "xywh":
         first, second = first, first + second
@@ -59,7 +60,8 @@ def sides(boxes: Boxes) -> Boxes:
         >>> sides(np.array([[2.0, 3, 6, 9]])).tolist()
         [[4.0, 6.0]]
     """
-    return boxes[..., 2:] - boxes[..., :2]
+    wh: Boxes = boxes[..., 2:] - boxes[..., :2]
+    return wh
 
 
 def centres(boxes: Boxes) -> Boxes:
@@ -69,13 +71,15 @@ def centres(boxes: Boxes) -> Boxes:
         >>> centres(np.array([[2.0, 3, 6, 9]])).tolist()
         [[4.0, 6.0]]
     """
-    return (boxes[..., :2] + boxes[..., 2:]) / 2
+    middles: Boxes = (boxes[..., :2] + boxes[..., 2:]) / 2
+    return middles
 
 
 def areas(boxes: Boxes) -> Boxes:
     """(…,) width times height of xyxy boxes (…, 4)."""
     wh = sides(boxes)
-    return wh[..., 0] * wh[..., 1]
+    product: Boxes = wh[..., 0] * wh[..., 1]
+    return product
 
 
 def to_pixels(boxes: Boxes, sizes_hw: Any) -> Boxes:
@@ -95,7 +99,8 @@ def to_fractions(boxes: Boxes, sizes_hw: Any) -> Boxes:
         >>> to_fractions(np.array([[0.0, 10, 20, 20]]), np.array([[100, 200]])).tolist()
         [[0.05, 0.15, 0.1, 0.1]]
     """
-    return convert(boxes, "xyxy", "cxcywh") / _scale(boxes, sizes_hw)
+    fractions: Boxes = convert(boxes, "xyxy", "cxcywh") / _scale(boxes, sizes_hw)
+    return fractions
 
 
 def clip(boxes: Boxes, sizes_hw: Any) -> Boxes:
@@ -106,9 +111,8 @@ def clip(boxes: Boxes, sizes_hw: Any) -> Boxes:
         [[0.0, 3.0, 10.0, 6.0]]
     """
     scale = _scale(boxes, sizes_hw)
-    if isinstance(boxes, np.ndarray):
-        return np.clip(boxes, 0, scale)
-    return boxes.clamp(min=0).minimum(scale)
+    inside: Boxes = np.clip(boxes, 0, scale) if isinstance(boxes, np.ndarray) else boxes.clamp(min=0).minimum(scale)
+    return inside
 
 
 def _scale(boxes: Boxes, sizes_hw: Any) -> Boxes:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.boxes.anchors import auto_constant, fit_anchors
+from tinyyolo.boxes.convert import sides
 from tinyyolo.boxes.similarity import CONSTANT
 
 AUTO = "auto"
@@ -38,8 +39,8 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None) -> dict[str, Any]:
         >>> settle({"head": {"constant": "auto", "assigner": {"constant": "auto"}}}, torch.full((3, 2), 8.0))
         {'head': {'constant': 8.0, 'assigner': {'constant': 8.0}}}
     """
-    known = wh is not None and len(wh) > 0
-    constant = round(auto_constant(wh), 2) if known else CONSTANT
+    known = wh if wh is not None and len(wh) else None
+    constant = CONSTANT if known is None else round(auto_constant(known), 2)
 
     def walk(node: Mapping[str, Any]) -> dict[str, Any]:
         out = {}
@@ -49,7 +50,7 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None) -> dict[str, Any]:
             elif value == AUTO and key == "constant":
                 value = constant
             elif value == AUTO and key == "anchors":
-                fitted = fit_anchors(wh, PER_LEVEL, STRIDES, constant) if known else DEFAULT_ANCHORS
+                fitted = DEFAULT_ANCHORS if known is None else fit_anchors(known, PER_LEVEL, STRIDES, constant)
                 value = [[list(map(float, size)) for size in level] for level in fitted]
             out[key] = value
         return out
@@ -75,4 +76,4 @@ def object_sizes(boxes: Tensor, sizes_hw: Tensor, imgsz: int) -> Tensor:
         imgsz: longer side of the network input.
     """
     scale = imgsz / sizes_hw.amax(dim=1, keepdim=True).clamp(min=1)
-    return ((boxes[:, 2:] - boxes[:, :2]) * scale).to(torch.float32)
+    return (sides(boxes) * scale).to(torch.float32)
