@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from ultralytics.utils.instance import Instances
 
+from tinyyolo.boxes.convert import convert
 from tinyyolo.compat import BaseTransform
 
 MAX_SIDE = 32.0  # px of the network input; what is larger covers what stands there already
@@ -101,12 +102,12 @@ def candidates(dataset: Any) -> dict[int, list[tuple[int, int]]]:
 def cut(dataset: Any, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of object j of image i with its margin at the network's scale, and its box in them."""
     image, _, (height, width) = dataset.load_image(i)
-    cx, cy, w, h = dataset.labels[i]["bboxes"][j] * np.array([width, height] * 2)
-    mx, my = (max(MARGIN * side, LEAST_MARGIN) for side in (w, h))
-    x1, y1 = max(int(cx - w / 2 - mx), 0), max(int(cy - h / 2 - my), 0)
-    x2, y2 = min(int(np.ceil(cx + w / 2 + mx)), width), min(int(np.ceil(cy + h / 2 + my)), height)
-    box = np.array([cx - w / 2 - x1, cy - h / 2 - y1, cx + w / 2 - x1, cy + h / 2 - y1])
-    return image[y1:y2, x1:x2].copy(), box
+    cxcywh = dataset.labels[i]["bboxes"][j] * np.array([width, height] * 2)
+    left, top, right, bottom = box = convert(cxcywh, "cxcywh", "xyxy")
+    mx, my = (max(MARGIN * side, LEAST_MARGIN) for side in cxcywh[2:])
+    x1, y1 = max(int(left - mx), 0), max(int(top - my), 0)
+    x2, y2 = min(int(np.ceil(right + mx)), width), min(int(np.ceil(bottom + my)), height)
+    return image[y1:y2, x1:x2].copy(), box - np.array([x1, y1, x1, y1])
 
 
 def free_place(
