@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,7 @@ HEIF = b"ftyp"  # at byte 4 of AVIF and HEIC, which Pillow decodes
 SAMPLE_KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # TIFF's SampleFormat; 4 says nothing
 # Pillow takes an image of 180 million pixels for an attack; DOTA's scenes have up to 400. OpenCV stops at 2^30.
 Image.MAX_IMAGE_PIXELS = 2**29
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # the fault is told in our words
 
 # Why an image cannot be used; further words are Pillow's own about damage that it found.
 MISSING = "no such file"
@@ -113,11 +115,11 @@ def described(image: Image.Image) -> Look:
     elif ";16" in str(image.tile):  # a colour PNG, which Pillow reads as 8 bits
         depth = "uint16"
     depth = "uint8" if depth == "bool" else depth
-    # Pillow decodes a whole PNG for an orientation that stands behind the pixels.
-    exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-    orientation = exif.get(EXIF_ORIENTATION, 1)
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
     width, height = image.size
-    turned = image.format != "TIFF" and orientation in TURNED  # of a TIFF Pillow's size is turned already
+    turned = orientation in TURNED
+    if image.format == "TIFF":  # whose size Pillow has turned already
+        orientation, turned = tags.get("Orientation", 1), False
     return Look((width, height) if turned else (height, width), bands, depth, orientation, image.mode == "P")
 
 
