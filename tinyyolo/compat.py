@@ -82,7 +82,8 @@ def read_images_by(load: Callable[[str], np.ndarray]) -> None:
         except ValueError:
             return None
 
-    ultralytics.data.base.imread = ultralytics.data.loaders.imread = imread
+    for module in (ultralytics.data.base, ultralytics.data.loaders):
+        vars(module).update(imread=imread)
 
 
 def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
@@ -91,13 +92,13 @@ def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
         return
     append = loader._append_image
 
-    def append_or_tell(paths: list, images: list, info: list, path: str, image: Any, index: int) -> None:
+    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: np.ndarray | None, index: int) -> None:
         if image is None:
             tell(path)
         else:
             append(paths, images, info, path, image, index)
 
-    loader._append_image = append_or_tell
+    vars(loader).update(_append_image=append_or_tell)
 
 
 def local_font(font: str = "") -> str:

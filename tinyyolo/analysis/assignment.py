@@ -115,7 +115,7 @@ def preset(name: str) -> dict[str, Any]:
 def candidate_of(model: str, overrides: Mapping[str, Any], wh: Tensor) -> Candidate:
     """The assigner and anchors with which a model's dense head (RPN, RetinaNet, YOLO) is trained."""
     detector = build_model(settle(load_model_yaml(model, overrides), wh))
-    head = detector.rpn_head if hasattr(detector, "rpn_head") else detector.bbox_head
+    head: Any = detector.rpn_head if hasattr(detector, "rpn_head") else detector.bbox_head
     return Candidate(head.assigner, head.grid, getattr(head, "inside_only", False))
 
 
@@ -150,7 +150,7 @@ def count_positives(candidate: Candidate, scenes: Sequence[Scene]) -> dict[str, 
                 counts.append(one.per_object(len(objects)))
                 totals["negatives"] += len(one.negative_idx)
                 totals["ignored"] += len(one.ignored_idx)
-                for level, part in enumerate(one.gt_index.split(levels)):
+                for level, part in enumerate(torch.split(one.gt_index, levels)):
                     taken[level] += ((part >= 0).view(-1, candidate.grid.per_cell[level])).sum(0)
     size_bin, count = torch.bucketize(torch.cat(sizes), edges, right=True), torch.cat(counts)
     each = [count[size_bin == i] for i in range(len(SIZE_BOUNDS) - 1)]

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -43,7 +43,7 @@ class Look(NamedTuple):
     """What an image file holds, as `look` found it.
 
     Attributes:
-        size_hw: height and width as decoded, orientation applied; None where that could not be read.
+        size_hw: height and width as decoded, orientation applied; 0, 0 where that could not be read.
         bands: in the file; three are decoded.
         depth: numpy's name of the type of a band; fewer than 8 bits count as uint8.
         orientation: EXIF's, 1 to 8; 1 is upright.
@@ -51,7 +51,7 @@ class Look(NamedTuple):
         fault: why the image cannot be used; "" if it can.
     """
 
-    size_hw: tuple[int, int] | None = None
+    size_hw: tuple[int, int] = (0, 0)
     bands: int = 0
     depth: str = ""
     orientation: int = 1
@@ -95,20 +95,20 @@ def look(path: str | Path, *, to_end: bool = False) -> Look:
         return found._replace(fault=in_words(error))
     if not found.fault and found.depth not in DEPTHS:
         found = found._replace(fault=NOT_DECODED)
-    if found.fault or found.size_hw is None:
+    if found.fault:
         return found
     if kind not in ("JPEG", "TIFF") and found.orientation in TURNED:  # not every OpenCV turns these
         pixels = decode(path.read_bytes())
-        found = found._replace(fault=NOT_DECODED) if pixels is None else found._replace(size_hw=pixels.shape[:2])
-    return found._replace(fault=found.fault or damage(path, kind, found.size_hw)) if to_end else found
+        return found._replace(fault=NOT_DECODED) if pixels is None else found._replace(size_hw=pixels.shape[:2])
+    return found._replace(fault=damage(path, kind, found.size_hw)) if to_end else found
 
 
-def described(image: Image.Image) -> Look:
-    """What Pillow's header says."""
+def described(image: Any) -> Look:
+    """What the header of a Pillow image of any format says."""
     mode = ImageMode.getmode(image.mode)
     bands, depth = len(mode.bands), np.dtype(mode.typestr).name
     if image.format == "TIFF":  # Pillow's mode hides spare bands and 16 bits of colour
-        tags = {TiffTags.lookup(key).name: value for key, value in image.tag_v2.items()}  # type: ignore[attr-defined]  # TiffImageFile's
+        tags = {TiffTags.lookup(key).name: value for key, value in image.tag_v2.items()}
         most, sort = max(tags.get("BitsPerSample", (1,))), max(tags.get("SampleFormat", (1,)))
         bits = next((b for b in (8, 16, 32) if most <= b), 64)  # 12 bits come in 16
         bands, depth = tags.get("SamplesPerPixel", bands), f"{SAMPLE_KINDS.get(sort, 'complex')}{bits}"
@@ -185,7 +185,8 @@ def decode(data: bytes) -> np.ndarray | None:
 
     Of 16 bits the high byte is taken, of a TIFF's bands the first three, of its pages the first.
     """
-    buffer, image = np.frombuffer(data, np.uint8), None
+    buffer = np.frombuffer(data, np.uint8)
+    image: np.ndarray | None = None
     try:
         if data.startswith(TIFF):
             done, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
@@ -196,7 +197,7 @@ def decode(data: bytes) -> np.ndarray | None:
     except cv2.error:  # more pixels than OpenCV takes
         return None
     if image is not None and image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        image = np.right_shift(image, 8).astype(np.uint8)
     return image if image is not None and image.dtype == np.uint8 and image.shape[2:] == (3,) else None
 
 
@@ -218,7 +219,7 @@ def size_hw(path: str | Path) -> tuple[int, int]:
         ValueError: no image, in the words of `look`.
     """
     found = look(path)
-    if found.fault or found.size_hw is None:
+    if found.fault:
         raise ValueError(found.fault)
     return found.size_hw
 

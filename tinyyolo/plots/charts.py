@@ -134,7 +134,7 @@ def size_histogram(sides: Any, path: str | Path, bounds: Mapping[str, float] = S
 
 
 def draw_sizes(axis: Any, sides: np.ndarray, bounds: Mapping[str, float] = SIZE_BOUNDS) -> None:
-    """Sizes (N,) up to a high quantile, with the bounds of their names; bins begin at 0, so that equal sizes have some."""
+    """Sizes (N,) up to a high quantile, with the bounds of their names; equal sizes have bins too, from 0."""
     last = max(float(np.percentile(sides, LAST_PERCENTILE)), 1.0) if sides.size else max(bounds.values(), default=1.0)
     axis.hist(sides, bins=np.linspace(0, last, BINS + 1), color=COLOUR)
     low, above = 0.0, axis.get_xaxis_transform()

@@ -132,9 +132,8 @@ def test_an_empty_set_has_a_figure(tmp_path):
 
 def test_boxes_of_one_size_up_to_rounding(tmp_path):
     """As boxes made around points are: numpy's own bins have no width then."""
-    boxes = [[0.1 * i, 0.3 * i, 12.8, 12.8] for i in range(1, 6)]
-    shifted = [(i + 1, 1, 1, [x + 1e3, y + 1e3, w, h]) for i, (x, y, w, h) in enumerate(boxes)]
-    coco(tmp_path / "e.json", [(1, "a.png", 2000, 2000)], shifted, KINDS[:1])
+    rows = [(i + 1, 1, 1, [x, x, 12.8, 12.8]) for i, x in enumerate((0.1, 3.3, 70.7, 900.1))]
+    coco(tmp_path / "e.json", [(1, "a.png", 2000, 2000)], rows, KINDS[:1])
     file = data_yaml(tmp_path / "e.yaml", train=".", annotations={"train": "e.json"})
     assert len(set(stats.absolute_sizes(spec.load(file).read("train")).tolist())) > 1
     assert command.stats(str(file), runs=str(tmp_path / "runs")) == 0

@@ -109,7 +109,7 @@ def image_problems(annotations: Annotations, folder: Path, opened: Iterable[Open
             out.append(Problem("missing image", str(folder / name), f"no such image{other_case(folder / name)}"))
         elif fault:
             out.append(Problem("unreadable image", str(folder / name), fault))
-        elif size_hw is not None and size_hw != (h, w):
+        elif found.look.bands and size_hw != (h, w):
             what = f"the image is {size_hw[1]} x {size_hw[0]} px, the annotations say {w} x {h}"
             out.append(Problem("wrong size", str(folder / name), what))
     return out

@@ -62,9 +62,8 @@ def clean(found: Checked) -> tuple[Annotations, dict[str, int]]:
     """
     annotations = found.annotations
     usable = np.array([not image.look.fault for image in found.opened], bool)
-    sizes = [
-        image.look.size_hw or size for image, size in zip(found.opened, annotations.sizes_hw.tolist(), strict=True)
-    ]
+    told = zip(found.opened, annotations.sizes_hw.tolist(), strict=True)
+    sizes = [image.look.size_hw if image.look.bands else size for image, size in told]
     sizes_hw = np.array(sizes, np.int64).reshape(-1, 2)
     resized = int((sizes_hw != annotations.sizes_hw).any(axis=1).sum())
     kept = subset(replace(annotations, sizes_hw=sizes_hw), images=usable)

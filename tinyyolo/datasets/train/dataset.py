@@ -48,7 +48,7 @@ class TinyDataset(YOLODataset):
         data = {"names": spec.names or self.annotations.names, "channels": 3}
         super().__init__(img_path=split, data=data, task="detect", **options)
 
-    def get_img_files(self, img_path: str) -> list[str]:
+    def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
         looks = in_threads(lambda path: look(path, to_end=True), paths, f"{self.prefix}checking images")
@@ -121,7 +121,7 @@ class TinyDataset(YOLODataset):
         transforms = super().build_transforms(hyp)
         replace_perspective(transforms)
         if self.augment and (count := getattr(hyp, "paste", 0)):
-            transforms.insert(1, PasteTiny(self, count))
+            transforms.transforms.insert(1, PasteTiny(self, count))
         return transforms
 
     def forget(self) -> None:

@@ -71,14 +71,14 @@ class PasteTiny(BaseTransform):
         """Pixels (h, w, 3) of an object with its margin, mirrored and scaled at random, and its box (4,) in them."""
         if which not in self.crops:
             self.crops[which] = cut(self.dataset, *which)
-        pixels, box = self.crops[which]
+        stored, box = self.crops[which]
         scale = random.uniform(*SCALES)
-        height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-        fx, fy = width / pixels.shape[1], height / pixels.shape[0]
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        height, width = (max(1, round(side * scale)) for side in stored.shape[:2])
+        fx, fy = width / stored.shape[1], height / stored.shape[0]
+        pixels: np.ndarray = cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR)
         x1, y1, x2, y2 = box * np.array([fx, fy, fx, fy])
         if random.random() < 0.5:
-            pixels, x1, x2 = pixels[:, ::-1], width - x2, width - x1
+            pixels, x1, x2 = np.fliplr(pixels), width - x2, width - x1
         return pixels, np.array([x1, y1, x2, y2])
 
 
