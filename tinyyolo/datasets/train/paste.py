@@ -37,7 +37,7 @@ class PasteTiny(BaseTransform):
         # Reads images past the buffer that mosaic draws from: a resumed run has other crops at hand.
         self.dataset.augment = False
         self.bank = candidates(dataset)
-        self.crops: dict[tuple[int, int], np.ndarray] = {}
+        self.crops: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, labels: dict[str, Any]) -> dict[str, Any]:
         """The sample with copies in its "img", "instances" and "cls"."""
