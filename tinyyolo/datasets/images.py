@@ -34,7 +34,7 @@ warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # the fault
 # Why an image cannot be used; further words are Pillow's own about damage that it found.
 MISSING = "no such file"
 EMPTY = "the file is empty"
-UNKNOWN = "no image format that Pillow or OpenCV knows"
+UNKNOWN = "neither Pillow nor OpenCV can read it as an image"
 CUT_SHORT = "truncated JPEG"
 NOT_DECODED = "OpenCV cannot decode it as an image of 8 or 16 bits"
 

@@ -130,7 +130,7 @@ def test_missing_sources_are_named(tmp_path, sources, capsys):
         ),
         (
             lambda out: (out / "images/val/00012.png").write_text("?"),
-            "val/00012.png: no image format that Pillow or OpenCV knows",
+            "val/00012.png: neither Pillow nor OpenCV can read it as an image",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_scene_that_is_no_image_or_too_small(tmp_path, sources, capsys):
     assert build(tmp_path) == 1
     out = capsys.readouterr().out
     assert (
-        "109.tif: no image format that Pillow or OpenCV knows" in out
+        "109.tif: neither Pillow nor OpenCV can read it as an image" in out
         and "train/24__600_200.png: outside its scene 24.tif of 500 x 1000 px" in out
     )
 

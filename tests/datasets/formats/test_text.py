@@ -125,5 +125,5 @@ def test_unreadable_image_is_a_problem(tmp_path):
     (tmp_path / "labels").mkdir()
     found = FORMATS["yolo"].read(tmp_path / "images", ["ship"])
     assert found.file_names == ["a.png"] and [p.kind for p in found.problems] == ["unreadable image"]
-    with pytest.raises(ValueError, match="no image format that Pillow or OpenCV knows"):
+    with pytest.raises(ValueError, match="neither Pillow nor OpenCV can read it as an image"):
         images.load(tmp_path / "images" / "b.png")
