@@ -40,6 +40,14 @@ def pillow(path, mode="RGB", orientation=0, **more):
     picture.save(path, **more)
 
 
+def several(path, orientation):
+    """A JPEG with a second picture behind it, as drones write."""
+    exif = Image.Exif()
+    exif[images.EXIF_ORIENTATION] = orientation
+    first, second = (Image.fromarray(np.ascontiguousarray(p)) for p in (PIXELS, PIXELS[:9, :9]))
+    first.save(path, "MPO", save_all=True, append_images=[second], exif=exif)
+
+
 def half(suffix):
     return lambda path: path.write_bytes(encoded(suffix)[: len(encoded(suffix)) // 2])
 
@@ -73,6 +81,7 @@ SOUND = {  # name -> how it is written, and what the header says
     "turned.tif": (lambda p: pillow(p, orientation=8), Look((W, H), 3, "uint8", 8)),
     "turned.webp": (lambda p: pillow(p, orientation=5), Look((W, H), 3, "uint8", 5)),
     "mirrored.jpg": (lambda p: pillow(p, orientation=2), Look((H, W), 3, "uint8", 2)),
+    "drone.jpg": (lambda p: several(p, orientation=6), Look((W, H), 3, "uint8", 6)),
     "grey.png": (lambda p: p.write_bytes(encoded(".png", PIXELS[..., 0])), Look((H, W), 1, "uint8")),
     "palette.png": (lambda p: pillow(p, "P"), Look((H, W), 1, "uint8", palette=True)),
     "bits.png": (lambda p: pillow(p, "1"), Look((H, W), 1, "uint8")),

@@ -84,7 +84,8 @@ def look(path: str | Path, *, to_end: bool = False) -> Look:
         if not path.stat().st_size:
             return Look(fault=EMPTY)
         with Image.open(path) as image:
-            kind, found = image.format, described(image)
+            kind = "JPEG" if image.format == "MPO" else image.format  # several JPEGs, as drones write; the first counts
+            found = described(image)
             if to_end:
                 image.verify()
     except FileNotFoundError:
