@@ -90,7 +90,7 @@ def candidates(dataset: Any) -> dict[int, list[tuple[int, int]]]:
         scale = dataset.imgsz / max(height, width)
         centres, sides = label["bboxes"][:, :2], label["bboxes"][:, 2:]
         size = np.array([width, height]) * scale
-        reach = (sides / 2 + np.maximum(MARGIN * sides, LEAST_MARGIN / size)) * size
+        reach = (0.5 * sides + np.maximum(MARGIN * sides, LEAST_MARGIN / size)) * size
         inside = ((centres * size >= reach) & (centres * size + reach <= size)).all(1)
         usable = inside & ((sides * size).max(1, initial=0) <= MAX_SIDE) & (label["cls"][:, 0] >= 0)
         for j in np.flatnonzero(usable).tolist():
