@@ -74,9 +74,9 @@ def work(name: str, folder: Path) -> str:
         found = coco_json.read(folder / "aitodv2.json")
         return f"{len(found):,} images, {len(found.labels):,} boxes"
     if name == "yolo_txt.read":
-        from tinyyolo.datasets.formats import yolo as yolo_txt
+        from tinyyolo.datasets.formats import FORMATS
 
-        found = yolo_txt.read(folder / "images", [f"class {i}" for i in range(CLASSES)])
+        found = FORMATS["yolo"].read(folder / "images", [f"class {i}" for i in range(CLASSES)])
         return f"{len(found):,} images, {len(found.labels):,} boxes"
     from tinyyolo.datasets.convert.aitod import build_aitod
 
@@ -87,15 +87,17 @@ def work(name: str, folder: Path) -> str:
 
 def draw_yolo(folder: Path) -> None:
     """The same boxes as YOLO txt under images of one pixel row each."""
+    from tinyyolo.datasets.formats import FORMATS
     from tinyyolo.datasets.formats import coco as coco_json
-    from tinyyolo.datasets.formats import yolo as yolo_txt
 
     found = coco_json.read(folder / "aitodv2.json")
     (folder / "images").mkdir(exist_ok=True)
     picture = cv2.imencode(".png", np.zeros((SIDE, SIDE, 3), np.uint8))[1].tobytes()
     for name in found.file_names:
         (folder / "images" / name).write_bytes(picture)
-    yolo_txt.write(folder / "labels", found, overwrite=True)
+    write = FORMATS["yolo"].write
+    assert write is not None
+    write(folder / "labels", found, overwrite=True)
 
 
 def peak_memory() -> float:

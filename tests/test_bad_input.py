@@ -112,12 +112,12 @@ def half(suffix):
 
 UNREADABLE = {
     "empty file": (b"", "the file is empty"),
-    "text": (b"<html>not found</html>", "cannot decode"),
+    "text": (b"<html>not found</html>", "neither Pillow nor OpenCV can read it as an image"),
     "truncated JPEG": (half(".jpg"), "truncated JPEG"),
     "truncated PNG": (half(".png"), "Truncated"),
     "truncated BMP": (half(".bmp"), "cannot decode"),
-    "truncated TIFF": (half(".tiff"), "cannot decode"),
-    "zero-size": (png(0, 5), "cannot decode"),
+    "truncated TIFF": (half(".tiff"), "neither Pillow nor OpenCV can read it as an image"),
+    "zero-size": (png(0, 5), "neither Pillow nor OpenCV can read it as an image"),
     "too many pixels": (png(60_000, 60_000), "exceeds limit"),
     "floats": (cv2.imencode(".tiff", np.ones((9, 9, 3), np.float32))[1].tobytes(), "cannot decode"),
 }

@@ -24,7 +24,7 @@ Table = Mapping[str, "Command | Table"]
 
 DATA: Table = {
     "check": Command("tinyyolo.datasets.audit.check:check", "everything that is wrong with a data set, by name"),
-    "stats": Command("tinyyolo.datasets.stats.numbers:stats", "objects by class, split and size, and advice"),
+    "stats": Command("tinyyolo.analysis.stats:stats", "objects by class, split and size, and advice"),
     "convert": Command("tinyyolo.datasets.convert.convert:convert", "to coco, yolo, visdrone or dota; cut scenes"),
     "build-aitod": Command("tinyyolo.datasets.convert.aitod:build_aitod", "AI-TOD's images from xView's scenes"),
 }

@@ -42,12 +42,12 @@ __all__ = [
     "TinyPerspective",
     "engine_args",
     "get_cfg",
-    "imread",
     "initialize_weights",
     "on_unreadable",
     "own_amp_check",
     "own_data",
     "quiet",
+    "read_images_by",
 ]
 
 NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5  # Muon's polynomial, upstream's values
@@ -60,7 +60,6 @@ def quiet() -> None:
     ultralytics.utils.events.events.enabled = False  # ultralytics may have been imported before us
     ultralytics.utils.plotting.check_font = local_font
     PIL.Image.open = ultralytics.utils.patches._image_open  # theirs wants to pip-install pi-heif for a damaged file
-    ultralytics.data.base.imread = ultralytics.data.loaders.imread = imread
     # A program whose name ends in "yolo" is taken for upstream's own command, whose predict() returns nothing.
     ultralytics.engine.model.ARGV = [""]
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)  # it is what we export
@@ -69,14 +68,22 @@ def quiet() -> None:
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
 
 
-def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """As upstream, and None for what would stop it (too many pixels) or mislead it (floats, two bands)."""
-    try:
-        image = ultralytics.utils.patches.imread(path, flags)
-    except cv2.error:
-        return None
-    usable = image is not None and image.dtype == np.uint8 and (flags != cv2.IMREAD_COLOR or image.shape[2] == 3)
-    return image if usable else None
+def read_images_by(load: Callable[[str], np.ndarray]) -> None:
+    """Let the engine's loaders of image files decode by `load`; where it raises ValueError they find none.
+
+    Upstream's own is stopped by too many pixels, misled by floats and two bands, and fills up a JPEG that is cut short.
+    """
+
+    def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+        if flags != cv2.IMREAD_COLOR:
+            raise ValueError(f"{path}: flags {flags}: our detectors take three bands")
+        try:
+            return load(path)
+        except ValueError:
+            return None
+
+    for module in (ultralytics.data.base, ultralytics.data.loaders):
+        vars(module).update(imread=imread)
 
 
 def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
@@ -85,13 +92,13 @@ def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
         return
     append = loader._append_image
 
-    def append_or_tell(paths: list, images: list, info: list, path: str, image: Any, index: int) -> None:
+    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: np.ndarray | None, index: int) -> None:
         if image is None:
             tell(path)
         else:
             append(paths, images, info, path, image, index)
 
-    loader._append_image = append_or_tell
+    vars(loader).update(_append_image=append_or_tell)
 
 
 def local_font(font: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,13 +44,23 @@ def new_file(path: str | Path, *, overwrite: bool = False, mode: str = "w") -> I
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with named(path), os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as stream:
+        with named(path), os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
         os.chmod(temporary, 0o666 & ~current_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def copy_file(source: str | Path, target: str | Path, *, overwrite: bool = False) -> None:
+    """Copy a file's content, whole or not at all.
+
+    Raises:
+        UserError: the target exists and `overwrite` is not set.
+    """
+    with new_file(target, overwrite=overwrite, mode="wb") as stream, Path(source).open("rb") as content:
+        shutil.copyfileobj(content, stream)
 
 
 def current_umask() -> int:

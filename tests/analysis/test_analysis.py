@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tinyyolo.analysis import Candidate, Scene, analyze, count_positives, scenes_of, shift_curves, worked_example
+from tinyyolo.analysis.assignment import Candidate, Scene, count_positives, scenes_of
+from tinyyolo.analysis.command import analyze
+from tinyyolo.analysis.similarity import shift_curves, worked_example
 from tinyyolo.assigners import ATSSAssigner, RankingAssigner, ThresholdAssigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.similarity import SIMILARITIES

@@ -1,5 +1,8 @@
 """Data YAMLs: those that ship, and what can be wrong with one's own."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -147,6 +150,18 @@ def test_several_folders_and_lists(tmp_path, listed):
             r"annotations\.vall: no images for it.*train",
         ),
         ({"train": "images", "names": ["a"], "annotations": "x.json"}, r"annotations: expected split: file\.json"),
+        ({"train": "images", "names": ["a"], "annotations": {"train": ["x"]}}, r"annotations: expected split: file"),
+        ({"train": {"a": 1}, "names": ["a"]}, r"train: expected an image folder, .*, found \{'a': 1\}"),
+        ({"train": [["a"]], "names": ["a"]}, r"train: expected an image folder, .*, found"),
+        ({"train": "images", "names": ["a", True]}, r"names: expected a list or a mapping id: name, found"),
+        ({"train": "images", "names": {"x": "a"}}, r"names: .*'x'"),
+        ({"train": "images", "names": ["a"], "path": ["x"]}, r"path: expected a text, found \['x'\]"),
+        ({"train": "images", "names": ["a"], "format": ["x"]}, r"format: expected a text, found"),
+        ({"train": "images", "names": ["a"], "nc": "two"}, r"nc: expected a number, found 'two'"),
+        ({"train": "images", "names": ["a"], "toy": "aerial"}, r"toy: expected a mapping, found 'aerial'"),
+        ({"train": "images", "names": ["a"], "stands_for": "test"}, r"stands_for: expected a mapping, found"),
+        ({"train": "images", "names": ["a"], "expected": {"train": 3}}, r"expected: expected split: \{images"),
+        ({"train": "images", "names": ["a"], "about": {"get": "ask"}}, r"about\.get: expected a list of texts"),
     ],
 )
 def test_bad_yamls(tmp_path, content, message):
@@ -192,3 +207,84 @@ def test_base_is_another_yaml(tmp_path):
     clean_set(tmp_path)
     file = data_yaml(tmp_path / "b.yaml", base="set.yaml", names=["car", "ship"])
     assert spec.load(file).read("train").labels.tolist() == [1, 0, 1]
+
+
+def count_parses(monkeypatch):
+    """How many times each file or folder is parsed from now on."""
+    parsed = Counter()
+    for name, layout in spec.FORMATS.items():
+
+        def read(images_dir, *args, layout=layout, **options):
+            parsed[str(options["labels"] or images_dir)] += 1
+            return layout.read(images_dir, *args, **options)
+
+        monkeypatch.setitem(spec.FORMATS, name, replace(layout, read=read))
+    return parsed
+
+
+def test_annotations_are_parsed_once(tmp_path, monkeypatch):
+    parsed = count_parses(monkeypatch)
+    clean_set(tmp_path)
+    jsons = {"train": "train.json", "val": "val.json", "test": "val.json"}
+    data = spec.load(data_yaml(tmp_path / "n.yaml", **dict.fromkeys(jsons, "images"), annotations=jsons))
+    assert data.names == {0: "ship", 1: "car"}  # read from the first JSON
+    assert data.read("train") is data.read("train", strict=False) and data.read("val") is data.read("test")
+    assert parsed == {str(tmp_path / "train.json"): 1, str(tmp_path / "val.json"): 1}
+    assert not data.read("train").boxes.flags.writeable
+    spec.load(tmp_path / "n.yaml").read("train")
+    assert parsed[str(tmp_path / "train.json")] == 2  # memory belongs to one DataSpec
+
+
+def test_a_fault_stops_the_strict_reader_after_the_lenient_one(tmp_path):
+    file = clean_set(tmp_path)
+    (tmp_path / "train.json").write_text(
+        (tmp_path / "train.json").read_text().replace('"image_id": 2', '"image_id": 9')
+    )
+    data = spec.load(file)
+    assert [p.kind for p in data.read("train", strict=False).problems] == ["unknown image"]
+    with pytest.raises(UserError, match=r"train\.json: annotation 3: image_id 9 is not in 'images'"):
+        data.read("train")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_missing_data_say_how_to_get_them(name):
+    data = spec.load(name)
+    for act in (data.must_exist, lambda: data.read("train")):
+        with pytest.raises(UserError) as caught:
+            act()
+        line, about = str(caught.value), data.content["about"]
+        assert "\n" not in line and str(data.path) in line and "set `path:`, or $TINYYOLO_DATASETS" in line
+        assert about["ask"] in line and about["licence"] in line and "; get it: (1) " in line
+        assert all(step in line for step in about["get"]) and "tinyyolo data check" in line
+
+
+@pytest.mark.parametrize(
+    ("gone", "splits", "message"),
+    [
+        ("val.json", None, r"set\.yaml: val: no such annotation file: .*val\.json; .* has the folders images"),
+        ("val.json", ["train"], None),
+        ("images", ["train"], r"set\.yaml: train: no such image folder: .*images; .* has the folders"),
+        (None, ["test"], r"no split 'test'; Choices: train, val"),
+        (None, None, None),
+    ],
+)
+def test_what_must_exist(tmp_path, gone, splits, message):
+    data = spec.load(clean_set(tmp_path / "set"))
+    if gone:
+        (tmp_path / "set" / gone).rename(tmp_path / "gone")
+    if message is None:
+        assert data.must_exist(splits) is None
+    else:
+        with pytest.raises(UserError, match=message):
+            data.must_exist(splits)
+
+
+def test_lists_and_label_folders_must_exist(tmp_path):
+    (tmp_path / "images").mkdir()
+    for content, message in (
+        ({"train": ["images", "list.txt"]}, r"train: no such list of images: .*list\.txt"),
+        ({"train": "images", "annotations": {"train": "labelTxt"}, "format": "dota"}, r"no such label folder"),
+    ):
+        data = spec.load(data_yaml(tmp_path / "d.yaml", names=["a"], **content))
+        with pytest.raises(UserError, match=message):
+            data.must_exist()

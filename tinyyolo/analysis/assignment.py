@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tinyyolo.assigners import ASSIGNERS, Assigner
 from tinyyolo.boxes.anchors import AnchorGrid, Size
+from tinyyolo.boxes.convert import areas, clip, sides
 from tinyyolo.config import UserError, build, load_model_yaml, suggest
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.detectors.auto import settle
 from tinyyolo.detectors.build import build_model
+from tinyyolo.sizes import BOUNDS
 
-SIZE_BOUNDS = (
-    0.0,
-    2.0,
-    8.0,
-    16.0,
-    32.0,
-    64.0,
-    float("inf"),
-)  # px, sqrt(w h): very tiny, tiny, small, medium and beyond
+SIZE_BOUNDS = (0.0, *BOUNDS, math.inf)  # px, sqrt(w h)
 PRESETS = {  # the paper's Tables 6 to 8
     "max-iou": {"type": "threshold", "similarity": "iou", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
     "max-nwd": {"type": "threshold", "similarity": "nwd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
@@ -64,18 +58,17 @@ def scenes_of(found: Annotations, imgsz: int | None = None) -> Iterator[Scene]:
     for image, rows in enumerate(map(found.rows, range(len(found)))):
         labels, (height, width) = found.labels[rows], found.sizes_hw[image].tolist()
         scale = imgsz / max(height, width) if imgsz else 1.0
-        limits = np.array([width, height, width, height])
-        boxes = torch.from_numpy(np.clip(found.boxes[rows], 0, limits) * scale).float()
-        kept = torch.from_numpy(labels != IGNORED) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes = torch.from_numpy(clip(found.boxes[rows], (height, width)) * scale).float()
+        kept = torch.from_numpy(labels != IGNORED) & (sides(boxes) > 0).all(1)
         ignored = torch.from_numpy(labels == IGNORED)
         if bool(kept.any()):
-            side = [imgsz or x for x in (height, width)]
-            yield Scene(tuple(-(-int(x) // PAD) * PAD for x in side), boxes[kept], boxes[ignored])
+            height, width = (-(-int(imgsz or side) // PAD) * PAD for side in (height, width))
+            yield Scene((height, width), boxes[kept], boxes[ignored])
 
 
 def sizes_of(scenes: Sequence[Scene]) -> Tensor:
     """(K, 2) width and height of all objects, px."""
-    return torch.cat([scene.boxes[:, 2:] - scene.boxes[:, :2] for scene in scenes])
+    return torch.cat([sides(scene.boxes) for scene in scenes])
 
 
 def gather(
@@ -122,7 +115,7 @@ def preset(name: str) -> dict[str, Any]:
 def candidate_of(model: str, overrides: Mapping[str, Any], wh: Tensor) -> Candidate:
     """The assigner and anchors with which a model's dense head (RPN, RetinaNet, YOLO) is trained."""
     detector = build_model(settle(load_model_yaml(model, overrides), wh))
-    head = detector.rpn_head if hasattr(detector, "rpn_head") else detector.bbox_head
+    head: Any = detector.rpn_head if hasattr(detector, "rpn_head") else detector.bbox_head
     return Candidate(head.assigner, head.grid, getattr(head, "inside_only", False))
 
 
@@ -146,18 +139,18 @@ def count_positives(candidate: Candidate, scenes: Sequence[Scene]) -> dict[str, 
     edges = torch.tensor(SIZE_BOUNDS[1:-1])
     sizes, counts, totals = [], [], {"negatives": 0, "ignored": 0}
     taken = [torch.zeros(n, dtype=torch.int64) for n in candidate.grid.per_cell]
-    for size_hw, group in groupby(sorted(scenes, key=lambda s: s.size_hw), key=lambda s: s.size_hw):
-        group = list(group)
+    for size_hw, alike_sized in groupby(sorted(scenes, key=lambda s: s.size_hw), key=lambda s: s.size_hw):
+        group = list(alike_sized)
         levels = candidate.grid.level_sizes(size_hw)
         for some in (group[i : i + BATCH] for i in range(0, len(group), BATCH)):
             boxes, ignore = [s.boxes for s in some], [s.ignore for s in some]
             found = candidate.assigner.on_grid_batch(candidate.grid, size_hw, boxes, ignore, candidate.inside_only)
             for one, objects in zip(found, boxes, strict=True):
-                sizes.append((objects[:, 2:] - objects[:, :2]).prod(1).sqrt())
+                sizes.append(areas(objects).sqrt())
                 counts.append(one.per_object(len(objects)))
                 totals["negatives"] += len(one.negative_idx)
                 totals["ignored"] += len(one.ignored_idx)
-                for level, part in enumerate(one.gt_index.split(levels)):
+                for level, part in enumerate(torch.split(one.gt_index, levels)):
                     taken[level] += ((part >= 0).view(-1, candidate.grid.per_cell[level])).sum(0)
     size_bin, count = torch.bucketize(torch.cat(sizes), edges, right=True), torch.cat(counts)
     each = [count[size_bin == i] for i in range(len(SIZE_BOUNDS) - 1)]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyyolo.boxes.convert import convert
 from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
 
 SHIFT_SIDES = (4, 12, 32, 48)  # px, side of the square box of each curve
@@ -42,10 +43,10 @@ def compare(
 ) -> Tensor:
     """(S,) similarity of a box with one moved right and down by each shift; both have the same centre at 0."""
     entry = SIMILARITIES[similarity]
-    half, other = torch.tensor([wh, other_wh], dtype=torch.float32) / 2
-    moved = torch.tensor(shifts, dtype=torch.float32)[:, None]
+    box = convert(torch.tensor([[0, 0, *wh]], dtype=torch.float32), "cxcywh", "xyxy")
+    others = convert(torch.tensor([[s, s, *other_wh] for s in shifts], dtype=torch.float32), "cxcywh", "xyxy")
     options = {"constant": constant} if entry.takes_constant else {}
-    return entry.aligned(torch.cat((-half, half))[None], torch.cat((moved - other, moved + other), 1), **options)
+    return entry.aligned(box, others, **options)
 
 
 def worked_example(

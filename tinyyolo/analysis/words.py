@@ -43,10 +43,11 @@ def shares(anchors: Sequence[Mapping[str, float]]) -> str:
     """Where positives lie: percent by stride, then by height / width; less than half a percent is left out."""
     total = max(sum(a["positives"] for a in anchors), 1)
     texts = []
-    for key in (lambda a: f"{a['stride']:g}", lambda a: f"{a['height'] / a['width']:.1g}"):
+    strides, shapes = [f"{a['stride']:g}" for a in anchors], [f"{a['height'] / a['width']:.1g}" for a in anchors]
+    for names in (strides, shapes):
         counts: dict[str, float] = {}
-        for anchor in anchors:
-            counts[key(anchor)] = counts.get(key(anchor), 0) + 100 * anchor["positives"] / total
+        for name, anchor in zip(names, anchors, strict=True):
+            counts[name] = counts.get(name, 0) + 100 * anchor["positives"] / total
         texts.append(" ".join(f"{name}:{percent:.0f}%" for name, percent in counts.items() if percent >= 0.5))
     return ", ".join(texts)
 

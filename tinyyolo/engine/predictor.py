@@ -19,7 +19,7 @@ from ultralytics.utils.ops import convert_torch2numpy_batch
 from tinyyolo.boxes.nms import select
 from tinyyolo.compat import LOGGER, on_unreadable
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import MAX_LISTED, NOT_DECODED, fault_of, report
+from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.base import votes_of
 from tinyyolo.engine.validator import MAX_CANDIDATES, corners
 from tinyyolo.io import named, new_file
@@ -42,9 +42,7 @@ class TinyPredictor(DetectionPredictor):
         except (OSError, TypeError, ValueError) as error:
             raise UserError(" ".join(f"source={str(source)[:SHOW]}: {error}".split())) from error
         self.bad_images: list[str] = []
-        on_unreadable(
-            self.dataset, lambda path: self.bad_images.append(f"{path}: {fault_of(Path(path)) or NOT_DECODED}")
-        )
+        on_unreadable(self.dataset, lambda path: self.bad_images.append(f"{path}: {why_not(path)}"))
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
         """As upstream, then predictions.json with `save_json` and the images that could not be read.

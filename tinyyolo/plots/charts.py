@@ -11,8 +11,10 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.io import new_file
+from tinyyolo.sizes import NAMED
 
-SIZE_BOUNDS = {"very tiny": 8, "tiny": 16, "small": 32, "medium": 64}  # px, upper bounds of AI-TOD's size names
+SIZE_BOUNDS = {size.name: size.high for size in NAMED if np.isfinite(size.high)}  # px, upper bounds of the names
+COLOUR = "#4878a8"
 RECALL = np.linspace(0, 1, 101)  # COCO's recall levels
 BINS, LAST_PERCENTILE = 60, 99.5
 DPI = 130
@@ -124,10 +126,17 @@ def size_histogram(sides: Any, path: str | Path, bounds: Mapping[str, float] = S
         bounds: name of a size -> its upper bound in px, rising; the share of each is written above it.
     """
     sides = np.asarray(sides, dtype=np.float64).ravel()
-    last = max(float(np.percentile(sides, LAST_PERCENTILE)), 1.0) if sides.size else max(bounds.values(), default=1.0)
     figure, axes = chart(size=(8, 4))
-    axis = axes[0, 0]
-    axis.hist(sides, bins=np.linspace(0, last, BINS + 1), color="#4878a8")
+    draw_sizes(axes[0, 0], sides, bounds)
+    spread = f": mean {sides.mean():.1f}, std {sides.std():.1f}, median {np.median(sides):.1f} px" if sides.size else ""
+    axes[0, 0].set_title(f"{sides.size:,} objects{spread}", pad=22)
+    return save(figure, path)
+
+
+def draw_sizes(axis: Any, sides: np.ndarray, bounds: Mapping[str, float] = SIZE_BOUNDS) -> None:
+    """Sizes (N,) up to a high quantile, with the bounds of their names; equal sizes have bins too, from 0."""
+    last = max(float(np.percentile(sides, LAST_PERCENTILE)), 1.0) if sides.size else max(bounds.values(), default=1.0)
+    axis.hist(sides, bins=np.linspace(0, last, BINS + 1), color=COLOUR)
     low, above = 0.0, axis.get_xaxis_transform()
     for name, high in bounds.items():
         if low < last:
@@ -136,10 +145,7 @@ def size_histogram(sides: Any, path: str | Path, bounds: Mapping[str, float] = S
             axis.text(middle, 1, f"{name}\n{share:.0%}", transform=above, ha="center", fontsize=7)
             axis.axvline(high, color="0.5", linewidth=0.8, linestyle="--")
         low = high
-    spread = f": mean {sides.mean():.1f}, std {sides.std():.1f}, median {np.median(sides):.1f} px" if sides.size else ""
     axis.set(xlabel="side sqrt(w h), px", ylabel="objects", xlim=(0, last))
-    axis.set_title(f"{sides.size:,} objects{spread}", pad=22)
-    return save(figure, path)
 
 
 def training_curves(results: str | Path, path: str | Path) -> Path:

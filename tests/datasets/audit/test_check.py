@@ -57,9 +57,9 @@ FAULTS = [
     ("missing image", lambda r: (r / "images" / "t0.png").unlink(), "t0.png: no such image"),
     ("missing image", lambda r: (r / "images" / "t0.png").rename(r / "images" / "T0.PNG"), "there is T0.PNG"),
     ("unreadable image", lambda r: (r / "images" / "t0.png").write_bytes(b""), "t0.png: the file is empty"),
-    ("unreadable image", lambda r: (r / "images" / "t0.png").write_text("x" * 99), "no image format"),
+    ("unreadable image", lambda r: (r / "images" / "t0.png").write_text("x" * 99), "neither Pillow nor OpenCV"),
     ("unreadable image", cut_short, "t0.png"),
-    ("unreadable image", jpeg_cut_short, "t0.png: image file is truncated"),
+    ("unreadable image", jpeg_cut_short, "t0.png: truncated JPEG"),
     ("wrong size", lambda r: picture(r / "images" / "t0.png", 48, 64), "is 48 x 64 px, the annotations say 64 x 48"),
     (
         "outside",

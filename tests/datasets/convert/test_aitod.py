@@ -128,7 +128,10 @@ def test_missing_sources_are_named(tmp_path, sources, capsys):
             lambda out: picture(out / "images/val/00012.png", 790, 800),
             "val/00012.png: 790 x 800 px, the annotations say 800",
         ),
-        (lambda out: (out / "images/val/00012.png").write_text("?"), "val/00012.png: not readable as an image"),
+        (
+            lambda out: (out / "images/val/00012.png").write_text("?"),
+            "val/00012.png: neither Pillow nor OpenCV can read it as an image",
+        ),
     ],
 )
 def test_a_wrong_image_in_the_folder_is_named_not_touched(tmp_path, sources, capsys, spoil, message):
@@ -146,7 +149,7 @@ def test_a_scene_that_is_no_image_or_too_small(tmp_path, sources, capsys):
     assert build(tmp_path) == 1
     out = capsys.readouterr().out
     assert (
-        "109.tif: not readable as an image" in out
+        "109.tif: neither Pillow nor OpenCV can read it as an image" in out
         and "train/24__600_200.png: outside its scene 24.tif of 500 x 1000 px" in out
     )
 

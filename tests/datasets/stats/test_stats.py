@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.data_sets import annotation, clean_set, coco, data_yaml
+from tinyyolo.analysis import stats as command
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec
 from tinyyolo.datasets.formats import coco as coco_json
@@ -66,7 +67,7 @@ def test_no_objects(tmp_path, rows):
     report = stats.collect({"train": by_hand(tmp_path, rows)})
     assert report["all"]["size"]["mean"] is None and report["all"]["shares"]["tiny"] == 0
     assert report["advice"] == {"words": ["no objects: nothing to advise"]}
-    assert "  -" in stats.in_words(report)
+    assert "  -" in command.in_words(report)
 
 
 def uniform(tmp_path, side, count=10, size=800):
@@ -107,23 +108,33 @@ def test_advice_says_why(tmp_path):
 
 def test_the_command_writes_numbers_and_a_figure(tmp_path, capsys):
     file = clean_set(tmp_path / "set")
-    assert stats.stats(str(file)) == 0
+    assert command.stats(str(file)) == 0
     report = json.loads((tmp_path / "runs" / "data-stats" / "set.json").read_text())
     assert report["all"]["classes"] == {"ship": 3, "car": 2} and report["splits"]["val"]["boxes"] == 2
     figure = cv2.imread(str(tmp_path / "runs" / "data-stats" / "set.png"))
     assert figure.shape[0] > 500 and figure.std() > 5
     out = capsys.readouterr().out
     assert "absolute size, px" in out and "train" in out and "C: constant=" in out
-    assert stats.stats(str(file), split="val", imgsz=128, figure=False, runs=str(tmp_path / "r")) == 0
+    assert command.stats(str(file), split="val", imgsz=128, figure=False, runs=str(tmp_path / "r")) == 0
     assert not (tmp_path / "r" / "set.png").exists()
     with pytest.raises(UserError, match="imgsz=-3"):
-        stats.stats(str(file), imgsz=-3)
+        command.stats(str(file), imgsz=-3)
     with pytest.raises(UserError, match="no split 'tes'"):
-        stats.stats(str(file), split="tes")
+        command.stats(str(file), split="tes")
 
 
 def test_an_empty_set_has_a_figure(tmp_path):
     coco(tmp_path / "e.json", [], [], KINDS[:2])
     file = data_yaml(tmp_path / "e.yaml", train=".", annotations={"train": "e.json"})
-    assert stats.stats(str(file), runs=str(tmp_path / "runs")) == 0 and (tmp_path / "runs" / "e.png").is_file()
+    assert command.stats(str(file), runs=str(tmp_path / "runs")) == 0 and (tmp_path / "runs" / "e.png").is_file()
     assert spec.load(file).names == {0: "ship", 1: "car"}
+
+
+def test_boxes_of_one_size_up_to_rounding(tmp_path):
+    """As boxes made around points are: numpy's own bins have no width then."""
+    rows = [(i + 1, 1, 1, [x, x, 12.8, 12.8]) for i, x in enumerate((0.1, 3.3, 70.7, 900.1))]
+    coco(tmp_path / "e.json", [(1, "a.png", 2000, 2000)], rows, KINDS[:1])
+    file = data_yaml(tmp_path / "e.yaml", train=".", annotations={"train": "e.json"})
+    assert len(set(stats.absolute_sizes(spec.load(file).read("train")).tolist())) > 1
+    assert command.stats(str(file), runs=str(tmp_path / "runs")) == 0
+    assert cv2.imread(str(tmp_path / "runs" / "e.png")).std() > 5

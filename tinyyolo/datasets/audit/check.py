@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Annotations, Problem
 from tinyyolo.datasets.audit import faults, repair
+from tinyyolo.datasets.audit.faults import Checked
 from tinyyolo.datasets.formats.text import sibling
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.spec import DataSpec, Split, load
@@ -22,17 +22,7 @@ from tinyyolo.io import in_threads, new_file
 # Worth knowing, but nothing to mend: they do not make the exit code 1.
 NOTES = frozenset({"extra image", "no objects", "unused class", "image mode"})
 EXAMPLES = 3
-USUAL_MODES = frozenset({"RGB", "L"})
-
-
-@dataclass
-class Checked:
-    """What was found in one split."""
-
-    annotations: Annotations
-    folder: Path
-    opened: list[faults.Opened]
-    problems: list[Problem] = field(default_factory=list)
+USUAL = [(1, "uint8", False), (3, "uint8", False)]  # bands, depth, palette: grey or colour
 
 
 def check(
@@ -93,7 +83,7 @@ def inspect(
     Raises:
         UserError: the data are not there at all.
     """
-    faults.must_exist(spec)
+    spec.must_exist(())
     problems: list[Problem] = []
     checked: dict[str, Checked] = {}
     done: dict[Split, str] = {}
@@ -130,7 +120,7 @@ def check_split(spec: DataSpec, split: str, *, images: bool) -> Checked:
     """Everything that one split says about itself."""
     annotations = spec.read(split, strict=False)
     folder = spec.image_dir(split)
-    look = faults.open_image if images else only_there
+    look = faults.open_image if images else faults.only_there
     opened = in_threads(look, [folder / name for name in annotations.file_names], f"{split}: images")
     found = Checked(annotations, folder, opened, list(annotations.problems))
     found.problems += faults.box_problems(annotations)
@@ -139,11 +129,6 @@ def check_split(spec: DataSpec, split: str, *, images: bool) -> Checked:
     faulty = sum(p.kind in BOX_FAULTS for p in annotations.problems)
     found.problems += faults.count_problems(spec, split, len(annotations), class_counts(annotations), faulty)
     return found
-
-
-def only_there(path: Path) -> faults.Opened:
-    """Whether an image is there, unopened."""
-    return faults.Opened(None) if path.is_file() else faults.Opened(None, fault="missing")
 
 
 def class_counts(annotations: Annotations) -> dict[str, int]:
@@ -182,8 +167,11 @@ def remarks(split: str, annotations: Annotations, opened: Sequence[faults.Opened
     for name, count in class_counts(annotations).items():
         if not count:
             out.append(Problem("unused class", split, f"no object of class {name!r}"))
-    modes = Counter(found.mode for found in opened if found.mode and found.mode not in USUAL_MODES)
-    return out + [Problem("image mode", split, f"{n:,} images are {mode}, not 8-bit RGB") for mode, n in modes.items()]
+    looks = [found.look for found in opened if found.look.bands and not found.look.fault]
+    kinds = Counter(look.kind for look in looks if (look.bands, look.depth, look.palette) not in USUAL)
+    return out + [
+        Problem("image mode", split, f"{n:,} images have {kind}, not 3 of uint8") for kind, n in kinds.items()
+    ]
 
 
 def digests_of(spec: DataSpec, checked: Mapping[str, Checked]) -> dict[str, dict[str, str]]:

@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import threading
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from tinyyolo.config import ROOTS, UserError
+from tinyyolo.boxes.convert import areas, sides
+from tinyyolo.config import ROOTS
 from tinyyolo.datasets.annotations import IGNORED, Annotations, Problem
-from tinyyolo.datasets.images import EXIF_ORIENTATION, TURNED
+from tinyyolo.datasets.images import MISSING, Look, look
 from tinyyolo.datasets.spec import DataSpec, load
+from tinyyolo.sizes import SMALLEST
 
-TINY = 2.0  # px: a narrower box is more often a slip of the mouse than an object (AI-TOD's very tiny starts at 2)
 EDGE = 0.5  # px that a box may stand over the edge: YOLO's six digits and half-pixel conventions do
 AREA_OVER = 1.01  # `area` may be below w * h (a mask's), not above it by more than rounding
-
-
-LARGE_PIXELS = 50_000_000  # images above this are decoded one at a time: DOTA has some of 1.2 GB
-ONE_LARGE = threading.Lock()
+BLOCK = 1 << 20  # bytes read at once
 
 
 class Opened(NamedTuple):
-    """One image as it was found: its size, a digest of its pixels' file, its mode; or the reason in `fault`."""
+    """One image as it was found, and a digest of its file; '' where it was not opened or has a fault."""
 
-    size_hw: tuple[int, int] | None
+    look: Look
     digest: str = ""
-    mode: str = ""
-    fault: str = ""
+
+
+@dataclass
+class Checked:
+    """What was found in one split."""
+
+    annotations: Annotations
+    folder: Path
+    opened: list[Opened]
+    problems: list[Problem] = field(default_factory=list)
 
 
 def box_masks(annotations: Annotations) -> dict[str, np.ndarray]:
@@ -46,16 +48,15 @@ def box_masks(annotations: Annotations) -> dict[str, np.ndarray]:
     """
     boxes = annotations.boxes
     size_wh = annotations.sizes_hw[annotations.image_index][:, ::-1].astype(np.float64)
-    sides = boxes[:, 2:] - boxes[:, :2]
     objects = annotations.labels != IGNORED
     outside = ((boxes[:, :2] >= size_wh) | (boxes[:, 2:] <= 0)).any(axis=1)
     over = ((boxes[:, :2] < -EDGE) | (boxes[:, 2:] > size_wh + EDGE)).any(axis=1)
     return {
         "outside": outside,
         "over the edge": over & ~outside,
-        "tiny box": (sides < TINY).any(axis=1) & objects,
+        "tiny box": (sides(boxes) < SMALLEST).any(axis=1) & objects,
         "duplicate box": repeated(annotations) & objects,
-        "area": ((annotations.areas <= 0) | (annotations.areas > sides.prod(axis=1) * AREA_OVER)) & objects,
+        "area": ((annotations.areas <= 0) | (annotations.areas > areas(boxes) * AREA_OVER)) & objects,
     }
 
 
@@ -83,43 +84,33 @@ def box_problems(annotations: Annotations) -> list[Problem]:
 
 
 def open_image(path: Path) -> Opened:
-    """Decode an image to the end: a file cut short, which OpenCV reads without a word, is a fault here."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return Opened(None, fault="missing")
-    except OSError as error:
-        return Opened(None, fault=f"not readable: {error.strerror}")
-    if not data:
-        return Opened(None, fault="the file is empty")
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            turned = image.format == "JPEG" and image.getexif().get(EXIF_ORIENTATION) in TURNED
-            w, h = image.size
-            with ONE_LARGE if w * h > LARGE_PIXELS else nullcontext():
-                image.load()
-            return Opened((w, h) if turned else (h, w), digest, image.mode)
-    except UnidentifiedImageError:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            return Opened(None, fault="no image format that Pillow or OpenCV knows")
-        return Opened(pixels.shape[:2], digest, str(pixels.dtype))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Opened(None, fault=" ".join(str(error).split()) or type(error).__name__)
+    """Look at an image to its end, and digest its file."""
+    found = look(path, to_end=True)
+    if found.fault:
+        return Opened(found)
+    with path.open("rb") as stream:
+        digest = hashlib.blake2b(digest_size=16)
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return Opened(found, digest.hexdigest())
+
+
+def only_there(path: Path) -> Opened:
+    """Whether an image is there, unopened."""
+    return Opened(Look() if path.is_file() else Look(fault=MISSING))
 
 
 def image_problems(annotations: Annotations, folder: Path, opened: Iterable[Opened]) -> list[Problem]:
     """Missing and unreadable images, and sizes that are not the annotation file's."""
     out = []
     for i, (name, found) in enumerate(zip(annotations.file_names, opened, strict=True)):
-        h, w = annotations.sizes_hw[i].tolist()
-        if found.fault == "missing":
+        (h, w), (size_hw, fault) = annotations.sizes_hw[i].tolist(), (found.look.size_hw, found.look.fault)
+        if fault == MISSING:
             out.append(Problem("missing image", str(folder / name), f"no such image{other_case(folder / name)}"))
-        elif found.fault:
-            out.append(Problem("unreadable image", str(folder / name), found.fault))
-        elif found.size_hw not in (None, (h, w)):
-            what = f"the image is {found.size_hw[1]} x {found.size_hw[0]} px, the annotations say {w} x {h}"
+        elif fault:
+            out.append(Problem("unreadable image", str(folder / name), fault))
+        elif found.look.bands and size_hw != (h, w):
+            what = f"the image is {size_hw[1]} x {size_hw[0]} px, the annotations say {w} x {h}"
             out.append(Problem("wrong size", str(folder / name), what))
     return out
 
@@ -209,7 +200,8 @@ def leaks(digests: Mapping[str, Mapping[str, str]]) -> list[Problem]:
     Args:
         digests: split -> {image path: digest of the file}.
     """
-    out, seen = [], {}
+    out: list[Problem] = []
+    seen: dict[str, tuple[str, str]] = {}
     for split, paths in digests.items():
         for path, digest in paths.items():
             first_split, first = seen.setdefault(digest, (split, path))
@@ -218,16 +210,6 @@ def leaks(digests: Mapping[str, Mapping[str, str]]) -> list[Problem]:
             elif first != path:
                 out.append(Problem("same picture", path, f"is the same picture as {first}"))
     return out
-
-
-def must_exist(spec: DataSpec) -> None:
-    """Stop where there is nothing to check.
-
-    Raises:
-        UserError: the root of the data does not exist.
-    """
-    if not spec.path.is_dir():
-        raise UserError(f"{spec.file}: the data are not in {spec.path}; set `path:`, or give path=FOLDER")
 
 
 EMPTY = Annotations(

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
 
+from tinyyolo.boxes.convert import areas, clip
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations, subset
-from tinyyolo.datasets.audit import faults
+from tinyyolo.datasets.audit.faults import Checked, box_masks
 from tinyyolo.datasets.formats import coco as coco_json
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.io import new_file
-
-if TYPE_CHECKING:
-    from tinyyolo.datasets.audit.check import Checked
 
 DROPPED_BY_READING = "records that could not be read left out"
 
@@ -63,15 +61,15 @@ def clean(found: Checked) -> tuple[Annotations, dict[str, int]]:
     Tiny boxes stay: they may be objects.
     """
     annotations = found.annotations
-    usable = np.array([not image.fault for image in found.opened], bool)
-    sizes = [image.size_hw or size for image, size in zip(found.opened, annotations.sizes_hw.tolist(), strict=True)]
+    usable = np.array([not image.look.fault for image in found.opened], bool)
+    told = zip(found.opened, annotations.sizes_hw.tolist(), strict=True)
+    sizes = [image.look.size_hw if image.look.bands else size for image, size in told]
     sizes_hw = np.array(sizes, np.int64).reshape(-1, 2)
     resized = int((sizes_hw != annotations.sizes_hw).any(axis=1).sum())
     kept = subset(replace(annotations, sizes_hw=sizes_hw), images=usable)
-    masks = faults.box_masks(kept)
+    masks = box_masks(kept)
     clipped = clip(kept.boxes, kept.sizes_hw[kept.image_index])
-    sides = clipped[:, 2:] - clipped[:, :2]
-    areas = np.where(masks["area"] | masks["over the edge"], sides.prod(axis=1), kept.areas)
+    solid = np.where(masks["area"] | masks["over the edge"], areas(clipped), kept.areas)
     good = ~(masks["outside"] | masks["duplicate box"])
     ids, renumbered = unique_ids(kept.ids)
     done = {
@@ -85,17 +83,7 @@ def clean(found: Checked) -> tuple[Annotations, dict[str, int]]:
         "ids numbered anew": renumbered,
         DROPPED_BY_READING: len(annotations.problems),
     }
-    return subset(replace(kept, boxes=clipped, areas=areas, ids=ids), boxes=good), done
-
-
-def clip(boxes: np.ndarray, sizes_hw: np.ndarray) -> np.ndarray:
-    """Boxes (K, 4) cut at the edges of their images (K, 2).
-
-    Examples:
-        >>> clip(np.array([[-2.0, 3, 12, 8]]), np.array([[6, 10]])).tolist()
-        [[0.0, 3.0, 10.0, 6.0]]
-    """
-    return np.clip(boxes, 0, np.tile(sizes_hw[:, ::-1], 2).astype(np.float64))
+    return subset(replace(kept, boxes=clipped, areas=solid, ids=ids), boxes=good), done
 
 
 def unique_ids(ids: np.ndarray) -> tuple[np.ndarray, int]:

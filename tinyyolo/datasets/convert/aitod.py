@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from tinyyolo.datasets import images
 from tinyyolo.datasets.convert.tile import Tile, cut_image, write_png
 from tinyyolo.datasets.formats import coco as coco_json
 from tinyyolo.datasets.images import list_images
-from tinyyolo.io import bar, new_file
+from tinyyolo.io import bar, copy_file, new_file
 
 # The names of AI-TOD's tiles: scene, x and y of the corner in pixels.
 TILE_NAME = re.compile(r"(?P<scene>.+)__(?P<x>\d+)_(?P<y>\d+)\.\w+")
@@ -148,13 +147,16 @@ def source_tile(name: str) -> tuple[str, Tile] | None:
     return (found["scene"], (int(found["x"]), int(found["y"]))) if found else None
 
 
-def build(plan: Plan, out: Path, *, swap_colours: bool = False, overwrite: bool = False) -> tuple[Counter, list[str]]:
+def build(
+    plan: Plan, out: Path, *, swap_colours: bool = False, overwrite: bool = False
+) -> tuple[Counter[str], list[str]]:
     """Make every image that is not there yet, one scene in memory at a time.
 
     Returns:
         Counts by name (`copied`, `cut`, `there already`) and faults, one line each.
     """
-    counts, faults = Counter(), []
+    counts: Counter[str] = Counter()
+    faults: list[str] = []
     by_scene: dict[Path, list[tuple[Path, Tile, tuple[int, int]]]] = defaultdict(list)
     made: dict[str, Path] = {}
     for (split, name), size in plan.sizes.items():
@@ -164,20 +166,20 @@ def build(plan: Plan, out: Path, *, swap_colours: bool = False, overwrite: bool 
             continue
         where = source_tile(Path(name).name)
         if Path(name).name in plan.parts:
-            copy(plan.parts[Path(name).name], target)
+            copy_file(plan.parts[Path(name).name], target, overwrite=True)
             counts["copied"] += 1
         elif where and where[0] in plan.scenes:
             by_scene[plan.scenes[where[0]]].append((target, where[1], size))
         else:
-            scene = f"; its scene {where[0]}.tif is not in xview" if where else ""
-            faults.append(f"{split}/{name}: not in the authors' part{scene}")
+            absent = f"; its scene {where[0]}.tif is not in xview" if where else ""
+            faults.append(f"{split}/{name}: not in the authors' part{absent}")
     jobs = sorted(by_scene.items())
     for scene, tiles in bar(jobs, len(jobs), "xView scenes"):
         cut_tiles(scene, tiles, made, counts, faults, swap_colours=swap_colours)
     for path in plan.jsons:
         target = out / "annotations" / path.name
         if not target.exists() or (overwrite and target.resolve() != path.resolve()):
-            copy(path, target)
+            copy_file(path, target, overwrite=True)
     return counts, faults
 
 
@@ -185,7 +187,7 @@ def cut_tiles(
     scene: Path,
     tiles: list[tuple[Path, Tile, tuple[int, int]]],
     made: dict[str, Path],
-    counts: Counter,
+    counts: Counter[str],
     faults: list[str],
     *,
     swap_colours: bool,
@@ -211,12 +213,6 @@ def cut_tiles(
             counts["cut"] += 1
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all."""
-    with new_file(target, overwrite=True, mode="wb") as stream, source.open("rb") as content:
-        shutil.copyfileobj(content, stream)
-
-
 def link(source: Path, target: Path) -> None:
     """A second name for a file; a copy where the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +220,7 @@ def link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        copy(source, target)
+        copy_file(source, target, overwrite=True)
 
 
 def verify(plan: Plan, out: Path) -> list[str]:
@@ -235,11 +231,11 @@ def verify(plan: Plan, out: Path) -> list[str]:
         there = list_images(folder) if folder.is_dir() else []
         faults += [f"{split}/{name}: no annotation file names it" for name in there if (split, name) not in plan.sizes]
         named = [name for name in there if (split, name) in plan.sizes]
-        for name, size in zip(named, images.sizes_hw(folder, named), strict=True):
+        for name, found in zip(named, images.look_at_all(folder, named, f"{split}: sizes"), strict=True):
             h, w = plan.sizes[split, name]
-            if size != (h, w):
-                found = size if isinstance(size, str) else f"{size[1]} x {size[0]} px"
-                faults.append(f"{split}/{name}: {found}, the annotations say {w} x {h}; overwrite=true makes it anew")
+            if found.fault or found.size_hw != (h, w):
+                what = found.fault or f"{found.size_hw[1]} x {found.size_hw[0]} px"
+                faults.append(f"{split}/{name}: {what}, the annotations say {w} x {h}; overwrite=true makes it anew")
     return faults
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,16 +12,13 @@ from typing import Any
 import yaml
 
 from tinyyolo.config import UserError, suggest
-from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.datasets.convert import tile
-from tinyyolo.datasets.formats import coco as coco_json
-from tinyyolo.datasets.formats import dota, visdrone
-from tinyyolo.datasets.formats import yolo as yolo_txt
+from tinyyolo.datasets.formats import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.spec import DataSpec, load
-from tinyyolo.io import bar, in_threads, new_file
+from tinyyolo.io import bar, copy_file, in_threads, new_file
 
-WRITERS = {"yolo": yolo_txt, "visdrone": visdrone, "dota": dota}
-FORMATS = ("coco", *WRITERS)
+WRITTEN = {name: layout.write for name, layout in FORMATS.items() if layout.write}
 MODES = ("link", "copy")
 MARKER = ".tinyyolo-convert.json"  # stands in the folder while a conversion is unfinished
 DATA_YAML = "data.yaml"
@@ -60,8 +56,8 @@ def convert(
     Raises:
         UserError: no such data, format or rule, bad annotations, or a folder that is in use.
     """
-    if to not in FORMATS:
-        raise UserError(f"to={to}: unknown format; {suggest(to, FORMATS)}")
+    if to not in WRITTEN:
+        raise UserError(f"to={to}: unknown format; {suggest(to, WRITTEN)}")
     if images not in MODES:
         raise UserError(f"images={images}: {suggest(images, MODES)}")
     if not out:
@@ -74,7 +70,8 @@ def convert(
     settings = {"data": str(spec.file), "to": to, "splits": splits, "tile": tile, "overlap": overlap, "keep": keep}
     folder = Path(out)
     with unfinished(folder, settings, overwrite=overwrite):
-        counts, faults = {}, []
+        counts: dict[str, dict[str, int]] = {}
+        faults: list[str] = []
         for name, annotations in read.items():
             source = spec.image_dir(name)
             if tile is None:
@@ -82,7 +79,7 @@ def convert(
                 counts[name] = {"images": len(annotations)}
             else:
                 annotations, counts[name] = cut(annotations, source, folder / "images" / name, tile, overlap, keep)
-            counts[name] |= write_annotations(to, folder, name, annotations)
+            counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
             counts[name]["faulty_left_out"] = len(read[name].problems)
         write_yaml(folder, spec, to, read)
     print(in_words(folder, to, counts, faults))
@@ -128,8 +125,7 @@ def place_images(source: Path, target: Path, names: list[str], mode: str, faults
         if mode == "link":
             os.symlink(old, new)
         else:
-            with new_file(new, mode="wb") as stream, old.open("rb") as content:
-                shutil.copyfileobj(content, stream)
+            copy_file(old, new)
         return ""
 
     faults += [fault for fault in in_threads(place, names, f"{target.name}: images") if fault]
@@ -158,31 +154,16 @@ def tile_name(scene: str, corner: tuple[int, int]) -> str:
     return str(path.with_name(f"{path.stem}__{corner[0]}_{corner[1]}.png"))
 
 
-def write_annotations(to: str, folder: Path, split: str, annotations: Annotations) -> dict[str, int]:
-    """Write one split; returns the writer's counts."""
-    if to != "coco":
-        return WRITERS[to].write(label_folder(to, folder, split), annotations, overwrite=True)
-    coco_json.write(label_folder(to, folder, split), annotations, overwrite=True)
-    ignored = int((annotations.labels == IGNORED).sum())
-    return {"boxes": len(annotations.labels) - ignored, "ignore_regions": ignored}
-
-
-def label_folder(to: str, folder: Path, split: str) -> Path:
-    """Where a split's annotations go: a JSON, or the folder of the format beside `images`."""
-    return folder / "annotations" / f"{split}.json" if to == "coco" else folder / WRITERS[to].LAYOUT.folder / split
-
-
 def write_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
     """The data YAML of the converted set."""
     content: dict[str, Any] = {split: f"images/{split}" for split in read}
-    if to != "yolo":
-        content["annotations"] = {
-            split: label_folder(to, folder, split).relative_to(folder).as_posix() for split in read
-        }
-    content |= {} if to in ("coco", "yolo") else {"format": to}
+    if to != DEFAULT:
+        content["annotations"] = {split: FORMATS[to].labels.format(split=split) for split in read}
+    content |= {} if to in (JSON, DEFAULT) else {"format": to}
     content["names"] = dict(spec.names)
-    ignored = {"coco": list(spec.ignore), "visdrone": [visdrone.REGION, visdrone.OTHERS]}.get(to)
-    content |= {"ignore": ignored} if ignored else {}
+    regions = FORMATS[to].regions
+    ignored = regions or spec.ignore if regions is not None else ()
+    content |= {"ignore": list(ignored)} if ignored else {}
     with new_file(folder / DATA_YAML, overwrite=True) as stream:
         stream.write(f"# {spec.file.name}, converted by `tinyyolo data convert`.\n")
         yaml.safe_dump(content, stream, sort_keys=False)
@@ -194,7 +175,7 @@ def in_words(folder: Path, to: str, counts: dict[str, dict[str, int]], faults: l
     for split, numbers in counts.items():
         shown = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
         lines.append(f"  {split}: {shown}")
-        lost = numbers["ignore_regions"] if to in ("yolo", "dota") else 0
+        lost = numbers["ignore_regions"] if FORMATS[to].regions is None else 0
         lines += [f"  {split}: {lost:,} ignore regions are left out, {to} txt has none"] if lost else []
     lines += [f"MISSING: {fault}" for fault in faults]
     return "\n".join(lines)

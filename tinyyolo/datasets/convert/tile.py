@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tinyyolo.boxes.convert import areas, centres, sides
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.datasets.annotations import IGNORED, Annotations, freeze
@@ -41,7 +42,11 @@ def grid(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
 
 
 def check_arguments(tile: int, overlap: int, keep: float | str) -> None:
-    """Raise UserError for sizes or a rule that cannot be."""
+    """Look whether there is such a tiling.
+
+    Raises:
+        UserError: sizes or a rule that cannot be.
+    """
     if not (isinstance(tile, int) and tile > 0):
         raise UserError(f"tile={tile}: expected a positive number of pixels")
     if not (isinstance(overlap, int) and 0 <= overlap < tile):
@@ -65,12 +70,11 @@ def staying(boxes: np.ndarray, corner: Tile, tile: int, keep: float | str) -> np
         (array([ True]), array([False]))
     """
     low = np.array(corner, np.float64)
-    if keep == CENTRE:
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        return ((centres >= low) & (centres < low + tile)).all(axis=1)
+    if isinstance(keep, str):
+        middle = centres(boxes)
+        return np.asarray(((middle >= low) & (middle < low + tile)).all(axis=1))
     cut = np.clip(boxes, np.tile(low, 2), np.tile(low + tile, 2))
-    inside = (cut[:, 2:] - cut[:, :2]).prod(axis=1)
-    return inside >= (keep - ROUNDING) * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.asarray(areas(cut) >= (keep - ROUNDING) * areas(boxes))
 
 
 def cut_annotations(
@@ -101,7 +105,7 @@ def cut_annotations(
         for corner in tiles:
             low = np.array(corner, np.float64)
             inner = np.clip(scenes.boxes[part], np.tile(low, 2), np.tile(np.minimum(low + tile, (w, h)), 2))
-            solid = (inner[:, 2:] > inner[:, :2]).all(axis=1)
+            solid = (sides(inner) > 0).all(axis=1)
             ignored = scenes.labels[part] == IGNORED
             stay = np.where(ignored, solid, solid & staying(scenes.boxes[part], corner, tile, keep))
             fragments += int((solid & ~stay).sum())
@@ -127,7 +131,7 @@ def tiled(
         image_index=np.repeat(np.arange(len(names)), image_rows).astype(np.int64),
         boxes=boxes,
         labels=scenes.labels[source],
-        areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
+        areas=areas(boxes),
         ids=np.arange(1, len(source) + 1),
         problems=[],
         box_categories=scenes.box_categories[source],
@@ -174,7 +178,12 @@ def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, in
 
 
 def write_png(path: Path, image: np.ndarray, *, overwrite: bool = False) -> None:
-    """Write an image (H, W, 3) BGR as PNG, whole or not at all."""
+    """Write an image (H, W, 3) BGR as PNG, whole or not at all.
+
+    Raises:
+        UserError: the file exists and `overwrite` is not set.
+        ValueError: no image.
+    """
     done, data = cv2.imencode(".png", image)
     if not done:
         raise ValueError(f"{path}: OpenCV cannot encode an image of shape {image.shape} as PNG")

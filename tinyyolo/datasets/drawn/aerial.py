@@ -116,7 +116,7 @@ def country(scene: Scene) -> None:
     road(scene, 1.6 * scene.car, rng.uniform(0, np.pi), rng.uniform(-0.3, 0.3), rng.random() < 0.6)
     road(scene, 1.2 * scene.car, rng.uniform(0, np.pi), rng.uniform(-0.2, 0.2), False)
     scene.flood(straight=False)
-    houses(scene, scene.count(2, 6), (1.6, 1.4), (4, 2.5), gabled=1.0, turns=rng.uniform(0, np.pi, 4))
+    houses(scene, scene.count(2, 6), (1.6, 1.4), (4, 2.5), gabled=1.0, turns=rng.uniform(0, np.pi, 4).tolist())
     round_things(scene, scene.count(5, 20))
     stones(scene, scene.count(3, 10), GROUND | WATER)
     trees(scene, scene.count(50, 150))
@@ -175,7 +175,7 @@ def shadow(image: np.ndarray, cover: np.ndarray) -> np.ndarray:
     dark = soft > 0
     out = image.copy()
     out[dark] *= 1 - np.float32(soft[dark, None] / 255) * SHADOW
-    return out
+    return np.asarray(out)
 
 
 def cast_all(scene: Scene, placed: list[tuple[Slot, Sprite]]) -> np.ndarray:
@@ -199,7 +199,7 @@ def wakes(scene: Scene, placed: list[tuple[Slot, Sprite]], image: np.ndarray) ->
         cv2.fillPoly(foam, [np.round(points * 16).astype(np.int32)], 150, cv2.LINE_AA, 4)
     streaks = np.clip(0.5 + 0.5 * noise(scene.rng, scene.size, 4, 2), 0, 1)
     amount = cv2.GaussianBlur(foam, (0, 0), 1.2).astype(np.float32) / 255 * streaks * (scene.kind == WATER)
-    return image + (225 - image) * amount[..., None]
+    return np.asarray(image + (225 - image) * amount[..., None])
 
 
 def sensor(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyyolo.datasets.drawn.ground import mix, noise
@@ -30,7 +32,8 @@ def draw_easy(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One easy scene; arguments and result as `toy.draw_scene`. Sides are uniform, not lognormal."""
     mean, std = side_px
-    image = mix(*GROUND, 0.5 + 0.3 * noise(rng, size, 60)) + 3 * noise(rng, size, 2, 1)[..., None]
+    dark, light = GROUND
+    image = mix(dark, light, 0.5 + 0.3 * noise(rng, size, 60)) + 3 * noise(rng, size, 2, 1)[..., None]
     sprites: list[Sprite] = []
     labels = []
     for _ in range(int(rng.integers(objects[0], objects[1] + 1))):
@@ -50,7 +53,7 @@ def draw_easy(
     return np.clip(np.round(image), 0, 255).astype(np.uint8), boxes, np.array(labels, dtype=np.int64)
 
 
-def place(rng: np.random.Generator, parts: list, size: int, others: list[np.ndarray]) -> Sprite | None:
+def place(rng: np.random.Generator, parts: list[Any], size: int, others: list[np.ndarray]) -> Sprite | None:
     """The shape painted whole inside the image where no other box is near; None if there is no room."""
     half = np.abs(parts[0][0]).max(0) + GAP
     if (2 * half >= size).any():

@@ -52,7 +52,7 @@ def noise(rng: np.random.Generator, size: int, cell: float, octaves: int = 4, ga
         grown = cv2.resize(grid, (wide, wide), interpolation=cv2.INTER_CUBIC)
         x, y = rng.integers(0, wide - size + 1, 2)
         out += gain**octave * grown[y : y + size, x : x + size]
-    return (out - out.mean()) / max(float(out.std()), 1e-6)
+    return np.asarray((out - out.mean()) / max(float(out.std()), 1e-6))
 
 
 def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     a, b = np.float32(a), np.float32(b)
     out = (b - a) * np.float32(np.minimum(np.maximum(share, 0), 1))[..., None]
     out += a
-    return out
+    return np.asarray(out)
 
 
 class Scene:
@@ -91,7 +91,8 @@ class Scene:
 
     def count(self, low: int, high: int) -> int:
         """How many of something: from `low` to below `high` on REFERENCE px square; one, if none is too few."""
-        return max(round(self.rng.integers(low, high) * (self.size / REFERENCE) ** 2), min(low, 1))
+        number: int = round(self.rng.integers(low, high) * (self.size / REFERENCE) ** 2)
+        return max(number, min(low, 1))
 
     def add(
         self, label: int, at: np.ndarray, angle: float, side: float, turn: float = -1, moving: bool = False
@@ -146,7 +147,7 @@ class Scene:
         corners = turn(rectangle(-width / 2, width / 2, height / 2), angle)
         for centre in self.rng.uniform(0, self.size, (tries, 2)):
             if self.free(corners + centre, kinds):
-                return centre
+                return np.asarray(centre)
         return None
 
     # Ground
@@ -173,7 +174,7 @@ class Scene:
         parcel = (row * 7 + column * 13) % 32
         crops = np.array([pick(rng, CROPS, 8) for _ in range(32)], dtype=np.float32)
         furrow = np.sin(np.where(parcel % 2, u, v) * 2 * np.pi / rng.uniform(3, 7)) * (parcel % 3 > 0) * 0.06
-        return crops[parcel] * (1 + furrow[..., None])
+        return np.asarray(crops[parcel] * (1 + furrow[..., None]))
 
     def flood(self, straight: bool) -> None:
         """Water beyond a shore line; straight for a quay. Ships may be anywhere on it."""
@@ -203,4 +204,4 @@ class Scene:
         out = image.copy()
         for points, colour in self.tops:
             cv2.fillPoly(out, [fixed(points)], colour.tolist(), cv2.LINE_AA, SHIFT)
-        return out
+        return np.asarray(out)

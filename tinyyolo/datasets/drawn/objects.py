@@ -183,7 +183,7 @@ def turn(points: np.ndarray, angle: float) -> np.ndarray:
         [[0.0, 1.0]]
     """
     c, s = np.cos(angle), np.sin(angle)
-    return points @ np.array([[c, s], [-s, c]])
+    return np.asarray(points @ np.array([[c, s], [-s, c]]))
 
 
 def fit_side(parts: list[Part], angle: float, side: float) -> list[Part]:
@@ -218,7 +218,7 @@ def paint(parts: list[Part], centre: np.ndarray, size: int) -> Sprite | None:
 
 def fixed(points: np.ndarray) -> np.ndarray:
     """Points (P, 2) with 0 at the edge of the first pixel, as OpenCV's fixed-point vertices (0 at its centre)."""
-    return (points * 2**SHIFT - (2**SHIFT - 1) / 2).astype(np.int32)
+    return np.asarray((points * 2**SHIFT - (2**SHIFT - 1) / 2).astype(np.int32))
 
 
 OBJECTS = {"vehicle": vehicle, "ship": ship, "plane": plane, "tank": tank}

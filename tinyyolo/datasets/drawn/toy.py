@@ -165,7 +165,8 @@ def write_set(draft: Path, options: ToyOptions, folder: Path) -> None:
     live = sys.stderr.isatty()
     print(f"Drawing {total} images, this once, into {folder}", file=sys.stderr)
     for split in SPLITS:
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index in range(options.images[split]):
             rng = image_rng(options.seed, split, index)
             image, boxes, labels = draw_scene(rng, options.size, options.scene, options.objects, options.side_px)

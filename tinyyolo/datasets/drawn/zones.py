@@ -110,7 +110,7 @@ def roof(scene: Scene, width: float, depth: float, angle: float, gable: bool) ->
     colour, height = pick(rng, ROOFS), rng.uniform(0.35, 0.9) * scene.car
 
     def part(x0: float, x1: float, y0: float, y1: float) -> np.ndarray:
-        return turn(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), angle) + centre
+        return np.asarray(turn(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), angle) + centre)
 
     w, d = width / 2, depth / 2
     scene.stand(part(-w, w, -d, d), colour, height)

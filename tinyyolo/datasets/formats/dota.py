@@ -1,39 +1,26 @@
-"""DOTA txt to arrays and back: lines `x1 y1 x2 y2 x3 y3 x4 y4 class difficult` in pixels, after up to two headers."""
+"""DOTA txt to arrays and back: lines `x1 y1 x2 y2 x3 y3 x4 y4 class difficult` in pixels, after up to two headers.
+
+An oriented box becomes its bounding box. Objects marked difficult stay objects, their mark is kept in `.extra`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import IGNORED, Annotations, as_names
-from tinyyolo.datasets.formats.text import TextFormat, numbers, read_folder, write_folder
+from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.formats.base import Format
+from tinyyolo.datasets.formats.text import Categories, TextFormat, numbers
 
 LINE = "x1 y1 x2 y2 x3 y3 x4 y4 class difficult"
 CORNERS = 8
 HEADERS = ("imagesource:", "gsd:")
 
 
-def read(
-    images_dir: str | Path,
-    names: Sequence[str] | Mapping[int, str],
-    ignore: Sequence[str] = (),
-    *,
-    labels_dir: str | Path | None = None,
-    file_names: Sequence[str] | None = None,
-    strict: bool = True,
-) -> Annotations:
-    """Read DOTA annotations from the folder `labelTxt` beside `images`; an oriented box becomes its bounding box.
-
-    Objects marked difficult stay objects, their mark is kept in `.extra["difficult"]`. Arguments and errors as
-    `yolo_txt.read`; the files name their classes, so the order is that of `names`.
-    """
-    if not names:
-        raise UserError(f"{images_dir}: DOTA labels carry no class order; give `names:` in the data YAML")
-    own = list(as_names(names).values())
-    categories = dict(enumerate(dict.fromkeys((*own, *ignore)), 1))
-    places = {"labels_dir": labels_dir, "file_names": file_names, "strict": strict}
-    return read_folder(LAYOUT, images_dir, categories, own, ignore, **places)
+def categories(names: list[str], ignore: tuple[str, ...]) -> Categories:
+    """The files name their classes; ids are given from 1, the classes first."""
+    own = [name for name in names if name not in ignore]
+    return Categories(dict(enumerate(dict.fromkeys((*own, *ignore)), 1)), own, ignore)
 
 
 def parse(line: str, categories: Mapping[int, str]) -> tuple[float, ...] | None:
@@ -62,26 +49,23 @@ def parse(line: str, categories: Mapping[int, str]) -> tuple[float, ...] | None:
     return key, min(xs), min(ys), max(xs), max(ys), 0, difficult
 
 
-def write(labels_dir: str | Path, annotations: Annotations, *, overwrite: bool = False) -> dict[str, int]:
-    """Write one file for every image, boxes as upright quadrangles, clockwise from the top left.
-
-    Returns:
-        Counts by name: `boxes` written, `ignore_regions` left out because the format has none.
+def lines(annotations: Annotations) -> list[str | None]:
+    """One line a box, an upright quadrangle, clockwise from the top left; None for ignore regions, which it has not.
 
     Raises:
-        UserError: a file exists and `overwrite` is not set, or a class name has a blank in it.
+        UserError: a class name has a blank in it.
     """
     blank = [name for name in annotations.names.values() if " " in name]
     if blank:
         raise UserError(f"class {blank[0]!r}: DOTA txt parts its columns by blanks; rename the class without one")
     difficult = annotations.extra.get("difficult", [0] * len(annotations.labels))
-    lines = []
+    out: list[str | None] = []
     for box, label, mark in zip(annotations.boxes.tolist(), annotations.labels.tolist(), difficult, strict=True):
         x1, y1, x2, y2 = (f"{v:.10g}" for v in box)
         corners = f"{x1} {y1} {x2} {y1} {x2} {y2} {x1} {y2}"
-        lines.append(None if label == IGNORED else f"{corners} {annotations.names[label]} {mark}")
-    write_folder(labels_dir, annotations, lines, overwrite=overwrite)
-    return {"boxes": len(lines) - lines.count(None), "ignore_regions": lines.count(None)}
+        out.append(None if label == IGNORED else f"{corners} {annotations.names[label]} {mark}")
+    return out
 
 
-LAYOUT = TextFormat("DOTA", "labelTxt", parse, extra=("difficult",))
+TEXT = TextFormat("DOTA", "labelTxt", categories, parse, lines, extra=("difficult",))
+FORMAT = Format(TEXT.read, TEXT.write, TEXT.place)

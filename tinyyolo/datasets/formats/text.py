@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tinyyolo.boxes.convert import convert, to_pixels
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import (
+    IGNORED,
     Annotations,
     Problem,
+    as_names,
     assemble,
     box_faults,
     raise_fatal,
@@ -25,90 +29,157 @@ BOX = slice(1, 5)
 CROWD = 5
 
 
-class TextFormat(NamedTuple):
-    """One format.
+class Categories(NamedTuple):
+    """How ids or names in the files become classes.
 
     Attributes:
-        name: for messages and the command.
+        names: every category id that a file may hold, and its name.
+        wanted: the classes in order.
+        ignore: names of categories that are ignore regions.
+    """
+
+    names: Mapping[int, str]
+    wanted: list[str]
+    ignore: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """A format with one text file an image.
+
+    Attributes:
+        name: for messages.
         folder: the label folder beside the image folder `images`.
-        parse: (line, {category id: name}) -> (category, x1, y1, x2, y2, crowd, *extra), or None for a header. Raises
-            KeyError for a class that is not in names, ValueError for a line it cannot read.
+        categories: (all names, ignored names) -> Categories.
+        parse: (line, {category id: name}) -> (category, 4 numbers of the box, crowd, *extra), or None for a header.
+            Raises KeyError for a class that is not in names, ValueError for a line it cannot read.
+        lines: annotations -> K lines, None for a box that the format cannot hold.
+        form: of the boxes, see `boxes.convert`.
+        fractions: they are fractions of the image's sides instead of pixels.
         extra: names of the further numbers that `parse` gives.
-        normalised: boxes are cx cy w h as fractions of the image's sides instead of pixel corners.
+        names: the format's own classes, where it has them.
     """
 
     name: str
     folder: str
+    categories: Callable[[list[str], tuple[str, ...]], Categories]
     parse: Callable[[str, Mapping[int, str]], tuple[float, ...] | None]
+    lines: Callable[[Annotations], list[str | None]]
+    form: str = "xyxy"
+    fractions: bool = False
     extra: tuple[str, ...] = ()
-    normalised: bool = False
+    names: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """Where a written split's labels go."""
+        return f"{self.folder}/{{split}}"
 
-def read_folder(
-    layout: TextFormat,
-    images_dir: str | Path,
-    categories: Mapping[int, str],
-    names: Sequence[str] | Mapping[int, str] | None = None,
-    ignore: Sequence[str] = (),
-    *,
-    labels_dir: str | Path | None = None,
-    file_names: Sequence[str] | None = None,
-    strict: bool = True,
-) -> Annotations:
-    """Read the images of a folder (sizes from their headers) and their label files; an image without one is empty.
+    def read(
+        self,
+        images_dir: str | Path,
+        names: Sequence[str] | Mapping[int, str] | None = None,
+        ignore: Sequence[str] = (),
+        *,
+        labels: str | Path | None = None,
+        file_names: Sequence[str] | None = None,
+        strict: bool = True,
+    ) -> Annotations:
+        """See `base.Reader`; an image without a label file has no objects, image ids are 1..I and box ids 1..K."""
+        every = list(as_names(names or self.names).values())
+        if not every:
+            raise UserError(f"{images_dir}: {self.name} labels carry no class names; give `names:` in the data YAML")
+        categories = self.categories(every, tuple(ignore))
+        images_dir = Path(images_dir)
+        found = image_files.list_images(images_dir) if file_names is None else list(file_names)
+        folder, placed = self.find_labels(images_dir, found, labels)
+        problems: list[Problem] = []
+        kept, size_hw = readable(images_dir, found, problems)
+        label_files = [folder / placed(name) for name in kept]
+        parts = [self.read_labels(path, categories.names, problems) for path in label_files]
+        table = np.concatenate([np.zeros((0, self.width)), *parts])
+        image_index = np.repeat(np.arange(len(kept)), [len(part) for part in parts]).astype(np.int64)
+        boxes = table[:, BOX]
+        boxes = to_pixels(boxes, size_hw[image_index]) if self.fractions else convert(boxes, self.form, "xyxy")
+        kinds = np.array(box_faults(boxes), dtype=object)
+        for i in np.flatnonzero(kinds != ""):
+            what = f"{kinds[i]}: {' '.join(f'{v:g}' for v in table[i, BOX])}"
+            problems.append(Problem(kinds[i], str(label_files[image_index[i]]), what))
+        if strict:
+            raise_fatal(problems)
+        classes = select_classes(categories.names, categories.wanted, categories.ignore, folder)
+        good = (kinds == "") & np.isin(table[:, 0], list(classes.label_of))
+        table = table[good]
+        columns = image_index[good], boxes[good], table[:, 0].astype(np.int64)
+        extra = {name: table[:, CROWD + 1 + i] for i, name in enumerate(self.extra)}
+        return assemble(folder, classes, kept, size_hw, *columns, problems, crowd=table[:, CROWD] > 0, extra=extra)
 
-    Args:
-        layout: the format.
-        images_dir: searched through for images.
-        categories: every category id that the files may hold, and its name.
-        names: wanted classes in order; None takes all categories but the ignored ones.
-        ignore: names of categories that are ignore regions.
-        labels_dir: where the label files are, if not beside the images.
-        file_names: only these images, relative to `images_dir`.
-        strict: stop at the first line that cannot be read; otherwise leave it out and list it.
+    @property
+    def width(self) -> int:
+        """Numbers that `parse` gives."""
+        return CROWD + 1 + len(self.extra)
 
-    Returns:
-        The annotations, with image ids 1..I and box ids 1..K.
+    def find_labels(
+        self, images_dir: Path, found: Sequence[str], labels: str | Path | None
+    ) -> tuple[Path, Callable[[str], Path]]:
+        """The label folder, and where in it the labels of an image are by the image's name.
 
-    Raises:
-        UserError: no such folder, or (strict) a bad line or unknown class, with file and line.
-    """
-    images_dir = Path(images_dir)
-    found = image_files.list_images(images_dir) if file_names is None else list(file_names)
-    inner = labels_dir is None and all("images" in Path(name).parts for name in found) and bool(found)
-    labels_dir = sibling(images_dir, layout.folder) if labels_dir is None else Path(labels_dir)
-    labels_dir = images_dir if inner else labels_dir
-    if not labels_dir.is_dir():
-        raise UserError(f"{labels_dir}: no such {layout.name} label folder for the images in {images_dir}")
-    problems: list[Problem] = []
-    kept, size_hw = readable(images_dir, found, problems)
-    stems = [sibling(Path(name).parent, layout.folder) / Path(name).name if inner else name for name in kept]
-    label_files = [labels_dir / Path(stem).with_suffix(".txt") for stem in stems]
-    parts = [read_labels(layout, path, categories, problems) for path in label_files]
-    table = np.concatenate([np.zeros((0, CROWD + 1 + len(layout.extra))), *parts])
-    image_index = np.repeat(np.arange(len(kept)), [len(part) for part in parts]).astype(np.int64)
-    boxes = to_xyxy(table[:, BOX], size_hw[image_index]) if layout.normalised else table[:, BOX]
-    kinds = np.array(box_faults(boxes), dtype=object)
-    for i in np.flatnonzero(kinds != ""):
-        what = f"{kinds[i]}: {' '.join(f'{v:g}' for v in table[i, BOX])}"
-        problems.append(Problem(kinds[i], str(label_files[image_index[i]]), what))
-    if strict:
-        raise_fatal(problems)
-    classes = select_classes(categories, names, ignore, labels_dir)
-    good = (kinds == "") & np.isin(table[:, 0], list(classes.label_of))
-    table = table[good]
-    return assemble(
-        labels_dir,
-        classes,
-        kept,
-        size_hw,
-        image_index[good],
-        boxes[good],
-        table[:, 0].astype(np.int64),
-        problems,
-        crowd=table[:, CROWD] > 0,
-        extra={name: table[:, CROWD + 1 + i] for i, name in enumerate(layout.extra)},
-    )
+        Raises:
+            UserError: no such folder.
+        """
+        inner = labels is None and bool(found) and all("images" in Path(name).parts for name in found)
+        folder = images_dir if inner else sibling(images_dir, self.folder) if labels is None else Path(labels)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such {self.name} label folder for the images in {images_dir}")
+
+        def placed(name: str) -> Path:
+            path = Path(name).with_suffix(".txt")
+            return sibling(path.parent, self.folder) / path.name if inner else path
+
+        return folder, placed
+
+    def read_labels(self, path: Path, categories: Mapping[int, str], problems: list[Problem]) -> np.ndarray:
+        """The objects of one label file, (M, width); none where there is no file."""
+        rows = []
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            lines = []
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(Problem("bad record", str(path), f"not readable as text: {error}"))
+            lines = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = self.parse(line, categories)
+            except KeyError as error:
+                choices = ", ".join(f"{key} {name}" for key, name in categories.items())
+                what = f"class {error.args[0]} is not in names; there are: {choices}"
+                problems.append(Problem("unknown class", f"{path}:{number}", what))
+            except ValueError as error:
+                problems.append(Problem("bad record", f"{path}:{number}", str(error)))
+            else:
+                rows += [row] if row is not None else []
+        return np.array(rows, np.float64).reshape(-1, self.width)
+
+    def write(self, labels: str | Path, annotations: Annotations, *, overwrite: bool = False) -> dict[str, int]:
+        """See `base.Writer`; one label file for every image, an empty one where it has no objects.
+
+        Raises:
+            UserError: as every Writer, or two images would share one label file.
+        """
+        lines = self.lines(annotations)
+        targets = [Path(labels) / Path(name).with_suffix(".txt") for name in annotations.file_names]
+        if len(set(targets)) < len(targets):
+            twice = next(path for path, times in Counter(targets).items() if times > 1)
+            raise UserError(f"{twice}: two images of this name with other endings would share one label file")
+        offsets = annotations.offsets
+        for target, first, last in zip(targets, offsets[:-1], offsets[1:], strict=True):
+            with new_file(target, overwrite=overwrite) as stream:
+                stream.writelines(f"{line}\n" for line in lines[first:last] if line is not None)
+        ignored = int((annotations.labels == IGNORED).sum())
+        return {"boxes": len(lines) - ignored, "ignore_regions": ignored}
 
 
 def sibling(images_dir: str | Path, folder: str) -> Path:
@@ -128,44 +199,17 @@ def sibling(images_dir: str | Path, folder: str) -> Path:
 def readable(folder: Path, names: Sequence[str], problems: list[Problem]) -> tuple[list[str], np.ndarray]:
     """The images whose header can be read, and their sizes (I, 2); the others become problems."""
     kept, sizes = [], []
-    for name, size in zip(names, image_files.sizes_hw(folder, names), strict=True):
-        if isinstance(size, str):
-            problems.append(Problem("unreadable image", str(folder / name), size))
+    for name, found in zip(names, image_files.look_at_all(folder, names, "sizes"), strict=True):
+        if found.fault:
+            problems.append(Problem("unreadable image", str(folder / name), found.fault))
         else:
             kept.append(name)
-            sizes.append(size)
+            sizes.append(found.size_hw)
     for stem, times in Counter(Path(name).with_suffix("") for name in kept).items():
         if times > 1:
             what = f"{times} images of this name with other endings share one label file"
             problems.append(Problem("shared label", str(folder / stem), what))
     return kept, np.array(sizes, np.int64).reshape(-1, 2)
-
-
-def read_labels(layout: TextFormat, path: Path, categories: Mapping[int, str], problems: list[Problem]) -> np.ndarray:
-    """The objects of one label file, (M, 6 + extra); none where there is no file."""
-    width = CROWD + 1 + len(layout.extra)
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        lines = []
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem("bad record", str(path), f"not readable as text: {error}"))
-        lines = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = layout.parse(line, categories)
-        except KeyError as error:
-            choices = ", ".join(f"{key} {name}" for key, name in categories.items())
-            what = f"class {error.args[0]} is not in names; there are: {choices}"
-            problems.append(Problem("unknown class", f"{path}:{number}", what))
-        except ValueError as error:
-            problems.append(Problem("bad record", f"{path}:{number}", str(error)))
-        else:
-            rows += [row] if row is not None else []
-    return np.array(rows, np.float64).reshape(-1, width)
 
 
 def numbers(words: Sequence[str], expected: str) -> list[float]:
@@ -178,45 +222,3 @@ def numbers(words: Sequence[str], expected: str) -> list[float]:
         return [float(word) for word in words]
     except ValueError as error:
         raise ValueError(f"expected numbers `{expected}`: {error}") from error
-
-
-def to_xyxy(cxcywh_norm: np.ndarray, sizes_hw: np.ndarray) -> np.ndarray:
-    """Fractions (K, 4) cxcywh to pixels (K, 4) xyxy, for images of sizes (K, 2)."""
-    scale = sizes_hw[:, ::-1].astype(np.float64)
-    centre, side = cxcywh_norm[:, :2] * scale, cxcywh_norm[:, 2:] * scale
-    return np.concatenate([centre - side / 2, centre + side / 2], axis=1)
-
-
-def to_norm(boxes: np.ndarray, sizes_hw: np.ndarray) -> np.ndarray:
-    """Pixels (K, 4) xyxy to fractions (K, 4) cxcywh, for images of sizes (K, 2).
-
-    Examples:
-        >>> to_norm(np.array([[0.0, 10, 20, 20]]), np.array([[100, 200]])).tolist()
-        [[0.05, 0.15, 0.1, 0.1]]
-    """
-    scale = sizes_hw[:, ::-1].astype(np.float64)
-    return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2 / scale, (boxes[:, 2:] - boxes[:, :2]) / scale], axis=1)
-
-
-def write_folder(
-    labels_dir: str | Path, annotations: Annotations, lines: Sequence[str | None], *, overwrite: bool = False
-) -> None:
-    """Write one label file for every image, an empty one where it has no objects.
-
-    Args:
-        labels_dir: folder to write to; files lie in it as the images in theirs.
-        annotations: whose images and boxes.
-        lines: K lines, None for a box that the format cannot hold.
-        overwrite: replace files that are there.
-
-    Raises:
-        UserError: a file exists and `overwrite` is not set, or two images would share one.
-    """
-    targets = [Path(labels_dir) / Path(name).with_suffix(".txt") for name in annotations.file_names]
-    if len(set(targets)) < len(targets):
-        twice = next(path for path, times in Counter(targets).items() if times > 1)
-        raise UserError(f"{twice}: two images of this name with other endings would share one label file")
-    offsets = annotations.offsets
-    for target, first, last in zip(targets, offsets[:-1], offsets[1:], strict=True):
-        with new_file(target, overwrite=overwrite) as stream:
-            stream.writelines(f"{line}\n" for line in lines[first:last] if line is not None)

@@ -11,6 +11,7 @@ import numpy as np
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import Annotations, Problem, assemble, box_faults, raise_fatal, select_classes
+from tinyyolo.datasets.formats.base import Format
 from tinyyolo.datasets.formats.coco_parse import load_json
 from tinyyolo.datasets.formats.text import numbers, readable
 
@@ -85,25 +86,14 @@ def read(
     names: Sequence[str] | Mapping[int, str] | None = None,
     ignore: Sequence[str] = (),
     *,
-    labels_dir: str | Path | None = None,
+    labels: str | Path | None = None,
     file_names: Sequence[str] | None = None,
     strict: bool = True,
 ) -> Annotations:
-    """Read the GeoJSON of xView; sizes come from the scenes' headers.
-
-    Args:
-        images_dir: folder of the scenes (NUMBER.tif).
-        names: wanted classes among the 60; None takes all. The others are ignore regions, as nobody said what they are.
-        ignore: further names that are ignore regions.
-        labels_dir: the GeoJSON file, by default xView_train.geojson beside the folder.
-        file_names: only these scenes.
-        strict: stop at the first feature that cannot be read; otherwise leave it out and list it.
-
-    Raises:
-        UserError: no such file or folder, not a GeoJSON, or (strict) a bad feature.
-    """
+    """Arguments and errors of every Reader. Of the 60 classes those that are not in `names` are ignore regions, as
+    nobody said what they are."""
     images_dir = Path(images_dir)
-    path = images_dir.parent / "xView_train.geojson" if labels_dir is None else Path(labels_dir)
+    path = images_dir.parent / "xView_train.geojson" if labels is None else Path(labels)
     problems: list[Problem] = []
     found = image_files.list_images(images_dir) if file_names is None else list(file_names)
     kept, size_hw = readable(images_dir, found, problems)
@@ -165,3 +155,6 @@ def parse(
         Problem("missing image", image, f"{n:,} objects of {path.name} lie in it") for image, n in absent.items()
     ]
     return rows
+
+
+FORMAT = Format(read)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from tinyyolo.sizes import NAMED
 
 STRIDE_P2, STRIDE_P3 = 4, 8
 CELLS_NEEDED = 2  # an object narrower than two cells of a map leaves little of itself there
-UNDER_TWO_CELLS = ("very tiny", "tiny")  # those under 2 * 8 px
+UNDER_TWO_CELLS = tuple(named.name for named in NAMED if named.high <= CELLS_NEEDED * STRIDE_P3)
 P2_SHARE = 0.2  # from this share of objects below two cells of P3 a P2 level pays
 LARGEST_INPUT = 1600  # px: scenes above this are cut, not shrunk
 TILE, OVERLAP = 800, 200  # AI-TOD's own
@@ -91,8 +91,3 @@ def p2_level(below: float, size: Mapping[str, Any]) -> str:
         wide = size["median"] / STRIDE_P3
         return f"keep P2 (stride {STRIDE_P2}): {fact}; the median object is {wide:.1f} cells wide there"
     return f"P2 is not needed: only {fact}; leaving it out saves most of the anchors"
-
-
-def pixels(values: Sequence[float] | np.ndarray) -> list[int]:
-    """Values as whole pixels."""
-    return [round(float(v)) for v in values]

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.utils import LOGGER, TQDM
 
-from tinyyolo.compat import RandomPerspective, TinyPerspective, imread
+from tinyyolo.boxes.convert import sides, to_fractions
+from tinyyolo.compat import LOGGER, RandomPerspective, TinyPerspective, read_images_by
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.images import NOT_DECODED, load, look
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.paste import PasteTiny
+from tinyyolo.io import in_threads
 
-IGNORE_LABEL = -1  # the class of an ignore region on its way through augmentation
-NOT_DECODED = "OpenCV cannot decode it as an image of 8 or 16 bits"
+read_images_by(load)
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
@@ -50,12 +48,11 @@ class TinyDataset(YOLODataset):
         data = {"names": spec.names or self.annotations.names, "channels": 3}
         super().__init__(img_path=split, data=data, task="detect", **options)
 
-    def get_img_files(self, img_path: str) -> list[str]:
+    def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
-        with ThreadPoolExecutor(max(2, cpu_count() or 2)) as pool:
-            bar = TQDM(pool.map(fault_of, paths), total=len(paths), desc=f"{self.prefix}checking images")
-            faults = list(bar)
+        looks = in_threads(lambda path: look(path, to_end=True), paths, f"{self.prefix}checking images")
+        faults = [found.fault for found in looks]
         self.bad_images = [f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
         report(self.prefix, "unreadable images left out", self.bad_images)
         report(self.prefix, "annotation problems", self.annotations.problems)
@@ -83,27 +80,24 @@ class TinyDataset(YOLODataset):
         try:
             return super().load_image(i, *args, **kwargs)
         except FileNotFoundError as error:
-            raise UserError(f"{self.im_files[i]}: {fault_of(Path(self.im_files[i])) or NOT_DECODED}") from error
+            raise UserError(f"{self.im_files[i]}: {why_not(self.im_files[i])}") from error
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label dict per image, boxes normalised cxcywh, ignore regions under class -1."""
         notes, labels = self.annotations, []
-        starts = np.searchsorted(notes.image_index, np.arange(len(notes.file_names) + 1))
         for row, path in zip(self.rows, self.im_files, strict=True):
-            part = slice(starts[row], starts[row + 1])
-            height, width = map(int, notes.sizes_hw[row])
+            part = notes.rows(row)
             boxes, classes = notes.boxes[part], notes.labels[part]
-            sides = boxes[:, 2:] - boxes[:, :2]
-            kept = (sides.min(1, initial=np.inf) >= self.min_side) if self.min_side else np.ones(len(boxes), bool)
-            boxes, classes, sides = boxes[kept], classes[kept], sides[kept]
-            normalised = np.concatenate([boxes[:, :2] + sides / 2, sides], 1) / np.array([width, height] * 2)
+            if self.min_side:
+                kept = sides(boxes).min(1, initial=np.inf) >= self.min_side
+                boxes, classes = boxes[kept], classes[kept]
             labels.append(
                 {
                     "im_file": path,
                     "image_id": int(notes.image_ids[row]),
-                    "shape": (height, width),
+                    "shape": tuple(notes.sizes_hw[row].tolist()),
                     "cls": classes.reshape(-1, 1).astype(np.float32),
-                    "bboxes": normalised.astype(np.float32),
+                    "bboxes": to_fractions(boxes, notes.sizes_hw[row]).astype(np.float32),
                     "segments": [],
                     "keypoints": None,
                     "normalized": True,
@@ -115,7 +109,7 @@ class TinyDataset(YOLODataset):
     def update_labels(self, include_class: Sequence[int] | None) -> None:
         """Keep the wanted classes and every ignore region; `single_cls` never turns a region into an object."""
         for label in self.labels:
-            regions = label["cls"][:, 0] == IGNORE_LABEL
+            regions = label["cls"][:, 0] == IGNORED
             if include_class is not None:
                 kept = regions | np.isin(label["cls"][:, 0], include_class)
                 label["cls"], label["bboxes"], regions = label["cls"][kept], label["bboxes"][kept], regions[kept]
@@ -127,7 +121,7 @@ class TinyDataset(YOLODataset):
         transforms = super().build_transforms(hyp)
         replace_perspective(transforms)
         if self.augment and (count := getattr(hyp, "paste", 0)):
-            transforms.insert(1, PasteTiny(self, count))
+            transforms.transforms.insert(1, PasteTiny(self, count))
         return transforms
 
     def forget(self) -> None:
@@ -141,7 +135,7 @@ class TinyDataset(YOLODataset):
     def collate_fn(batch: list[dict[str, Any]]) -> dict[str, Any]:
         """Stack samples; ignore regions leave "cls" and "bboxes" for keys of their own."""
         out = YOLODataset.collate_fn(batch)
-        regions = out["cls"].view(-1) == IGNORE_LABEL
+        regions = out["cls"].view(-1) == IGNORED
         out["ignore_bboxes"], out["ignore_idx"] = out["bboxes"][regions], out["batch_idx"][regions]
         for key in ("cls", "bboxes", "batch_idx"):
             out[key] = out[key][~regions]
@@ -163,42 +157,9 @@ def replace_perspective(transforms: Any) -> None:
             replace_perspective(step.pre_transform)
 
 
-def fault_of(path: Path) -> str:
-    """Why an image cannot be used, or '' if it can.
-
-    Reads a PNG's checksums and the end of a JPEG; other formats have neither and are decoded.
-    """
-    kind = None
-    try:
-        if not path.stat().st_size:
-            return "the file is empty"
-        with Image.open(path) as image:
-            if min(image.size) < 1:
-                return f"size {image.size}"
-            image.verify()
-            kind = image.format
-        if kind == "JPEG":
-            with open(path, "rb") as file:
-                file.seek(-2, 2)
-                if file.read() != b"\xff\xd9" and not decodes(path):
-                    return "truncated JPEG"
-    except FileNotFoundError:
-        return "no such file"
-    except UnidentifiedImageError:  # OpenCV may know it
-        pass
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
-    return "" if kind in {"JPEG", "PNG"} or imread(str(path)) is not None else NOT_DECODED
-
-
-def decodes(path: Path) -> bool:
-    """Whether all pixels can be decoded; some cameras write bytes behind the end of a sound JPEG."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except OSError:
-        return False
-    return True
+def why_not(path: str | Path) -> str:
+    """The reason in words why an image cannot be used that could not be read."""
+    return look(path, to_end=True).fault or NOT_DECODED
 
 
 def report_left_out(dataset: TinyDataset) -> None:

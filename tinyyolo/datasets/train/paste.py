@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from ultralytics.utils.instance import Instances
 
+from tinyyolo.boxes.convert import convert
 from tinyyolo.compat import BaseTransform
 
 MAX_SIDE = 32.0  # px of the network input; what is larger covers what stands there already
@@ -36,7 +37,7 @@ class PasteTiny(BaseTransform):
         # Reads images past the buffer that mosaic draws from: a resumed run has other crops at hand.
         self.dataset.augment = False
         self.bank = candidates(dataset)
-        self.crops: dict[tuple[int, int], np.ndarray] = {}
+        self.crops: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, labels: dict[str, Any]) -> dict[str, Any]:
         """The sample with copies in its "img", "instances" and "cls"."""
@@ -70,14 +71,14 @@ class PasteTiny(BaseTransform):
         """Pixels (h, w, 3) of an object with its margin, mirrored and scaled at random, and its box (4,) in them."""
         if which not in self.crops:
             self.crops[which] = cut(self.dataset, *which)
-        pixels, box = self.crops[which]
+        stored, box = self.crops[which]
         scale = random.uniform(*SCALES)
-        height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-        fx, fy = width / pixels.shape[1], height / pixels.shape[0]
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        height, width = (max(1, round(side * scale)) for side in stored.shape[:2])
+        fx, fy = width / stored.shape[1], height / stored.shape[0]
+        pixels: np.ndarray = cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR)
         x1, y1, x2, y2 = box * np.array([fx, fy, fx, fy])
         if random.random() < 0.5:
-            pixels, x1, x2 = pixels[:, ::-1], width - x2, width - x1
+            pixels, x1, x2 = np.fliplr(pixels), width - x2, width - x1
         return pixels, np.array([x1, y1, x2, y2])
 
 
@@ -89,7 +90,7 @@ def candidates(dataset: Any) -> dict[int, list[tuple[int, int]]]:
         scale = dataset.imgsz / max(height, width)
         centres, sides = label["bboxes"][:, :2], label["bboxes"][:, 2:]
         size = np.array([width, height]) * scale
-        reach = (sides / 2 + np.maximum(MARGIN * sides, LEAST_MARGIN / size)) * size
+        reach = (0.5 * sides + np.maximum(MARGIN * sides, LEAST_MARGIN / size)) * size
         inside = ((centres * size >= reach) & (centres * size + reach <= size)).all(1)
         usable = inside & ((sides * size).max(1, initial=0) <= MAX_SIDE) & (label["cls"][:, 0] >= 0)
         for j in np.flatnonzero(usable).tolist():
@@ -101,12 +102,12 @@ def candidates(dataset: Any) -> dict[int, list[tuple[int, int]]]:
 def cut(dataset: Any, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of object j of image i with its margin at the network's scale, and its box in them."""
     image, _, (height, width) = dataset.load_image(i)
-    cx, cy, w, h = dataset.labels[i]["bboxes"][j] * np.array([width, height] * 2)
-    mx, my = (max(MARGIN * side, LEAST_MARGIN) for side in (w, h))
-    x1, y1 = max(int(cx - w / 2 - mx), 0), max(int(cy - h / 2 - my), 0)
-    x2, y2 = min(int(np.ceil(cx + w / 2 + mx)), width), min(int(np.ceil(cy + h / 2 + my)), height)
-    box = np.array([cx - w / 2 - x1, cy - h / 2 - y1, cx + w / 2 - x1, cy + h / 2 - y1])
-    return image[y1:y2, x1:x2].copy(), box
+    cxcywh = dataset.labels[i]["bboxes"][j] * np.array([width, height] * 2)
+    left, top, right, bottom = box = convert(cxcywh, "cxcywh", "xyxy")
+    mx, my = (max(MARGIN * side, LEAST_MARGIN) for side in cxcywh[2:])
+    x1, y1 = max(int(left - mx), 0), max(int(top - my), 0)
+    x2, y2 = min(int(np.ceil(right + mx)), width), min(int(np.ceil(bottom + my)), height)
+    return image[y1:y2, x1:x2].copy(), box - np.array([x1, y1, x1, y1])
 
 
 def free_place(

@@ -1,0 +1,204 @@
+"""The one opener: what it says of every kind of file, in the same words in check, train, val, predict and tiles."""
+
+import re
+import struct
+import zlib
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from ultralytics.data.loaders import LoadImagesAndVideos
+
+from tests.support.data_sets import coco, data_yaml
+from tinyyolo.compat import on_unreadable
+from tinyyolo.datasets import images, spec
+from tinyyolo.datasets.audit import check
+from tinyyolo.datasets.convert import tile
+from tinyyolo.datasets.images import CUT_SHORT, EMPTY, MISSING, NOT_DECODED, UNKNOWN, Look
+from tinyyolo.datasets.train.dataset import TinyDataset, why_not
+from tinyyolo.engine.arguments import resolve
+
+H, W = 40, 60
+PIXELS = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)  # BGR
+SIXTEEN = np.random.default_rng(1).integers(0, 65536, (H, W, 4), np.uint16)
+
+
+def encoded(suffix, pixels=PIXELS):
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def pillow(path, mode="RGB", orientation=0, **more):
+    """Write by Pillow, as a camera would with an orientation."""
+    picture = Image.fromarray(np.ascontiguousarray(PIXELS[..., ::-1])).convert(mode)
+    if orientation and path.suffix == ".tif":
+        more["tiffinfo"] = {images.EXIF_ORIENTATION: orientation}
+    elif orientation:
+        more["exif"] = Image.Exif()
+        more["exif"][images.EXIF_ORIENTATION] = orientation
+    picture.save(path, **more)
+
+
+def several(path, orientation):
+    """A JPEG with a second picture behind it, as drones write."""
+    exif = Image.Exif()
+    exif[images.EXIF_ORIENTATION] = orientation
+    first, second = (Image.fromarray(np.ascontiguousarray(p)) for p in (PIXELS, PIXELS[:9, :9]))
+    first.save(path, "MPO", save_all=True, append_images=[second], exif=exif)
+
+
+def half(suffix):
+    return lambda path: path.write_bytes(encoded(suffix)[: len(encoded(suffix)) // 2])
+
+
+def bad_checksum(path):
+    content = bytearray(encoded(".png"))
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def too_large(path):
+    """A PNG of 60,000 x 60,000 px with sound checksums, and without pixels."""
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
+        with path.open("ab") as stream:
+            stream.write(struct.pack(">I", len(content)) + kind + content)
+            stream.write(struct.pack(">I", zlib.crc32(kind + content)))
+
+
+SOUND = {  # name -> how it is written, and what the header says
+    "a.jpg": (lambda p: p.write_bytes(encoded(".jpg")), Look((H, W), 3, "uint8")),
+    "a.png": (lambda p: p.write_bytes(encoded(".png")), Look((H, W), 3, "uint8")),
+    "a.tif": (lambda p: p.write_bytes(encoded(".tif")), Look((H, W), 3, "uint8")),
+    "a.bmp": (lambda p: p.write_bytes(encoded(".bmp")), Look((H, W), 3, "uint8")),
+    "a.webp": (lambda p: p.write_bytes(encoded(".webp")), Look((H, W), 3, "uint8")),
+    "tail.jpg": (lambda p: p.write_bytes(encoded(".jpg") + b"camera"), Look((H, W), 3, "uint8")),
+    "tiff called.png": (lambda p: p.write_bytes(encoded(".tif", PIXELS[::-1])), Look((H, W), 3, "uint8")),
+    "turned.jpg": (lambda p: pillow(p, orientation=6), Look((W, H), 3, "uint8", 6)),
+    "turned.png": (lambda p: pillow(p, orientation=6), Look((W, H), 3, "uint8", 6)),
+    "turned.tif": (lambda p: pillow(p, orientation=8), Look((W, H), 3, "uint8", 8)),
+    "turned.webp": (lambda p: pillow(p, orientation=5), Look((W, H), 3, "uint8", 5)),
+    "mirrored.jpg": (lambda p: pillow(p, orientation=2), Look((H, W), 3, "uint8", 2)),
+    "drone.jpg": (lambda p: several(p, orientation=6), Look((W, H), 3, "uint8", 6)),
+    "grey.png": (lambda p: p.write_bytes(encoded(".png", PIXELS[..., 0])), Look((H, W), 1, "uint8")),
+    "palette.png": (lambda p: pillow(p, "P"), Look((H, W), 1, "uint8", palette=True)),
+    "bits.png": (lambda p: pillow(p, "1"), Look((H, W), 1, "uint8")),
+    "cmyk.jpg": (lambda p: pillow(p, "CMYK"), Look((H, W), 4, "uint8")),
+    "alpha.png": (lambda p: pillow(p, "RGBA"), Look((H, W), 4, "uint8")),
+    "deep.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
+    "deep grey.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., 0])), Look((H, W), 1, "uint16")),
+    "deep.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
+    "four bands.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN)), Look((H, W), 4, "uint16")),
+    "point.png": (lambda p: p.write_bytes(encoded(".png", PIXELS[:1, :1])), Look((1, 1), 3, "uint8")),
+}
+FAULTY = {  # name -> how it is written, why it cannot be used, and whether the header alone tells
+    "missing.png": (lambda p: None, MISSING, True),
+    "empty.png": (lambda p: p.write_bytes(b""), EMPTY, True),
+    "text.png": (lambda p: p.write_text("<html>not found</html>"), UNKNOWN, True),
+    "half.jpg": (half(".jpg"), CUT_SHORT, False),
+    "half.png": (half(".png"), "Truncated File Read", False),
+    "checksum.png": (bad_checksum, "broken PNG file", False),
+    "half.tif": (half(".tif"), UNKNOWN, True),
+    "half.bmp": (half(".bmp"), NOT_DECODED, False),
+    "large.png": (too_large, "exceeds limit", True),
+    "float.tif": (lambda p: p.write_bytes(encoded(".tif", np.ones((H, W), np.float32))), NOT_DECODED, True),
+    "floats.tif": (lambda p: p.write_bytes(encoded(".tif", np.ones((H, W, 3), np.float32))), NOT_DECODED, True),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_what_is_read_of_a_sound_file(tmp_path, name):
+    write, expected = SOUND[name]
+    write(tmp_path / name)
+    assert images.look(tmp_path / name) == images.look(tmp_path / name, to_end=True) == expected
+    assert images.size_hw(tmp_path / name) == expected.size_hw
+    pixels = images.load(tmp_path / name)
+    assert pixels.shape == (*expected.size_hw, 3) and pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.png", PIXELS),
+        ("a.tif", PIXELS),
+        ("a.bmp", PIXELS),
+        ("turned.png", PIXELS[::-1].transpose(1, 0, 2)),  # EXIF 6: turned clockwise to stand upright
+        ("turned.tif", PIXELS[:, ::-1].transpose(1, 0, 2)),  # 8: turned counterclockwise
+        ("grey.png", PIXELS[..., :1].repeat(3, 2)),
+        ("alpha.png", PIXELS),
+        ("deep.png", SIXTEEN[..., :3] >> 8),
+        ("deep.tif", SIXTEEN[..., :3] >> 8),
+        ("four bands.tif", SIXTEEN[..., :3] >> 8),
+    ],
+)
+def test_pixels_by_hand(tmp_path, name, expected):
+    SOUND[name][0](tmp_path / name)
+    np.testing.assert_array_equal(images.load(tmp_path / name), expected)
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_why_a_file_cannot_be_used(tmp_path, name):
+    write, words, told_by_header = FAULTY[name]
+    write(tmp_path / name)
+    found = images.look(tmp_path / name, to_end=True)
+    assert words in found.fault and "\n" not in found.fault
+    assert images.look(tmp_path / name).fault == (found.fault if told_by_header else "")
+    with pytest.raises(ValueError, match=re.escape(found.fault)) as caught:
+        images.load(tmp_path / name)
+    assert str(caught.value) == found.fault
+    if told_by_header:
+        with pytest.raises(ValueError, match=re.escape(found.fault)):
+            images.size_hw(tmp_path / name)
+
+
+def test_the_same_words_everywhere(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, (write, *_) in (SOUND | FAULTY).items():
+        write(folder / name)
+    names = [*SOUND, *FAULTY]
+    records = [(i, name, *(SOUND[name][1].size_hw[::-1] if name in SOUND else (W, H))) for i, name in enumerate(names)]
+    path = coco(tmp_path / "a.json", records, [], [(1, "ship")])
+    splits = {"train": path.name, "val": path.name}
+    data = spec.load(data_yaml(tmp_path / "d.yaml", train="images", val="images", annotations=splits))
+    expected = {str(folder / name): images.look(folder / name, to_end=True).fault for name in FAULTY}
+
+    report, _ = check.inspect(data, ["val"])
+    lines = report["problems"]["unreadable image"]
+    assert set(report["problems"]) == {"missing image", "unreadable image"}
+    missing = str(folder / "missing.png")
+    assert dict(line.split(": ", 1) for line in lines) == {k: v for k, v in expected.items() if k != missing}
+
+    hyp = SimpleNamespace(**resolve("train", {}, {}))
+    for split in ("train", "val"):
+        options = {"imgsz": 64, "batch_size": 2, "hyp": hyp, "rect": False, "stride": 32, "pad": 0.0}
+        dataset = TinyDataset(data, split, augment=split == "train", **options)
+        assert dict(line.split(": ", 1) for line in dataset.bad_images) == expected
+        assert [str(folder / name) for name in SOUND] == dataset.im_files
+        for i, name in enumerate(SOUND):
+            assert dataset.load_image(i)[1] == SOUND[name][1].size_hw
+
+    bad, there = {}, [str(folder / name) for name in names if name != "missing.png"]
+    loader = LoadImagesAndVideos(there, batch=4)
+    on_unreadable(loader, lambda file: bad.update({file: why_not(file)}))
+    read = {file: pixels for files, batch, _ in loader for file, pixels in zip(files, batch, strict=True)}
+    assert bad == {k: v for k, v in expected.items() if k != missing}
+    for name in SOUND:
+        np.testing.assert_array_equal(read[str(folder / name)], images.load(folder / name), err_msg=name)
+    for name in FAULTY:
+        with pytest.raises(ValueError, match=re.escape(f"{folder / name}: {expected[str(folder / name)]}")):
+            list(tile.cut_scene(folder / name, [((0, 0), tmp_path / "t.png")], (8, 8)))
+
+
+def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):
+    for name in ("a.png", "grey.png", "four bands.tif", "palette.png"):
+        SOUND[name][0](tmp_path / name)
+    records = [(i, name, W, H) for i, name in enumerate(("a.png", "grey.png", "four bands.tif", "palette.png"))]
+    coco(tmp_path / "a.json", records, [], [(1, "ship")])
+    data = spec.load(data_yaml(tmp_path / "d.yaml", train=".", annotations={"train": "a.json"}))
+    assert check.inspect(data)[0]["notes"]["image mode"] == [
+        "train: 1 images have 4 bands of uint16, not 3 of uint8",
+        "train: 1 images have 1 band of uint8 with a palette, not 3 of uint8",
+    ]
