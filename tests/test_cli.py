@@ -92,7 +92,7 @@ MISTAKES = [
     (["train", "optimizer=MuSDG"], "optimizer=MuSDG: unknown; did you mean 'MuSGD'"),
     (["train", "paste=many"], "paste=many: expected a whole number of at least 0"),
     (["train", "quantize=8"], "quantize"),
-    (["train", "head.gains.box=abc"], "head.gains.box=abc: expected"),
+    (["train", "head.gains.box=abc"], "head.gains={'box': 'abc'"),
     (["train", "head.hidden=3"], "head.hidden=3: expected"),
     (["predict"], "model="),
     (["val"], "model="),
