@@ -213,9 +213,8 @@ class TestPrecisionAndSize:
         image = torch.rand(1, 3, 64, 64)
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             y, _ = model(image)
-        assert y.dtype == torch.float32
-        deltas, _ = model.bbox_head.raw(model.features(image))
-        assert deltas.dtype == torch.float32
+            boxes, scores = model.candidates(model.features(image), (64, 64))
+        assert y.dtype == boxes.dtype == scores.dtype == torch.float32
 
     @pytest.mark.parametrize("size", [800, 416])
     def test_an_image_keeps_its_size(self, tmp_path, size, monkeypatch):

@@ -11,7 +11,7 @@ from tinyyolo.assigners import RankingAssigner, ThresholdAssigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
-from tinyyolo.heads.dense import best, flat
+from tinyyolo.heads.dense import AnchorHead, best, flat, objects_of, rows
 from tinyyolo.heads.retina import RetinaHead
 from tinyyolo.heads.rpn import RPNHead, _pick, neighbourhoods
 from tinyyolo.layers.losses import focal_loss, smooth_l1
@@ -54,10 +54,10 @@ def maps_of(images=2, learn=False):
 
 def test_flat_follows_the_order_of_the_anchors():
     x = torch.arange(2 * 6 * 2 * 3.0).view(2, 6, 2, 3)  # 3 anchors of 2 values
-    rows = flat(x, 2)
-    assert rows.shape == (2, 18, 2)
+    found = flat([x], 2)
+    assert found.shape == (2, 18, 2)
     for b, y, column, a in [(0, 0, 0, 0), (1, 1, 2, 2), (0, 1, 0, 1)]:
-        torch.testing.assert_close(rows[b, (y * 3 + column) * 3 + a], x[b, 2 * a : 2 * a + 2, y, column])
+        torch.testing.assert_close(found[b, (y * 3 + column) * 3 + a], x[b, 2 * a : 2 * a + 2, y, column])
 
 
 @pytest.mark.parametrize("count", [0, 2, 4, 9])
@@ -68,6 +68,35 @@ def test_best(count):
     assert values.shape == (2, min(count, 4))
     if count < 4:
         torch.testing.assert_close(values, scores.topk(count).values)
+    else:
+        torch.testing.assert_close(values, scores)  # in place
+
+
+def test_rows_by_hand():
+    x = torch.tensor([[[1.0, 2], [3, 4], [5, 6]], [[7, 8], [9, 10], [11, 12]]])
+    assert rows(x, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[5, 6], [1, 2]], [[9, 10], [9, 10]]]
+
+
+def test_levels_may_differ_in_anchors_a_cell():
+    """2 of 4 px and 8 px at stride 4 on 1x2 cells, one of 8 px at stride 8 on one cell: 5 anchors."""
+    anchors = AnchorGrid((4, 8), sizes=[[(4, 4), (8, 8)], [(8, 8)]], center_offset=0.5)
+    head = AnchorHead((4, 8), anchors, RankingAssigner(topk=1, negative_below=None, keep_one=True))
+    maps = [torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 1)]
+    first, second = head.anchors(maps, (4, 8))
+    assert first.tolist() == [[0, 0, 4, 4], [-2, -2, 6, 6], [4, 0, 8, 4], [2, -2, 10, 6]]
+    assert second.tolist() == [[0, 0, 8, 8]]
+    target = {"boxes": torch.tensor([[0.0, 0, 8, 8]]), "labels": torch.tensor([0])}
+    (found,) = head.assign(maps, [target], (4, 8))
+    assert found.gt_index.tolist() == [-1, -1, -1, -1, 0]
+
+
+def test_objects_of_a_batch_by_hand():
+    boxes = torch.tensor([[1.0, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6]], dtype=torch.float64)
+    one, two = ({"boxes": boxes[:1], "labels": torch.tensor([7])}, {"boxes": boxes[1:], "labels": torch.tensor([8, 9])})
+    targets = [one, TARGETS[1], two]
+    found, labels = objects_of(targets, torch.tensor([2, 0, 2]), torch.tensor([1, 0, 0]))
+    assert labels.tolist() == [9, 7, 8] and found.dtype == torch.float32
+    assert found.tolist() == boxes[[2, 0, 1]].tolist()
 
 
 def test_neighbourhoods_are_what_a_convolution_sees():
@@ -81,8 +110,8 @@ def test_neighbourhoods_are_what_a_convolution_sees():
 def test_rpn_losses_are_those_of_all_drawn_anchors(inside_only):
     head, maps = rpn(inside_only=inside_only, box_beta=1 / 9), maps_of()
     losses, _ = head.losses_and_proposals(maps, TARGETS, SIZE, sample=False)
-    logits = torch.cat([flat(x, 1) for x in head(maps)[0]], 1)[..., 0]
-    deltas = torch.cat([flat(x, 4) for x in head(maps)[1]], 1)
+    logits = flat(head(maps)[0], 1)[..., 0]
+    deltas = flat(head(maps)[1], 4)
     anchors, inside = head.grid.boxes(SIZE), head.grid.inside(SIZE)
     classes = boxes = count = 0
     for i, target in enumerate(TARGETS):
@@ -95,8 +124,8 @@ def test_rpn_losses_are_those_of_all_drawn_anchors(inside_only):
         expected = DeltaCoder().encode(anchors[positive], target["boxes"][gt_index[positive]])
         boxes += F.smooth_l1_loss(deltas[i][positive], expected, beta=1 / 9, reduction="sum")
         count += max(1, int(positive.sum())) + max(1, int(negative.sum()))
-    torch.testing.assert_close(losses["loss_rpn_cls"], classes / count)
-    torch.testing.assert_close(losses["loss_rpn_bbox"], boxes / count)
+    torch.testing.assert_close(losses["rpn_cls"], classes / count)
+    torch.testing.assert_close(losses["rpn_box"], boxes / count)
 
 
 def test_gradient_through_sampled_cells_equals_the_dense_one():
@@ -167,7 +196,7 @@ def test_all_boxes_without_area_leave_only_padding():
 def test_retina_losses_by_hand():
     head, maps = retina(), maps_of()
     losses = head.losses(maps, TARGETS, SIZE)
-    logits, deltas = (torch.cat([flat(x, k) for x in part], 1) for part, k in zip(head(maps), (3, 4), strict=True))
+    logits, deltas = (flat(part, k) for part, k in zip(head(maps), (3, 4), strict=True))
     classes = boxes = count = 0
     for i, target in enumerate(TARGETS):
         gt_index = head.assigner.on_grid(head.grid, SIZE, target["boxes"]).gt_index
@@ -178,8 +207,8 @@ def test_retina_losses_by_hand():
         expected = DeltaCoder().encode(head.grid.boxes(SIZE)[positive], target["boxes"][gt_index[positive]])
         boxes += (deltas[i][positive] - expected).abs().sum()
         count += max(1, int(positive.sum()))
-    torch.testing.assert_close(losses["loss_cls"], classes / count)
-    torch.testing.assert_close(losses["loss_bbox"], boxes / count)
+    torch.testing.assert_close(losses["cls"], classes / count)
+    torch.testing.assert_close(losses["box"], boxes / count)
 
 
 def test_retina_candidates_are_pairs_with_one_score():
@@ -187,7 +216,7 @@ def test_retina_candidates_are_pairs_with_one_score():
     boxes, scores = head.candidates(maps, SIZE)
     assert boxes.shape == (2, 100, 4) and scores.shape == (2, 100, 3)
     assert ((scores > 0).sum(2) == 1).all()
-    probability = flat(head(maps)[0][0], 3).sigmoid().flatten(1)
+    probability = flat(head(maps)[0][:1], 3).sigmoid().flatten(1)
     torch.testing.assert_close(scores[:, :50].amax(2), probability.topk(50).values)
 
 

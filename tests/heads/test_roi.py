@@ -8,8 +8,9 @@ from torchvision.ops import roi_align
 from tinyyolo.assigners import ThresholdAssigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
-from tinyyolo.heads.cascade import CascadeHead, refined
-from tinyyolo.heads.roi import RoIHead, RoIPool, RoISample, best_pairs, image_rois, sample_rois, spread
+from tinyyolo.heads.cascade import CascadeHead
+from tinyyolo.heads.regions import RoISample, best_pairs, image_rois, sample_rois, spread
+from tinyyolo.heads.roi import RoIHead, RoIPool, refined
 
 SIZE, STRIDES, D, C = (64, 64), (4, 8, 16, 32), 5, 3
 STDS = [(0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1)]
@@ -103,20 +104,20 @@ def test_ignore_regions_are_no_background():
 def test_losses_by_hand(class_agnostic):
     head, maps = roi_head(class_agnostic=class_agnostic, box_beta=1.0), maps_of()
     losses = head.losses(maps, PROPOSALS, TARGETS, SIZE, sample=False)
-    sample = sample_rois(PROPOSALS, TARGETS, head.assigner, head.everything, C)
+    sample = sample_rois(PROPOSALS, TARGETS, head.assigners[0], head.everything, C)
     logits, deltas = head.bbox_head(head.pool(maps, sample.rois))
     assert logits.shape == (7, C + 1) and deltas.shape == (7, 1 if class_agnostic else C, 4)
-    torch.testing.assert_close(losses["loss_cls"], F.cross_entropy(logits, sample.labels))
+    torch.testing.assert_close(losses["roi_cls"], F.cross_entropy(logits, sample.labels))
     columns = [0] * 4 if class_agnostic else sample.labels[:4]
     expected = DeltaCoder(stds=STDS[0]).encode(sample.rois[:4, 1:], sample.gt_boxes[:4])
     boxes = F.smooth_l1_loss(deltas[range(4), columns], expected, reduction="sum") / 7
-    torch.testing.assert_close(losses["loss_bbox"], boxes)
+    torch.testing.assert_close(losses["roi_box"], boxes)
 
 
 def test_nothing_to_learn_from_is_normal():
     head, maps = roi_head(), maps_of(images=1, learn=True)
     losses = head.losses(maps, [torch.zeros(0, 4)], TARGETS[1:], SIZE)
-    assert losses["loss_cls"] == 0 and losses["loss_bbox"] == 0
+    assert losses["roi_cls"] == 0 and losses["roi_box"] == 0
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in head.parameters())
     valid = torch.zeros(1, 6, dtype=torch.bool)
@@ -182,14 +183,14 @@ def test_refinement_drops_ground_truth_rows_and_keeps_images_apart():
 def test_cascade_learns_on_refined_boxes_with_stage_weights():
     head, maps = cascade(), maps_of()
     losses = head.losses(maps, PROPOSALS, TARGETS, SIZE, sample=False)
-    assert list(losses) == ["s0.loss_cls", "s0.loss_bbox", "s1.loss_cls", "s1.loss_bbox"]
+    assert list(losses) == ["roi0_cls", "roi0_box", "roi1_cls", "roi1_box"]
     first = sample_rois(PROPOSALS, TARGETS, head.assigners[0], head.everything, C)
     logits, deltas = head.bbox_head[0](head.pool(maps, first.rois))
-    torch.testing.assert_close(losses["s0.loss_cls"], F.cross_entropy(logits, first.labels))
+    torch.testing.assert_close(losses["roi0_cls"], F.cross_entropy(logits, first.labels))
     boxes = refined(head.bbox_head[0], first, deltas, SIZE, images=2)
     second = sample_rois(boxes, TARGETS, head.assigners[1], head.everything, C)
     logits, _ = head.bbox_head[1](head.pool(maps, second.rois))
-    torch.testing.assert_close(losses["s1.loss_cls"], 0.5 * F.cross_entropy(logits, second.labels))
+    torch.testing.assert_close(losses["roi1_cls"], 0.5 * F.cross_entropy(logits, second.labels))
 
 
 def test_cascade_scores_are_the_softmax_of_mean_logits():

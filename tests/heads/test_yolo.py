@@ -1,82 +1,229 @@
-"""The anchor YOLO's head: scores, and the losses by hand."""
+"""The anchor YOLO's head by numbers worked out by hand: every box, score and loss is in the comments."""
+
+import math
 
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.testing import assert_close
 
 from tinyyolo.assigners import RankingAssigner
-from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
-from tinyyolo.boxes.similarity import SIMILARITIES, aligned_iou
+from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.heads.yolo import YoloHead
 
-SIZE, CLASSES = (32, 32), 3
+LN2, LN3, LN4_3 = math.log(2), math.log(3), math.log(4 / 3)
+
+
+class Fixed:
+    """An assigner with a ready answer, which notes what it was asked."""
+
+    def __init__(self, *gt_index):
+        self.answers = [Assignment(torch.tensor(row)) for row in gt_index]
+
+    def on_grid_batch(self, grid, size_hw, gt_boxes, ignore_boxes, inside_only, map_sizes):
+        self.asked = {"boxes": gt_boxes, "ignore": ignore_boxes, "inside_only": inside_only, "maps": map_sizes}
+        return self.answers
+
+
+def constant(head, box, classes):
+    """Every cell of a level predicts the same: `box` (per level A * 4) and `classes` (per level A * C) are biases."""
+    for branches, values in ((head.box_branch, box), (head.class_branch, classes)):
+        for branch, bias in zip(branches, values, strict=True):
+            torch.nn.init.zeros_(branch[-1].weight)
+            branch[-1].bias.data = torch.tensor(bias)
+    return head.eval()
+
+
+# Two levels with unequal numbers of anchors a cell, on an image 16 px high and 32 px wide.
+WIDE = (16, 32)
+
+
+def two_levels(**more):
+    given = {"box_loss": {"iou": 1.0}, **more}
+    return YoloHead((3, 4), (8, 16), 2, [[(4, 4), (8, 16)], [(32, 16)]], RankingAssigner(), (5, 6), **given)
+
+
+def wide_maps(images=1):
+    return [torch.zeros(images, 3, 2, 4), torch.zeros(images, 4, 1, 2)]
+
+
+def test_boxes_and_scores_by_hand():
+    head = constant(
+        two_levels(),
+        [[0.5, -0.25, LN2, 0.0, 0.0, 0.0, 9.0, -9.0], [0.0, 1.0, -LN2, 0.0]],
+        [[0.0, LN3, -LN3, 0.0], [LN3, LN3]],
+    )
+    boxes, scores = head.candidates(wide_maps(), WIDE)
+    assert boxes.shape == (1, 18, 4) and scores.shape == (1, 18, 2)
+    expected = {
+        0: [4.0, 0, 12, 4],  # 4x4 at (4, 4): + 4 px, - 2 px, twice as wide: centre (8, 2), 8x4
+        14: [28.0, 8, 32, 12],  # the same at (28, 12): centre (32, 10), cut at the width
+        1: [0.0, 3.5, 32, 4.5],  # 8x16 at (4, 4): 128 wide and 1 high, cut at both sides
+        16: [0.0, 16, 16, 16],  # 32x16 at (8, 8): 16 px down and half as wide: (0, 16) to (16, 32), cut at the height
+        17: [16.0, 16, 32, 16],  # the same at (24, 8)
+    }
+    for row, box in expected.items():
+        assert_close(boxes[0, row], torch.tensor(box), msg=lambda m, row=row: f"{row}: {m}")
+    assert_close(scores[0, :3], torch.tensor([[0.5, 0.75], [0.25, 0.5], [0.5, 0.75]]))
+    assert_close(scores[0, 16:], torch.full((2, 2), 0.75))
+
+
+def test_anchors_are_at_the_middle_of_their_cells():
+    first, second = two_levels().anchors(wide_maps(), WIDE)
+    assert first.shape == (16, 4) and second.shape == (2, 4)
+    assert_close(first[:4], torch.tensor([[2.0, 2, 6, 6], [0, -4, 8, 12], [10, 2, 14, 6], [8, -4, 16, 12]]))
+    assert_close(first[8], torch.tensor([2.0, 10, 6, 14]))  # the second row of four cells begins
+    assert_close(second, torch.tensor([[-8.0, 0, 24, 16], [8, 0, 40, 16]]))
+
+
+def test_the_prior_by_hand():
+    """640 px hold 80 * 80 * 2 + 40 * 40 = 14,400 anchors: 10 positives of 2 classes are a share of 1 / 2,880 each."""
+    head = YoloHead((3, 4), (8, 16), 2, [[(4, 4), (8, 16)], [(32, 16)]], RankingAssigner(), (400, 400), {"iou": 1.0})
+    for box, classes in zip(head.box_branch, head.class_branch, strict=True):
+        assert_close(classes[-1].bias, torch.full_like(classes[-1].bias, -7.965546))  # -ln 2880
+        assert (box[-1].bias == 0).all()
+        assert 0.009 < box[-1].weight.std() < 0.011 and box[-1].weight.mean().abs() < 0.001
+        assert box[0].bn.eps == classes[0].bn.eps == 1e-3  # upstream's
+    head.reset_bias(objects_per_image=28.8, reference=320)  # 3,600 anchors: 1 / 250 each
+    assert_close(head.class_branch[0][-1].bias, torch.full((4,), -5.521461))  # -ln 250
+
+
+# One level of 2x2 cells of 8 px with one anchor of 8x8: predicted are the cells themselves, scores .5 and .25.
+SIZE = (16, 16)
 TARGETS = [
-    {
-        "boxes": torch.tensor([[3.0, 3, 11, 10], [20, 18, 27, 29]]),
-        "labels": torch.tensor([2, 0]),
-        "ignore": torch.tensor([[0.0, 20, 10, 32]]),
-    },
-    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    {"boxes": torch.tensor([[0.0, 0, 8, 4]]), "labels": torch.tensor([1])},  # half of the first cell
+    {"boxes": torch.tensor([[8.0, 0, 16, 8], [0, 8, 8, 10]]), "labels": torch.tensor([0, 1])},  # all; a quarter
 ]
+GT_INDEX = ([0, -1, -2, -1], [-1, 0, 1, -1])
 
 
-def head(**more):
-    torch.manual_seed(0)
-    anchors = [[[6, 6], [10, 10]], [[20, 20]]]
-    assigner = RankingAssigner(topk=3, negative_below=None, keep_one=True)
-    made = YoloHead((8, 8), (4, 8), CLASSES, anchors, assigner, (8, 8), {"ciou": 1.0}, **{"quality": "iou", **more})
-    for branch in (*made.box_branch, *made.class_branch):
-        torch.nn.init.normal_(branch[-1].weight, std=0.3)
-    return made.eval()
+def one_level(*gt_index, **more):
+    assigner = Fixed(*(gt_index or GT_INDEX))
+    given = {"box_loss": {"iou": 1.0}, "quality": "iou", **more}
+    return constant(YoloHead((3,), (8,), 2, [[(8, 8)]], assigner, (4,), **given), [[0.0] * 4], [[0.0, -LN3]])
 
 
-def maps():
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(2, 8, s, s, generator=generator) for s in (8, 4)]
+def losses(head, targets=TARGETS):
+    return head.losses([torch.zeros(len(targets), 3, 2, 2)], targets, SIZE)
 
 
-def test_scores_of_an_anchor():
-    made = head()
-    _, logits = made.raw(maps())
-    boxes, found = made.candidates(maps(), SIZE)
-    assert logits.shape == (2, 8 * 8 * 2 + 4 * 4, CLASSES) and boxes.shape == (2, 144, 4)
-    torch.testing.assert_close(found, logits.sigmoid())
+# Class loss of an anchor: ln 2 for class 0; for class 1 q ln 4 + (1 - q) ln(4/3), q its quality, 0 for background.
+BACKGROUND = LN2 + LN4_3
+HALF, QUARTER = LN2 + 0.5 * 2 * LN2 + 0.5 * LN4_3, LN2 + 0.25 * 2 * LN2 + 0.75 * LN4_3
+WHOLE = BACKGROUND  # the object of class 0, q = 1: ln 2 either way
 
 
-@pytest.mark.parametrize("weights", [None, torch.tensor([2.0, 1.0, 0.25])])
-@pytest.mark.parametrize("kind", ["iou", "one"])
-def test_losses_by_hand(kind, weights):
-    made = head(quality=kind, gains={"box": 2.0, "cls": 0.5})
-    made.class_weights = weights
-    losses = made.losses(maps(), TARGETS, SIZE)
-    deltas, logits = made.raw(maps())
-    anchors, strides = made.anchors(maps(), SIZE)
-    index = made.assign(maps(), TARGETS, SIZE)
-    assert (index[1] == NEGATIVE).all() and (index[0] == IGNORE).any() and (index[0] >= 0).sum() >= 6
-    predicted = made.decode(anchors, strides, deltas)[0]
-    wanted, positive = torch.zeros_like(logits), index[0] >= 0
-    norm = distance = 0.0
-    importance = torch.ones_like(logits)
-    for i in positive.nonzero()[:, 0].tolist():
-        label = int(TARGETS[0]["labels"][index[0, i]])
-        pair = predicted[i : i + 1], TARGETS[0]["boxes"][index[0, i]][None]
-        iou = aligned_iou(*pair)[0].detach().clamp(0, 1)
-        quality = iou if kind == "iou" else 1.0
-        wanted[0, i, label], norm = quality, norm + quality
-        distance = distance + (1 - SIMILARITIES["ciou"].aligned(*pair)[0]) * quality
-        importance[0, i] = 1.0 if weights is None else float(weights[label])
-    classes = (bce(logits, wanted, reduction="none") * importance)[index != IGNORE].sum()
-    norm = max(float(norm), 1.0)
-    torch.testing.assert_close(losses["cls"], 0.5 * classes / norm)
-    torch.testing.assert_close(losses["box"], 2.0 * distance / norm)
+def test_losses_by_hand():
+    """Qualities .5, 1, .25, so the norm is 1.75. The ignored anchor adds nothing."""
+    found = losses(one_level())
+    assert list(found) == ["box", "cls"]
+    assert_close(found["box"].item(), (0.5 * 0.5 + 0 * 1 + 0.75 * 0.25) / 1.75)
+    assert_close(found["cls"].item(), (HALF + WHOLE + QUARTER + 4 * BACKGROUND) / 1.75)
+
+
+def test_quality_one_by_hand():
+    """All three positives count alike, and each learns the score 1: ln 4 more than nothing, less ln(4/3)."""
+    found = losses(one_level(quality="one"))
+    assert_close(found["box"].item(), (0.5 + 0 + 0.75) / 3)
+    assert_close(found["cls"].item(), (2 * (LN2 + 2 * LN2) + WHOLE + 4 * BACKGROUND) / 3)
+
+
+def test_gains():
+    found = losses(one_level(gains={"box": 3.0, "cls": 0.5}))
+    assert_close(found["box"].item(), 3 * 0.25)
+    assert_close(found["cls"].item(), 0.5 * (HALF + WHOLE + QUARTER + 4 * BACKGROUND) / 1.75)
+    assert_close(losses(one_level(gains={"cls": 2.0}))["box"].item(), 0.25)  # what is not given is 1
+
+
+def test_class_weights_count_at_positives_only():
+    """Class 0 counts 3, class 1 counts 2, the background 1; the box loss and the norm do not change."""
+    head = one_level()
+    head.class_weights = torch.tensor([3.0, 2.0])
+    found = losses(head)
+    assert_close(found["box"].item(), 0.25)
+    assert_close(found["cls"].item(), (2 * HALF + 3 * WHOLE + 2 * QUARTER + 4 * BACKGROUND) / 1.75)
+    assert not [name for name in head.state_dict() if "class_weights" in name]
+
+
+def test_norm_is_at_least_one():
+    """The one object of image 0 has quality .5, which is no divisor."""
+    found = losses(one_level(GT_INDEX[0]), TARGETS[:1])
+    assert_close(found["box"].item(), 0.5 * 0.5)
+    assert_close(found["cls"].item(), HALF + 2 * BACKGROUND)
+
+
+def test_no_gradient_through_the_quality_target():
+    """IoU = 16 / (64 e^(tw + th)) = .25 at 0; (1 - IoU) * .25 rises by .25 * .25 with tw and th.
+
+    If the quality learnt too, it would be (1 - 2 * .25) * -.25; and the class loss would move the box.
+    """
+    head = one_level([0, -1, -1, -1])
+    found = losses(head, [{"boxes": torch.tensor([[2.0, 2, 6, 6]]), "labels": torch.tensor([0])}])
+    assert_close(found["box"].item(), 0.75 * 0.25)
+    last = head.box_branch[0][-1]
+    found["box"].backward(retain_graph=True)
+    assert_close(last.bias.grad, torch.tensor([0.0, 0.0, 0.0625, 0.0625]))
+    last.bias.grad = None
+    found["cls"].backward()
+    assert last.bias.grad is None
+
+
+# Half as high around the same centre: IoU .5; half the sides differ by (0, 2) px, so NWD = e^(-2 / C), .5 for this C.
+SLIM = [{"boxes": torch.tensor([[0.0, 2, 8, 6]]), "labels": torch.tensor([0])}]
+C = 2 / LN2
+
+
+@pytest.mark.parametrize(
+    ("weights", "distance"),
+    [
+        ({"iou": 1.0}, 0.5),
+        ({"nwd": 1.0}, 0.5),
+        ({"iou": 0.5, "nwd": 3.0}, 1.75),
+        ({"iou": 0.0, "nwd": 1.0}, 0.5),
+        ({}, 0),
+    ],
+)
+def test_box_loss_is_a_weighted_sum_of_distances(weights, distance):
+    found = losses(one_level([0, -1, -1, -1], box_loss=weights, quality="one", constant=C), SLIM)
+    assert_close(found["box"].item(), float(distance), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("scale", "nwd"), [(1, 0.5), (2, 0.7071)])
+def test_constant_of_the_nwd(scale, nwd):
+    """In the quality, e^(-2 / C), and in the distance, 1 - that; 12.7 px if not given."""
+    more = {"box_loss": {"nwd": 1.0}, "quality": "nwd"}
+    found = losses(one_level([0, -1, -1, -1], constant=scale * C, **more), SLIM)
+    assert_close(found["box"].item(), (1 - nwd) * nwd, atol=1e-4, rtol=0)
+    found = losses(one_level([0, -1, -1, -1], **more), SLIM)  # e^(-2 / 12.7) = .8543
+    assert_close(found["box"].item(), (1 - 0.8543) * 0.8543, atol=1e-4, rtol=0)
+
+
+def test_what_the_assigner_is_asked():
+    region = torch.tensor([[0.0, 8, 8, 16]])
+    head = one_level()
+    losses(head, [{**TARGETS[0], "ignore": region}, TARGETS[1]])
+    asked = head.assigner.asked
+    assert asked["maps"] == [(2, 2)] and not asked["inside_only"]
+    assert asked["boxes"][1] is TARGETS[1]["boxes"]
+    assert asked["ignore"][0] is region and asked["ignore"][1] is None
 
 
 def test_losses_of_nothing_have_a_gradient():
-    made = head()
-    losses = made.losses(maps(), [TARGETS[1]] * 2, SIZE)
-    assert losses["box"] == 0 and losses["cls"].isfinite()
-    sum(losses.values()).backward()
-    assert made.class_branch[0][-1].weight.grad.abs().sum() > 0
+    """All 8 anchors are background, and nothing divides."""
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    head = one_level([-1] * 4, [-1] * 4)
+    found = losses(head, [empty] * 2)
+    assert found["box"] == 0
+    assert_close(found["cls"].item(), 8 * BACKGROUND)
+    sum(found.values()).backward()
+    assert_close(head.class_branch[0][-1].bias.grad, torch.tensor([8 * 0.5, 8 * 0.25]))  # the scores
+
+
+def test_float32_whatever_the_precision():
+    head = one_level()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [*losses(head).values(), *head.candidates([torch.zeros(1, 3, 2, 2)], SIZE)]
+    assert {x.dtype for x in found} == {torch.float32}
+    assert_close(found[0].item(), 0.25)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +233,19 @@ def test_losses_of_nothing_have_a_gradient():
         ({"gains": {"box": 1.0, "obj": 1.0}}, r"gains: unknown obj\. Choices: box, cls"),
         ({"gains": {"box": "abc"}}, r"gains=\{'box': 'abc'\}: expected a number for each of some of box, cls"),
         ({"gains": 3}, r"gains=3: expected a number"),
+        ({"box_loss": {"ciuo": 1.0}}, r"box_loss: unknown ciuo\. Choices: .*ciou"),
+        ({"constant": 0}, r"constant=0: expected a number above 0"),
+        ({"constant": -1.5}, r"constant=-1\.5: expected a number above 0"),
+        ({"hidden": (4, 0)}, r"hidden=\(4, 0\): expected whole numbers of at least 1"),
+        ({"hidden": (4,)}, "anchors and hidden: they need one entry per level, 2"),
+        ({"anchors": [[(4, 4)]]}, "anchors and hidden: they need one entry per level, 2"),
     ],
 )
-def test_unknown_names_are_told(wrong, says):
+def test_mistakes_are_told(wrong, says):
+    given = {"anchors": [[(8, 8)], [(16, 16)]], "hidden": (4, 4), "box_loss": {"iou": 1.0}, **wrong}
     with pytest.raises(ValueError, match=says):
-        head(**wrong)
+        YoloHead((3, 3), (8, 16), 2, assigner=RankingAssigner(), **given)
+
+
+def test_a_constant_below_a_pixel_is_one():
+    assert one_level(constant=0.5).constant == 0.5

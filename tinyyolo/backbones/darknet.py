@@ -41,11 +41,11 @@ class Darknet(nn.Module):
         in_channels: int = 3,
     ):
         super().__init__()
+        whole(1, channels=channels, depths=depths, in_channels=in_channels)
         if len(channels) != len(depths) + 1:
             raise ValueError(
                 f"channels={list(channels)}: one entry more than depths={list(depths)} is needed, the stem"
             )
-        whole(1, channels=channels, depths=depths, in_channels=in_channels)
         self.stem = Conv(in_channels, channels[0], 3, 2)
         self.stages = nn.ModuleList(
             nn.Sequential(Conv(c1, c2, 3, 2), C2f(c2, c2, n, shortcut=True))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from tinyyolo.backbones.base import StagedResNet, check_depth
 from tinyyolo.backbones.resnet import STAGE_STRIDES
 from tinyyolo.config import whole
-from tinyyolo.layers.blocks import freeze, norms_to_eval
+from tinyyolo.layers.blocks import initialise
 from tinyyolo.layers.sac import ConvAWS2d, SAConv2d, infers
 
 # depth -> blocks in each of the four stages; 14 is for tests, 26 for laptops
@@ -49,15 +51,18 @@ class Block(nn.Module):
     def add_feedback(self, channels: int) -> None:
         """Give the block a 1x1 convolution, zero at first, of pyramid maps of `channels`."""
         self.rfp_conv = nn.Conv2d(channels, self.bn3.num_features, 1)
-        nn.init.zeros_(self.rfp_conv.weight)
-        nn.init.zeros_(self.rfp_conv.bias)
+        initialise(self.rfp_conv, nn.init.zeros_)
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 * width, H/stride, W/stride); `feedback` is a pyramid map of the output's size."""
         y = F.relu(normalised(self.conv1, self.bn1, x), inplace=True)
         y = F.relu(normalised(self.conv2, self.bn2, y), inplace=True)
         y = normalised(self.conv3, self.bn3, y)
-        y += x if self.downsample is None else normalised(*self.downsample, x)
+        if self.downsample is None:
+            y += x
+        else:
+            conv, norm = self.downsample
+            y += normalised(cast(ConvAWS2d, conv), cast(nn.BatchNorm2d, norm), x)
         if self.rfp_conv is not None and feedback is not None:
             y += self.rfp_conv(feedback)
         return F.relu(y, inplace=True)
@@ -65,10 +70,11 @@ class Block(nn.Module):
 
 def normalised(conv: ConvAWS2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """`norm(conv(x))`, in one step where nothing else depends on the order of the sums."""
-    return norm(conv(x)) if norm.training or not infers(x) else conv.normalised(x, norm)
+    y: Tensor = norm(conv(x)) if norm.training or not infers(x) else conv.normalised(x, norm)
+    return y
 
 
-class DetectoRSResNet(nn.Module):
+class DetectoRSResNet(StagedResNet):
     """Image (B, 3, H, W) -> the image, then maps of the four stages at strides 4, 8, 16, 32.
 
     The image comes first because the recursive pyramid (`necks.rfp.RFP`) looks at it a second time, through the
@@ -94,6 +100,7 @@ class DetectoRSResNet(nn.Module):
     """
 
     not_pretrained = SWITCHING
+    conv1: ConvAWS2d
 
     def __init__(
         self,
@@ -104,12 +111,9 @@ class DetectoRSResNet(nn.Module):
         checkpoint: bool = False,
     ):
         super().__init__()
-        if depth not in DEPTHS:
-            raise ValueError(f"depth={depth}: choices are {', '.join(map(str, DEPTHS))}")
-        blocks = DEPTHS[depth]
+        check_depth(depth, DEPTHS, frozen_stages)
         whole(1, width=width)
-        if not -1 <= frozen_stages <= len(blocks):
-            raise ValueError(f"frozen_stages={frozen_stages}: choices are -1 to {len(blocks)}")
+        blocks = DEPTHS[depth]
         if checkpoint and not norm_eval:
             raise ValueError("checkpoint=True needs norm_eval=True: running statistics would be updated twice")
         self.frozen_stages, self.norm_eval, self.checkpoint = frozen_stages, norm_eval, checkpoint
@@ -125,16 +129,13 @@ class DetectoRSResNet(nn.Module):
         self.strides = (1, *STAGE_STRIDES)
         self.train()
 
-    @property
-    def stages(self) -> tuple[nn.ModuleList, ...]:
-        """The four stages, finest first."""
-        return self.layer1, self.layer2, self.layer3, self.layer4
-
     def twin(self, feedback_channels: int) -> DetectoRSResNet:
         """A copy with the same weights that also takes pyramid maps, in the first block of stages 2-4."""
         other = copy.deepcopy(self)
         for stage in other.stages[1:]:
-            stage[0].add_feedback(feedback_channels)
+            first = next(stage.children())
+            assert isinstance(first, Block)
+            first.add_feedback(feedback_channels)
         return other.train(self.training)
 
     def forward(self, images: Tensor, feedback: Sequence[Tensor] = ()) -> list[Tensor]:
@@ -150,22 +151,15 @@ class DetectoRSResNet(nn.Module):
             x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for i, (stage, fed) in enumerate(zip(self.stages, (None, *(feedback or (None,) * 3)), strict=True)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages <= i):
-                for j, block in enumerate(stage):
+                for j, block in enumerate(stage.children()):
                     x = self._run(block, x, fed if j == 0 else None)
             outputs.append(x)
         return outputs
 
-    def _run(self, block: Block, x: Tensor, feedback: Tensor | None) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, feedback: Tensor | None) -> Tensor:
+        y: Tensor
         if self.checkpoint and self.training and torch.is_grad_enabled():
-            return checkpoint(block, x, feedback, use_reentrant=False, preserve_rng_state=False)
-        return block(x, feedback)
-
-    def train(self, mode: bool = True) -> DetectoRSResNet:
-        """Train mode with the frozen part and, if `norm_eval`, all batch norm left in eval mode."""
-        super().train(mode)
-        if self.frozen_stages >= 0:
-            for module in (self.conv1, self.bn1, *self.stages[: self.frozen_stages]):
-                freeze(module)
-        if mode and self.norm_eval:
-            norms_to_eval(self)
-        return self
+            y = checkpoint(block, x, feedback, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y = block(x, feedback)
+        return y

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from tinyyolo.layers.blocks import norms_to_eval
+from tinyyolo.backbones.base import Backbone
+from tinyyolo.layers.blocks import he_normal, initialise
 
 WIDTHS = (18, 32, 48)
 STEM_CHANNELS = 64
@@ -70,17 +73,17 @@ class HighResolutionModule(nn.Module):
         return [F.relu(self._gather(maps, i)) for i in range(len(maps))]
 
     def _gather(self, maps: list[Tensor], target: int) -> Tensor:
-        size, total = maps[target].shape[-2:], None
+        size, parts = maps[target].shape[-2:], []
         for source, x in enumerate(maps):
             if source != target:
-                x = self.fuse_layers[target][str(source)](x)
+                x = self.get_submodule(f"fuse_layers.{target}.{source}")(x)
             if source > target:
                 x = F.interpolate(x, size=size, mode="nearest")
-            total = x if total is None else total + x
-        return total
+            parts.append(x)
+        return reduce(torch.add, parts)
 
 
-class HRNet(nn.Module):
+class HRNet(Backbone):
     """Image (B, 3, H, W) -> maps of w, 2w, 4w and 8w channels at strides 4, 8, 16, 32, finest first.
 
     Sun et al., 2019 (HRNetV2). Nothing is frozen by stage. Parameter names are those of the published weights.
@@ -125,27 +128,16 @@ class HRNet(nn.Module):
                 added = downsampling(channels[-2], channels[-1], 1, widen_first=True)
                 setattr(self, f"transition{stage - 1}", nn.ModuleDict({str(stage - 1): added}))
             setattr(self, f"stage{stage}", nn.Sequential(*(HighResolutionModule(channels) for _ in range(modules))))
-        self.apply(initialise)
+        initialise(self, he_normal)
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps, finest first."""
         x = F.relu(self.bn1(self.conv1(images)))
         x = self.layer1(F.relu(self.bn2(self.conv2(x))))
-        maps = self.stage2([self.transition1["0"](x), self.transition1["1"](x)])
-        maps = self.stage3([*maps, self.transition2["2"](maps[-1])])
-        return self.stage4([*maps, self.transition3["3"](maps[-1])])
-
-    def train(self, mode: bool = True) -> HRNet:
-        """Train mode with, if `norm_eval`, all batch norm left in eval mode."""
-        super().train(mode)
-        if mode and self.norm_eval:
-            norms_to_eval(self)
-        return self
-
-
-@torch.no_grad()
-def initialise(module: nn.Module) -> None:
-    """He et al. normal initialisation of one convolution, as in torchvision's ResNet."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        maps: list[Tensor] = [self.transition1["0"](x), self.transition1["1"](x)]
+        for stage in MODULES:
+            if stage > 2:
+                maps.append(self.get_submodule(f"transition{stage - 1}.{stage - 1}")(maps[-1]))
+            maps = self.get_submodule(f"stage{stage}")(maps)
+        return maps

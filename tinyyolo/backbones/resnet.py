@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
-from tinyyolo.layers.blocks import freeze, norms_to_eval
+from tinyyolo.backbones.base import StagedResNet, check_depth
 
 # depth -> (block, blocks in each of the four stages); 10 is for tests
 DEPTHS = {
@@ -20,11 +20,10 @@ STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (4, 8, 16, 32)
 
 
-class ResNet(TorchvisionResNet):
+class ResNet(StagedResNet, TorchvisionResNet):  # type: ignore[misc]  # torchvision has no types
     """Image (B, 3, H, W) -> maps of the four stages at strides 4, 8, 16, 32, finest first.
 
-    Parameter names are torchvision's, without `fc`. The frozen part is frozen again by every call of `train()`, because
-    a trainer may set `requires_grad` on everything before it starts.
+    Parameter names are torchvision's, without `fc`.
 
     Args:
         depth: 10, 18, 34, 50 or 101.
@@ -42,12 +41,12 @@ class ResNet(TorchvisionResNet):
         [(64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
     """
 
+    maxpool: nn.MaxPool2d
+    relu: nn.ReLU
+
     def __init__(self, depth: int = 50, frozen_stages: int = 1, norm_eval: bool = True):
-        if depth not in DEPTHS:
-            raise ValueError(f"depth={depth}: choices are {', '.join(map(str, DEPTHS))}")
+        check_depth(depth, DEPTHS, frozen_stages)
         block, blocks = DEPTHS[depth]
-        if not -1 <= frozen_stages <= len(blocks):
-            raise ValueError(f"frozen_stages={frozen_stages}: choices are -1 to {len(blocks)}")
         super().__init__(block, list(blocks))
         del self.avgpool, self.fc
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
@@ -55,14 +54,10 @@ class ResNet(TorchvisionResNet):
         self.strides = STAGE_STRIDES
         self.train()
 
-    @property
-    def stages(self) -> tuple[nn.Module, ...]:
-        """The four stages, finest first."""
-        return self.layer1, self.layer2, self.layer3, self.layer4
-
     def stem(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 64, H/4, W/4)."""
-        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return x
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps, finest first."""
@@ -71,13 +66,3 @@ class ResNet(TorchvisionResNet):
             x = stage(x)
             maps.append(x)
         return maps
-
-    def train(self, mode: bool = True) -> ResNet:
-        """Train mode with the frozen part and, if `norm_eval`, all batch norm left in eval mode."""
-        super().train(mode)
-        if self.frozen_stages >= 0:
-            for module in (self.conv1, self.bn1, *self.stages[: self.frozen_stages]):
-                freeze(module)
-        if mode and self.norm_eval:
-            norms_to_eval(self)
-        return self

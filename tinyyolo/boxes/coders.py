@@ -1,4 +1,4 @@
-"""Boxes as offsets from reference boxes, and back."""
+"""Boxes as offsets from reference boxes, and back; float32 whatever the precision of the offsets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tinyyolo.boxes.convert import centres, clip, convert, sides
+
 MAX_LOG_RATIO = math.log(1000 / 16)  # the R-CNN family's bound: no box grows beyond 62.5 times its anchor in one step
+MAX_LOG_RATIO_YOLO = math.log(16)  # the anchor YOLO's sides stay within a factor 16 of their anchor's
 MIN_SIDE = 1e-6  # px; keeps the logarithm and the quotient finite for boxes without width
 
 
@@ -52,10 +55,9 @@ class DeltaCoder:
         Returns:
             (…, 4) float32. Sides under 1e-6 px count as 1e-6, so the result is finite.
         """
-        centre, side = _centre_side(anchors.float())
-        gt_centre, gt_side = _centre_side(gt_boxes.float())
-        side, gt_side = side.clamp(min=MIN_SIDE), gt_side.clamp(min=MIN_SIDE)
-        deltas = torch.cat(((gt_centre - centre) / side, torch.log(gt_side / side)), -1)
+        anchors, gt_boxes = anchors.float(), gt_boxes.float()
+        side, gt_side = sides(anchors).clamp(min=MIN_SIDE), sides(gt_boxes).clamp(min=MIN_SIDE)
+        deltas = torch.cat(((centres(gt_boxes) - centres(anchors)) / side, torch.log(gt_side / side)), -1)
         return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
 
     def decode(self, anchors: Tensor, deltas: Tensor, size_hw: tuple[int, int] | None = None) -> Tensor:
@@ -69,17 +71,40 @@ class DeltaCoder:
         Returns:
             (…, 4) float32 xyxy, px.
         """
-        deltas = deltas.float()
+        anchors, deltas = anchors.float(), deltas.float()
         deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
-        centre, side = _centre_side(anchors.float())
-        centre = centre + side * deltas[..., :2]
-        side = side * deltas[..., 2:].clamp(-self.clip, self.clip).exp()
-        boxes = torch.cat((centre - side * 0.5, centre + side * 0.5), -1)
-        if size_hw is None:
-            return boxes
-        height, width = size_hw
-        return boxes.clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
+        return _boxes(anchors, sides(anchors) * deltas[..., :2], deltas[..., 2:], self.clip, size_hw)
 
 
-def _centre_side(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return (boxes[..., :2] + boxes[..., 2:]) * 0.5, boxes[..., 2:] - boxes[..., :2]
+class StrideCoder:
+    """(tx, ty, tw, th) of the anchor YOLO: the centre moves in strides of its level, a side grows by a factor exp(t).
+
+    Examples:
+        >>> anchors, deltas = torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[0.5, 0, math.log(2), 0]])
+        >>> StrideCoder().decode(anchors, deltas, torch.tensor([[4.0]]))
+        tensor([[-2.,  0., 14.,  8.]])
+    """
+
+    def decode(
+        self, anchors: Tensor, deltas: Tensor, strides: Tensor, size_hw: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Boxes that the deltas lead to.
+
+        Args:
+            anchors: (…, 4) xyxy, px.
+            deltas: (…, 4).
+            strides: (…, 1) px per cell of each anchor's level.
+            size_hw: if given, boxes are clipped to this image, px.
+
+        Returns:
+            (…, 4) float32 xyxy, px.
+        """
+        anchors, deltas = anchors.float(), deltas.float()
+        return _boxes(anchors, strides * deltas[..., :2], deltas[..., 2:], MAX_LOG_RATIO_YOLO, size_hw)
+
+
+def _boxes(anchors: Tensor, shift: Tensor, log_ratio: Tensor, bound: float, size_hw: tuple[int, int] | None) -> Tensor:
+    """Boxes (…, 4) whose centres are `shift` (…, 2) px from the anchors', sides exp(log_ratio) times as long."""
+    side = sides(anchors) * log_ratio.clamp(-bound, bound).exp()
+    boxes = convert(torch.cat((centres(anchors) + shift, side), -1), "cxcywh", "xyxy")
+    return boxes if size_hw is None else clip(boxes, size_hw)

@@ -1,7 +1,8 @@
-"""What dense anchor heads share: the lattice under the maps, the assignment on it, and the best anchors per level."""
+"""What heads on anchors share: the lattice under the maps, the assignment on it, the best anchors of a level."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,60 +11,89 @@ from torch import Tensor, nn
 from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
-from tinyyolo.boxes.coders import DeltaCoder
 
 BOX = 4  # deltas of one anchor
+INIT_STD = 0.01  # of weights that predict, before training
 
 
-class DenseHead(nn.Module):
+class AnchorHead(nn.Module):
     """Base of heads that predict something for every anchor of every cell.
 
     Args:
         in_strides: strides of the neck's maps, finest first.
         anchors: one level for each map, of the same strides.
         assigner: gives each anchor its object (`tinyyolo.assigners`).
-        coder: deltas <-> boxes; by default mean 0 and std 1.
         inside_only: only anchors wholly inside the image take part in training.
 
     Raises:
         ValueError: the anchors' strides are not those of the maps.
     """
 
-    def __init__(
-        self,
-        in_strides: Sequence[int],
-        anchors: AnchorGrid,
-        assigner: Assigner,
-        coder: DeltaCoder | None = None,
-        inside_only: bool = False,
-    ):
+    def __init__(self, in_strides: Sequence[int], anchors: AnchorGrid, assigner: Assigner, inside_only: bool = False):
         super().__init__()
         if list(anchors.strides) != list(in_strides):
             raise ValueError(f"anchors.strides={list(anchors.strides)}: the neck's maps have {list(in_strides)}")
-        if len(set(anchors.per_cell)) != 1:
-            raise ValueError(f"anchors: every level needs as many anchors a cell, found {list(anchors.per_cell)}")
-        self.grid, self.assigner, self.coder = anchors, assigner, coder or DeltaCoder()
-        self.inside_only = inside_only
+        self.grid, self.assigner, self.inside_only = anchors, assigner, inside_only
 
     def anchors(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> list[Tensor]:
-        """Per level (N_l, 4) anchors under these maps, on their device."""
+        """Per level (N_l, 4) anchors under these maps, float32 xyxy px, on the maps' device."""
         sizes = map_sizes(maps)
         boxes = self.grid.boxes(size_hw, map_sizes=sizes).to(maps[0].device)
-        return list(boxes.split([h * w * n for (h, w), n in zip(sizes, self.grid.per_cell, strict=True)]))
+        return list(torch.split(boxes, self.grid.level_sizes(size_hw, map_sizes=sizes)))
 
     def assign(
         self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int]
     ) -> list[Assignment]:
         """Per image the object of each of the N anchors of all levels."""
-        ignore = [t["ignore"] for t in targets] if all("ignore" in t for t in targets) else None
         return self.assigner.on_grid_batch(
             self.grid,
             size_hw,
             [t["boxes"] for t in targets],
-            ignore,
+            [t.get("ignore") for t in targets],
             inside_only=self.inside_only,
             map_sizes=map_sizes(maps),
         )
+
+
+class DenseHead(AnchorHead, ABC):
+    """Head of a one-stage detector: every anchor has its box and its C class scores.
+
+    Args:
+        in_strides, anchors, assigner, inside_only: see `AnchorHead`.
+    """
+
+    @abstractmethod
+    def losses(
+        self,
+        maps: Sequence[Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        size_hw: tuple[int, int],
+        sample: bool = True,
+    ) -> dict[str, Tensor]:
+        """{"box", "cls"}, scalars.
+
+        Args:
+            maps: the neck's outputs.
+            targets, size_hw: see `Detector.losses`.
+            sample: of no effect: a dense head learns on every anchor.
+        """
+
+    @abstractmethod
+    def candidates(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) clipped to the image `size_hw` and class scores (B, N, C), both float32, before NMS."""
+
+
+def shared(in_channels: Sequence[int], anchors: AnchorGrid) -> tuple[int, int]:
+    """Channels and anchors per cell, the same on all levels, of a head that the levels share.
+
+    Raises:
+        ValueError: levels that differ in either.
+    """
+    if len(set(in_channels)) != 1:
+        raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
+    if len(set(anchors.per_cell)) != 1:
+        raise ValueError(f"anchors: every level needs as many anchors a cell, found {list(anchors.per_cell)}")
+    return in_channels[0], anchors.per_cell[0]
 
 
 def map_sizes(maps: Sequence[Tensor]) -> list[tuple[int, int]]:
@@ -71,14 +101,29 @@ def map_sizes(maps: Sequence[Tensor]) -> list[tuple[int, int]]:
     return [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
 
 
-def flat(x: Tensor, values: int) -> Tensor:
-    """Map (B, A * values, H, W) -> (B, H * W * A, values), anchors in the grid's order.
+def flat(maps: Sequence[Tensor], values: int) -> Tensor:
+    """Maps (B, A * values, H, W) of levels -> (B, N, values), N anchors in the grid's order.
 
     Examples:
-        >>> flat(torch.zeros(2, 12, 3, 5), values=4).shape
-        torch.Size([2, 45, 4])
+        >>> flat([torch.zeros(2, 12, 3, 5), torch.zeros(2, 8, 2, 3)], values=4).shape
+        torch.Size([2, 57, 4])
     """
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)
+    levels = [x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values) for x in maps]
+    return levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
+
+
+def objects_of(targets: Sequence[dict[str, Tensor]], image: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (P, 4) float32 and labels (P,) of the objects that have `index` (P,) within `image` (P,) of the batch.
+
+    Examples:
+        >>> targets = [{"boxes": torch.full((2, 4), 1.0), "labels": torch.tensor([5, 6])}]
+        >>> targets.append({"boxes": torch.full((1, 4), 2.0), "labels": torch.tensor([7])})
+        >>> objects_of(targets, torch.tensor([1, 0]), torch.tensor([0, 1]))
+        (tensor([[2., 2., 2., 2.],
+                [1., 1., 1., 1.]]), tensor([7, 6]))
+    """
+    row = index + index.new_tensor([0, *(len(t["boxes"]) for t in targets)]).cumsum(0)[image]
+    return torch.cat([t["boxes"] for t in targets])[row].float(), torch.cat([t["labels"] for t in targets])[row]
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

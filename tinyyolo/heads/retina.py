@@ -14,11 +14,9 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.config import whole, within
-from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
-from tinyyolo.layers.blocks import conv_layer
+from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, best, flat, rows, shared
+from tinyyolo.layers.blocks import conv_layer, initialise, normal
 from tinyyolo.layers.losses import focal_loss, smooth_l1
-
-INIT_STD = 0.01
 
 
 class RetinaHead(DenseHead):
@@ -27,7 +25,8 @@ class RetinaHead(DenseHead):
     Args:
         in_channels, in_strides: of the neck's maps, finest first.
         num_classes: C.
-        anchors, assigner, coder, inside_only: see `DenseHead`.
+        anchors, assigner, inside_only: see `AnchorHead`.
+        coder: deltas <-> boxes; by default mean 0 and std 1.
         channels: of the branches.
         convs: 3x3 convolutions with ReLU in each branch.
         prior: probability of an object that the classifier starts from.
@@ -36,7 +35,7 @@ class RetinaHead(DenseHead):
         pre_nms: best (anchor, class) pairs kept per level.
 
     Raises:
-        ValueError: levels of unequal channels, or anchors that do not fit the maps.
+        ValueError: levels of unequal channels, anchors that do not fit the maps, or a number out of its bounds.
     """
 
     def __init__(
@@ -56,29 +55,24 @@ class RetinaHead(DenseHead):
         box_beta: float = 0.0,
         pre_nms: int = 3000,
     ):
-        super().__init__(in_strides, anchors, assigner, coder, inside_only)
-        if len(set(in_channels)) != 1:
-            raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
+        super().__init__(in_strides, anchors, assigner, inside_only)
+        inputs, per_cell = shared(in_channels, anchors)
         whole(1, num_classes=num_classes, channels=channels, pre_nms=pre_nms)
         whole(0, convs=convs)
         within(0, 1, alpha=alpha)
         if not 0 < prior < 1:
             raise ValueError(f"prior={prior}: expected a number between 0 and 1, neither of them")
         within(0, math.inf, gamma=gamma, box_beta=box_beta)
-        self.num_classes, self.pre_nms = num_classes, pre_nms
+        self.coder, self.num_classes, self.pre_nms = coder or DeltaCoder(), num_classes, pre_nms
         self.gamma, self.alpha, self.box_beta = gamma, alpha, box_beta
-        widths = [in_channels[0]] + [channels] * convs
+        widths = [inputs] + [channels] * convs
         steps = list(pairwise(widths))
         self.cls_convs = nn.ModuleList(conv_layer(i, o, kernel=3, relu=True) for i, o in steps)
         self.reg_convs = nn.ModuleList(conv_layer(i, o, kernel=3, relu=True) for i, o in steps)
-        per_cell = anchors.per_cell[0]
         self.retina_cls = nn.Conv2d(widths[-1], per_cell * num_classes, 3, padding=1)
         self.retina_reg = nn.Conv2d(widths[-1], per_cell * BOX, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=INIT_STD)
-                nn.init.zeros_(module.bias)
-        nn.init.constant_(self.retina_cls.bias, math.log(prior / (1 - prior)))
+        initialise(self, normal(INIT_STD))
+        initialise(self.retina_cls, None, bias=math.log(prior / (1 - prior)))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Per level class logits (B, A C, H, W) and deltas (B, 4 A, H, W)."""
@@ -98,18 +92,14 @@ class RetinaHead(DenseHead):
         size_hw: tuple[int, int],
         sample: bool = True,
     ) -> dict[str, Tensor]:
-        """{"loss_cls", "loss_bbox"}: focal and box loss, divided by the positives of the batch, at least 1 an image.
+        """{"cls", "box"}: focal and box loss, divided by the positives of the batch, at least 1 an image.
 
-        Args:
-            maps: the neck's outputs.
-            targets, size_hw: see `Detector.losses`.
-            sample: of no effect: the focal loss uses every anchor.
+        See `DenseHead.losses`.
         """
         logits, deltas = self(maps)
-        logits = torch.cat([flat(x, self.num_classes) for x in logits], dim=1)
-        deltas = torch.cat([flat(x, BOX) for x in deltas], dim=1)
-        anchors = torch.cat(self.anchors(maps, size_hw))
-        classes, boxes, count = logits.new_zeros((), dtype=torch.float32), 0.0, 0
+        logits, deltas = flat(logits, self.num_classes), flat(deltas, BOX)
+        anchors, count = torch.cat(self.anchors(maps, size_hw)), 0
+        classes = boxes = logits.new_zeros((), dtype=torch.float32)
         for i, assignment in enumerate(self.assign(maps, targets, size_hw)):
             gt_index = assignment.gt_index.to(logits.device)
             positive = (gt_index >= 0).nonzero().squeeze(1)
@@ -121,22 +111,17 @@ class RetinaHead(DenseHead):
             classes = classes + focal_loss(logits[i][used], labels[used], self.gamma, self.alpha)
             boxes = boxes + smooth_l1(deltas[i, positive], expected, self.box_beta)
             count += max(len(positive), 1)
-        return {"loss_cls": classes / count, "loss_bbox": boxes / count}
+        return {"cls": classes / count, "box": boxes / count}
 
     @torch.no_grad()
     def candidates(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) and scores (B, N, C): the best (anchor, class) pairs of every level, each with its one score.
-
-        Args:
-            maps: the neck's outputs.
-            size_hw: boxes are clipped to this image.
-        """
+        """Boxes (B, N, 4), scores (B, N, C): the best (anchor, class) pairs of every level, each with its one score."""
         boxes, scores = [], []
         for anchors, logits, deltas in zip(self.anchors(maps, size_hw), *self(maps), strict=True):
-            probability = flat(logits, self.num_classes).float().sigmoid()
+            probability = flat([logits], self.num_classes).float().sigmoid()
             top, pair = best(probability.flatten(1), self.pre_nms)
             anchor, label = pair // self.num_classes, pair % self.num_classes
-            boxes.append(self.coder.decode(anchors[anchor], rows(flat(deltas, BOX), anchor), size_hw))
+            boxes.append(self.coder.decode(anchors[anchor], rows(flat([deltas], BOX), anchor), size_hw))
             one = torch.arange(self.num_classes, device=label.device) == label[..., None]
             scores.append(top[..., None] * one)
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)

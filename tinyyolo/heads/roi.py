@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import ops
 
-from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.boxes.convert import areas
 from tinyyolo.config import above, whole, within
-from tinyyolo.layers.blocks import xavier_uniform
-from tinyyolo.layers.gather import is_channels_last
+from tinyyolo.heads.dense import BOX
+from tinyyolo.heads.regions import RoISample, best_pairs, image_rois, sample_rois, spread
+from tinyyolo.layers.blocks import initialise, normal
 from tinyyolo.layers.losses import smooth_l1
 from tinyyolo.layers.roi_align import roi_align
 
@@ -50,21 +49,13 @@ class RoIPool(nn.Module):
         pooled = maps[0].new_empty(rois.shape[0], maps[0].shape[1], self.size, self.size)
         for i, stride in enumerate(self.strides):
             index = (level == i).nonzero().squeeze(1)
-            pooled = pooled.index_copy_(0, index, align(maps[i], rois[index], self.size, 1 / stride))
+            pooled = pooled.index_copy_(0, index, roi_align(maps[i], rois[index], self.size, 1 / stride))
         return pooled
 
     def levels(self, rois: Tensor) -> Tensor:
         """(R,) index of the map of each region (R, 5)."""
-        scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
-        return (scale / self.finest_scale + LEVEL_EPS).log2().floor().clamp(0, len(self.strides) - 1).long()
-
-
-def align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
-    """RoIAlign of one map: the fast one, but torchvision's to the last bit for a map that is not channels-last."""
-    if (torch.is_grad_enabled() and x.requires_grad) or is_channels_last(x):
-        return roi_align(x, rois, size, scale)
-    # Half precision would round the corners of a region to half a pixel.
-    return ops.roi_align(x.float(), rois.float(), size, scale, sampling_ratio=0, aligned=True).to(x.dtype)
+        octave = (areas(rois[:, 1:]).sqrt() / self.finest_scale + LEVEL_EPS).log2().floor()
+        return octave.clamp(0, len(self.strides) - 1).long()
 
 
 class BoxHead(nn.Module):
@@ -93,97 +84,129 @@ class BoxHead(nn.Module):
         within(0, math.inf, box_beta=box_beta)
         self.num_classes, self.coder, self.box_beta = num_classes, coder, box_beta
         self.fc_cls = nn.Linear(channels, num_classes + 1)
-        self.fc_reg = nn.Linear(channels, 4 if class_agnostic else 4 * num_classes)
+        self.fc_reg = nn.Linear(channels, BOX if class_agnostic else BOX * num_classes)
         self.shared_fcs = nn.ModuleList([nn.Linear(in_features, channels), nn.Linear(channels, channels)])
-        xavier_uniform(self.shared_fcs)
-        for layer, std in ((self.fc_cls, CLASS_INIT_STD), (self.fc_reg, BOX_INIT_STD)):
-            nn.init.normal_(layer.weight, std=std)
-            nn.init.zeros_(layer.bias)
+        initialise(self.shared_fcs, nn.init.xavier_uniform_)
+        initialise(self.fc_cls, normal(CLASS_INIT_STD))
+        initialise(self.fc_reg, normal(BOX_INIT_STD))
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(R, D, size, size) -> logits (R, C + 1) and deltas (R, C or 1, 4), float32."""
         x = pooled.flatten(1)
         for layer in self.shared_fcs:
             x = F.relu(layer(x), inplace=True)
-        return self.fc_cls(x).float(), self.fc_reg(x).float().unflatten(1, (-1, 4))
+        return self.fc_cls(x).float(), torch.unflatten(self.fc_reg(x).float(), 1, (-1, BOX))
 
     def boxes(self, rois: Tensor, deltas: Tensor, size_hw: tuple[int, int]) -> Tensor:
         """rois (R, 5) and deltas (R, C or 1, 4) -> boxes (R, C or 1, 4) inside the image."""
         return self.coder.decode(rois[:, None, 1:], deltas, size_hw)
 
     def losses(self, logits: Tensor, deltas: Tensor, sample: RoISample) -> dict[str, Tensor]:
-        """{"loss_cls", "loss_bbox"}: cross-entropy and box loss, both divided by the number of sampled regions."""
+        """{"cls", "box"}: cross-entropy and box loss, both divided by the number of sampled regions."""
         count = max(len(sample.labels), 1)
         positive = (sample.labels < self.num_classes).nonzero().squeeze(1)
         column = sample.labels[positive] if deltas.shape[1] > 1 else torch.zeros_like(positive)
         expected = self.coder.encode(sample.rois[positive, 1:], sample.gt_boxes[positive])
         return {
-            "loss_cls": F.cross_entropy(logits, sample.labels, reduction="sum") / count,
-            "loss_bbox": smooth_l1(deltas[positive, column], expected, self.box_beta) / count,
+            "cls": F.cross_entropy(logits, sample.labels, reduction="sum") / count,
+            "box": smooth_l1(deltas[positive, column], expected, self.box_beta) / count,
         }
 
 
-@dataclass(frozen=True)
-class RoISample:
-    """Regions of a batch to learn from, image by image.
-
-    Attributes:
-        rois: (R, 5) image index, then xyxy.
-        labels: (R,) int64, C for background.
-        gt_boxes: (R, 4) the object of a positive region; meaningless for background.
-        from_gt: (R,) bool, regions that are ground truth themselves.
-    """
-
-    rois: Tensor
-    labels: Tensor
-    gt_boxes: Tensor
-    from_gt: Tensor
-
-
-def sample_rois(
-    proposals: Sequence[Tensor],
-    targets: Sequence[dict[str, Tensor]],
-    assigner: object,
-    sampler: RandomSampler,
-    num_classes: int,
-) -> RoISample:
-    """Assign proposals, add the ground truth as proposals of its own, and sample.
+class StagedHead(nn.Module):
+    """Box heads on RoIAlign features, each on the boxes of the one before; `RoIHead` has one, `CascadeHead` several.
 
     Args:
-        proposals: per image (K, 4) xyxy.
-        targets: see `Detector.losses`.
-        assigner: `assigner(proposals, gt_boxes, ignore_boxes) -> Assignment`.
-        sampler: picks positives and negatives of each image.
-        num_classes: C.
+        heads: one a stage; all but the last have one box a region. A single one has no number in the names of tensors.
+        assigners, loss_weights: one a stage.
+        sampler: picks the regions of every stage.
+        pool: a region's features.
+        max_candidates: at most this many (region, class) pairs of an image leave `candidates`, the best ones.
     """
-    parts = []
-    for i, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
-        gt_boxes, gt_labels = target["boxes"].to(boxes), target["labels"].to(boxes.device)
-        assigned = assigner(boxes, gt_boxes, target.get("ignore")).gt_index.to(boxes.device)
-        gt_index = torch.cat([torch.arange(len(gt_boxes), device=boxes.device), assigned])
-        positive, negative = sampler(Assignment(gt_index))
-        chosen = torch.cat([positive, negative])
-        rois = F.pad(torch.cat([gt_boxes, boxes])[chosen], (1, 0), value=i)
-        labels = torch.cat([gt_labels[gt_index[positive]], torch.full_like(negative, num_classes)])
-        objects = torch.cat([gt_boxes[gt_index[positive]], rois[len(positive) :, 1:]])
-        parts.append((rois, labels, objects, chosen < len(gt_boxes)))
-    return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def __init__(
+        self,
+        heads: Sequence[BoxHead],
+        assigners: Sequence[Assigner],
+        loss_weights: Sequence[float],
+        sampler: RandomSampler,
+        pool: RoIPool,
+        max_candidates: int,
+    ):
+        super().__init__()
+        whole(1, max_candidates=max_candidates)
+        self.pool, self.bbox_head = pool, heads[0] if len(heads) == 1 else nn.ModuleList(heads)
+        self.assigners, self.loss_weights = tuple(assigners), tuple(loss_weights)
+        self.sampler, self.everything = sampler, RandomSampler(None, 1.0)
+        self.num_classes, self.max_candidates = heads[0].num_classes, max_candidates
+
+    @property
+    def stages(self) -> tuple[BoxHead, ...]:
+        """The box heads in their order."""
+        heads = self.bbox_head if isinstance(self.bbox_head, nn.ModuleList) else [self.bbox_head]
+        return tuple(head for head in heads if isinstance(head, BoxHead))
+
+    def losses(
+        self,
+        maps: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        targets: Sequence[dict[str, Tensor]],
+        size_hw: tuple[int, int],
+        sample: bool = True,
+    ) -> dict[str, Tensor]:
+        """{"roi_cls", "roi_box"} of the sampled regions, of several stages {"roi0_cls", "roi0_box", "roi1_cls", ...}.
+
+        Args:
+            maps: the neck's outputs.
+            proposals: per image (K, 4), without gradient.
+            targets, size_hw, sample: see `Detector.losses`.
+        """
+        sampler, losses, stages = self.sampler if sample else self.everything, {}, self.stages
+        for i, (head, assigner, weight) in enumerate(zip(stages, self.assigners, self.loss_weights, strict=True)):
+            regions = sample_rois(proposals, targets, assigner, sampler, self.num_classes)
+            logits, deltas = head(self.pool(maps, regions.rois))
+            stage = f"roi{i}" if len(stages) > 1 else "roi"
+            for name, value in head.losses(logits, deltas, regions).items():
+                losses[f"{stage}_{name}"] = weight * value
+            if i + 1 < len(stages):
+                proposals = refined(head, regions, deltas, size_hw, images=len(targets))
+        return losses
+
+    def candidates(
+        self, maps: Sequence[Tensor], proposals: Tensor, valid: Tensor, size_hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) of the last stage and scores (B, N, C), the softmax of the stages' mean logits, before NMS.
+
+        With boxes of their own for each class, a row is one (region, class) pair and has that one score.
+
+        Args:
+            maps: the neck's outputs.
+            proposals: (B, K, 4).
+            valid: (B, K) bool, False for padding.
+            size_hw: boxes are clipped to this image.
+        """
+        rois, stages = image_rois(proposals, valid), self.stages
+        total = rois.new_zeros(())
+        for head in stages:
+            logits, deltas = head(self.pool(maps, rois))
+            total = total + logits
+            boxes = head.boxes(rois, deltas, size_hw)
+            rois = torch.cat([rois[:, :1], boxes[:, 0]], dim=1)
+        scores = spread((total / len(stages)).softmax(dim=1)[:, : self.num_classes], valid)
+        boxes = spread(boxes, valid)
+        if boxes.shape[2] == 1:
+            return boxes.squeeze(2), scores
+        return best_pairs(boxes, scores, self.max_candidates)
 
 
-def image_rois(proposals: Tensor, valid: Tensor) -> Tensor:
-    """Proposals (B, K, 4) where valid (B, K) -> rois (R, 5), image index then xyxy."""
-    image = torch.arange(proposals.shape[0], device=proposals.device).view(-1, 1, 1).expand(-1, proposals.shape[1], 1)
-    return torch.cat([image.to(proposals.dtype), proposals], dim=2)[valid]
+@torch.no_grad()
+def refined(head: BoxHead, regions: RoISample, deltas: Tensor, size_hw: tuple[int, int], images: int) -> list[Tensor]:
+    """Per image the boxes (K, 4) of this stage for the next one, without those that were ground truth."""
+    boxes = head.boxes(regions.rois, deltas, size_hw)[:, 0]
+    return [boxes[(regions.rois[:, 0] == i) & ~regions.from_gt] for i in range(images)]
 
 
-def spread(x: Tensor, valid: Tensor) -> Tensor:
-    """Rows (R, ...) back to their places in (B, K, ...), zeros elsewhere; the inverse of indexing by valid (B, K)."""
-    out = x.new_zeros(*valid.shape, *x.shape[1:])
-    out[valid] = x
-    return out
-
-
-class RoIHead(nn.Module):
+class RoIHead(StagedHead):
     """One box head on RoIAlign features (Faster R-CNN).
 
     Args:
@@ -196,6 +219,9 @@ class RoIHead(nn.Module):
         box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
         levels, pool_size, finest_scale: see `RoIPool`.
         max_candidates: at most this many (region, class) pairs of an image leave `candidates`, the best ones.
+
+    Raises:
+        ValueError: a number out of its bounds.
     """
 
     def __init__(
@@ -214,65 +240,6 @@ class RoIHead(nn.Module):
         finest_scale: float = 56.0,
         max_candidates: int = 30000,
     ):
-        super().__init__()
-        self.assigner, self.sampler, self.everything = assigner, sampler, RandomSampler(None, 1.0)
-        whole(1, max_candidates=max_candidates)
-        self.num_classes, self.max_candidates = num_classes, max_candidates
-        self.one_box = class_agnostic or num_classes == 1
-        self.pool = RoIPool(in_strides, levels, pool_size, finest_scale)
-        features = in_channels[0] * pool_size**2
-        self.bbox_head = BoxHead(features, num_classes, channels, class_agnostic, coder, box_beta)
-
-    def losses(
-        self,
-        maps: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        targets: Sequence[dict[str, Tensor]],
-        size_hw: tuple[int, int],
-        sample: bool = True,
-    ) -> dict[str, Tensor]:
-        """{"loss_cls", "loss_bbox"} of the sampled regions.
-
-        Args:
-            maps: the neck's outputs.
-            proposals: per image (K, 4), without gradient.
-            targets, size_hw, sample: see `Detector.losses`.
-        """
-        sampler = self.sampler if sample else self.everything
-        regions = sample_rois(proposals, targets, self.assigner, sampler, self.num_classes)
-        return self.bbox_head.losses(*self.bbox_head(self.pool(maps, regions.rois)), regions)
-
-    def candidates(
-        self, maps: Sequence[Tensor], proposals: Tensor, valid: Tensor, size_hw: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) and scores (B, N, C) before NMS.
-
-        With boxes of their own for each class, a row is one (region, class) pair and has that one score.
-
-        Args:
-            maps: the neck's outputs.
-            proposals: (B, K, 4).
-            valid: (B, K) bool, False for padding.
-            size_hw: boxes are clipped to this image.
-        """
-        rois = image_rois(proposals, valid)
-        logits, deltas = self.bbox_head(self.pool(maps, rois))
-        scores = spread(logits.softmax(dim=1)[:, : self.num_classes], valid)
-        boxes = spread(self.bbox_head.boxes(rois, deltas, size_hw), valid)
-        if self.one_box:
-            return boxes.squeeze(2), scores
-        return best_pairs(boxes, scores, self.max_candidates)
-
-
-def best_pairs(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Boxes (B, K, C, 4) and scores (B, K, C) -> one row a (region, class) pair, the `count` best if there are more.
-
-    Returns:
-        boxes (B, N, 4) and scores (B, N, C), each row with one score; N = min(K * C, count).
-    """
-    classes = scores.shape[2]
-    boxes, scores = boxes.flatten(1, 2), torch.diag_embed(scores).flatten(1, 2)
-    if boxes.shape[1] <= count:
-        return boxes, scores
-    index = scores.amax(dim=2).topk(count, dim=1).indices[..., None]
-    return boxes.gather(1, index.expand(-1, -1, 4)), scores.gather(1, index.expand(-1, -1, classes))
+        pool = RoIPool(in_strides, levels, pool_size, finest_scale)
+        head = BoxHead(in_channels[0] * pool_size**2, num_classes, channels, class_agnostic, coder, box_beta)
+        super().__init__([head], [assigner], [1.0], sampler, pool, max_candidates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,21 @@ from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.config import whole, within
-from tinyyolo.heads.dense import BOX, DenseHead, best, flat, rows
+from tinyyolo.heads.dense import BOX, INIT_STD, AnchorHead, best, flat, objects_of, rows, shared
+from tinyyolo.layers.blocks import initialise, normal
 from tinyyolo.layers.losses import smooth_l1
 
 PADDING_SCORE = -1.0  # below every sigmoid: marks rows that hold no proposal
-INIT_STD = 0.01
 
 
-class RPNHead(DenseHead):
+class RPNHead(AnchorHead):
     """Shared 3x3 convolution, then objectness and deltas for every anchor (Ren et al., 2015).
 
     Args:
         in_channels, in_strides: of the neck's maps, finest first.
-        anchors, assigner, coder, inside_only: see `DenseHead`.
+        anchors, assigner, inside_only: see `AnchorHead`.
         sampler: picks the anchors that the losses see.
+        coder: deltas <-> boxes; by default mean 0 and std 1.
         channels: of the shared convolution.
         pre_nms: best anchors kept per level before NMS.
         nms_iou: NMS threshold within a level.
@@ -36,7 +37,7 @@ class RPNHead(DenseHead):
         box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
 
     Raises:
-        ValueError: levels of unequal channels, or anchors that do not fit the maps.
+        ValueError: levels of unequal channels, anchors that do not fit the maps, or a number out of its bounds.
     """
 
     def __init__(
@@ -54,21 +55,18 @@ class RPNHead(DenseHead):
         proposals: int = 3000,
         box_beta: float = 0.0,
     ):
-        super().__init__(in_strides, anchors, assigner, coder, inside_only)
-        if len(set(in_channels)) != 1:
-            raise ValueError(f"in_channels={list(in_channels)}: the levels share one head and need equal channels")
+        super().__init__(in_strides, anchors, assigner, inside_only)
+        inputs, self.per_cell = shared(in_channels, anchors)
         whole(1, channels=channels, pre_nms=pre_nms, proposals=proposals)
         within(0, 1, nms_iou=nms_iou)
         within(0, math.inf, box_beta=box_beta)
+        self.coder = coder or DeltaCoder()
         self.sampler, self.everything = sampler, RandomSampler(None, 1.0)
         self.pre_nms, self.nms_iou, self.max_proposals, self.box_beta = pre_nms, nms_iou, proposals, box_beta
-        per_cell = anchors.per_cell[0]
-        self.rpn_conv = nn.Conv2d(in_channels[0], channels, 3, padding=1)
-        self.rpn_cls = nn.Conv2d(channels, per_cell, 1)
-        self.rpn_reg = nn.Conv2d(channels, per_cell * BOX, 1)
-        for conv in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
-            nn.init.normal_(conv.weight, std=INIT_STD)
-            nn.init.zeros_(conv.bias)
+        self.rpn_conv = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.rpn_cls = nn.Conv2d(channels, self.per_cell, 1)
+        self.rpn_reg = nn.Conv2d(channels, self.per_cell * BOX, 1)
+        initialise(self, normal(INIT_STD))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Per level objectness logits (B, A, H, W) and deltas (B, 4 A, H, W)."""
@@ -94,7 +92,7 @@ class RPNHead(DenseHead):
             sample: False uses every positive and negative.
 
         Returns:
-            {"loss_rpn_cls", "loss_rpn_bbox"}: cross-entropy and box loss, both divided by the number of sampled anchors
+            {"rpn_cls", "rpn_box"}: cross-entropy and box loss, both divided by the number of sampled anchors
             of the batch, where an image counts at least one positive and one negative; and what `proposals` returns.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not sample):
@@ -103,13 +101,12 @@ class RPNHead(DenseHead):
         logits, deltas = self._at_cells(maps, image, anchor) if sample else _pick(outputs, image, anchor)
 
         positive = (gt_index >= 0).nonzero().squeeze(1)
-        first = image.new_tensor([0, *(len(t["boxes"]) for t in targets)]).cumsum(0)
-        gt_boxes = torch.cat([t["boxes"] for t in targets])[gt_index[positive] + first[image[positive]]]
+        gt_boxes, _ = objects_of(targets, image[positive], gt_index[positive])
         anchors = torch.cat(self.anchors(maps, size_hw))[anchor[positive]]
         label = (gt_index >= 0).float()
         losses = {
-            "loss_rpn_cls": F.binary_cross_entropy_with_logits(logits.float(), label, reduction="sum") / count,
-            "loss_rpn_bbox": smooth_l1(deltas[positive], self.coder.encode(anchors, gt_boxes), self.box_beta) / count,
+            "rpn_cls": F.binary_cross_entropy_with_logits(logits.float(), label, reduction="sum") / count,
+            "rpn_box": smooth_l1(deltas[positive], self.coder.encode(anchors, gt_boxes), self.box_beta) / count,
         }
         return losses, self.proposals(outputs, size_hw)
 
@@ -128,7 +125,7 @@ class RPNHead(DenseHead):
 
     def _at_cells(self, maps: Sequence[Tensor], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (S,) and deltas (S, 4) of anchors (S,) of images (S,), computed at their cells alone."""
-        per_cell, first, places, found = self.grid.per_cell[0], 0, [], []
+        per_cell, first, places, found = self.per_cell, 0, [], []
         for x in maps:
             height, width = x.shape[-2:]
             place = ((anchor >= first) & (anchor < first + height * width * per_cell)).nonzero().squeeze(1)
@@ -159,8 +156,8 @@ class RPNHead(DenseHead):
         """
         boxes, scores = [], []
         for anchors, logits, deltas in zip(self.anchors(outputs[0], size_hw), *outputs, strict=True):
-            top, index = best(flat(logits, 1).squeeze(2).float().sigmoid(), self.pre_nms)
-            boxes.append(self.coder.decode(anchors[index], rows(flat(deltas, BOX), index), size_hw))
+            top, index = best(flat([logits], 1).squeeze(2).float().sigmoid(), self.pre_nms)
+            boxes.append(self.coder.decode(anchors[index], rows(flat([deltas], BOX), index), size_hw))
             scores.append(top)
         level = torch.cat([torch.full_like(s, i, dtype=torch.int64) for i, s in enumerate(scores)], dim=1)
         return self._suppress(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), level)
@@ -173,7 +170,7 @@ class RPNHead(DenseHead):
         # One sort of all levels decides which of two equal scores comes first, as in the official code.
         ranked, order = scores[real].sort(descending=True)
         ranked_boxes, image, level = boxes[real][order], image[real][order], level[real][order]
-        keep = nms_in_groups(ranked_boxes, ranked, image * levels + level, self.nms_iou)
+        keep = grouped_nms(ranked_boxes, ranked, image * levels + level, self.nms_iou)
         keep = keep[image[keep].argsort(stable=True)]  # image by image, each by falling score
         image = image[keep]
         place = torch.arange(keep.shape[0], device=keep.device) - torch.searchsorted(image, image)
@@ -186,7 +183,6 @@ class RPNHead(DenseHead):
         return padded_boxes, padded_scores
 
 
-@torch.jit.script_if_tracing
 def nms_in_groups(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Tensor:
     """Rising indices (K,) of the boxes that survive suppression among those of their group.
 
@@ -205,10 +201,14 @@ def nms_in_groups(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> T
     return torch.where(keep)[0]
 
 
+# As a name and not as a decorator, which has no types; a comment about that would keep torch from reading the source.
+grouped_nms: Callable[[Tensor, Tensor, Tensor, float], Tensor] = torch.jit.script_if_tracing(nms_in_groups)
+
+
 def _pick(outputs: tuple[list[Tensor], list[Tensor]], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (S,) and deltas (S, 4) of anchors (S,) of images (S,) out of those of all anchors."""
-    logits = torch.cat([flat(x, 1) for x in outputs[0]], dim=1).squeeze(2)
-    return logits[image, anchor], torch.cat([flat(x, BOX) for x in outputs[1]], dim=1)[image, anchor]
+    logits, deltas = outputs
+    return flat(logits, 1)[image, anchor, 0], flat(deltas, BOX)[image, anchor]
 
 
 def neighbourhoods(x: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:

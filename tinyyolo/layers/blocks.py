@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
+
+Fill = Callable[[Tensor], object]
+he_normal: Fill = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")  # torchvision's for ResNets
 
 
 def conv_layer(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = False) -> nn.Sequential:
     """Convolution with bias under the name `conv`, padded to keep the size at stride 1, with ReLU if wanted."""
-    layers = OrderedDict(conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+    )
     if relu:
         layers["activate"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)
 
 
-def xavier_uniform(module: nn.Module) -> None:
-    """Glorot's uniform initialisation and no bias, for the convolutions and linear layers of `module`."""
+def initialise(module: nn.Module, fill: Fill | None, bias: float = 0.0) -> None:
+    """Fill the weights of the convolutions and linear layers of `module`, and set their biases.
+
+    Args:
+        module: changed in place, child by child in its own order.
+        fill: of `nn.init`, for the weights; see also `he_normal` and `normal`. None leaves them.
+        bias: of every output.
+    """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(child.weight)
-            nn.init.zeros_(child.bias)
+            if fill is not None:
+                fill(child.weight)
+            if child.bias is not None:
+                nn.init.constant_(child.bias, bias)
+
+
+def normal(std: float) -> Fill:
+    """Normal around 0, for `initialise`."""
+    return partial(nn.init.normal_, std=std)
 
 
 def freeze(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision import ops
 
 from tinyyolo.layers import gather
-from tinyyolo.layers.gather import CORNERS, Pair, add_scattered, bags_of
+from tinyyolo.layers.gather import CORNERS, Pair, add_scattered, bags_of, traced
 
 
 def deform_conv2d(
@@ -34,10 +34,11 @@ def deform_conv2d(
         [0.5, 1.5, 1.0]
     """
     if x.device.type != "cpu":
-        return ops.deform_conv2d(x, offset, weight, None, stride, padding, dilation)
+        other: Tensor = ops.deform_conv2d(x, offset, weight, None, stride, padding, dilation)
+        return other
     batch, channels, height, width = x.shape
     rows, columns = offset.shape[-2:]
-    cells = _tap_cells(tuple(weight.shape[-2:]), (rows, columns), stride, padding, dilation)
+    cells = _tap_cells((weight.shape[2], weight.shape[3]), (rows, columns), stride, padding, dilation)
     offset = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape)
     index, share = bilinear_corners(offset + cells.to(offset.dtype), (height, width))
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
@@ -60,7 +61,7 @@ def deform_conv2d_inference(
     batch, channels, height, width = x.shape
     rows, columns = offset.shape[-2:]
     table = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).view(-1, channels)
-    cells = _tap_cells(tuple(weight.shape[-2:]), (rows, columns), stride, padding, dilation).to(offset.dtype)
+    cells = _tap_cells((weight.shape[2], weight.shape[3]), (rows, columns), stride, padding, dilation).to(offset.dtype)
     position = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape) + cells
     # Off the map a sample is 0 and stays on the ring, whose cells are -1 and the map's size.
     y, x_ = position[..., 0].clamp_(-1, height), position[..., 1].clamp_(-1, width)
@@ -118,7 +119,7 @@ def bilinear_corners(position: Tensor, size_hw: Pair) -> tuple[Tensor, Tensor]:
 
 
 def _chunks(index: Tensor, channels: int) -> list[slice]:
-    if torch.jit.is_tracing():  # the number of chunks would be fixed
+    if traced():  # the number of chunks would be fixed
         return [slice(None)]
     rows, taps, _ = index.shape
     step = max(1, gather.CHUNK_BYTES // (taps * channels * 4))

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyyolo.layers.blocks import he_normal, initialise
 from tinyyolo.layers.deform_conv import deform_conv2d, deform_conv2d_inference
-from tinyyolo.layers.gather import is_channels_last
+from tinyyolo.layers.gather import is_channels_last, traced
 
 VARIANCE_EPS = 1e-5
 KERNEL = 3
@@ -31,7 +32,7 @@ class Memo:
     stays in eval mode while its weights move is safe too.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
@@ -47,7 +48,7 @@ class Memo:
         versions = tuple(source._version for source in sources)
         if versions != self.versions or not all(map(_same_memory, sources, self.sources)):
             value = compute()
-            if torch.jit.is_tracing():
+            if traced():
                 return value
             # Holding the sources' memory keeps a new tensor from taking their address.
             self.sources, self.versions, self.value = tuple(s.detach() for s in sources), versions, value
@@ -60,13 +61,14 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
 
 def infers(x: Tensor) -> bool:
     """Whether the cheaper order of sums may be used: a channels-last map on a CPU, no gradients, no tracing."""
-    plain = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu")
+    plain = torch.is_grad_enabled() or traced() or torch.is_autocast_enabled("cpu")
     return x.device.type == "cpu" and x.dtype == torch.float32 and not plain and is_channels_last(x)
 
 
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Batch norm in eval mode as x * scale + shift, (1, C, 1, 1) each."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
 
@@ -90,9 +92,13 @@ class ConvAWS2d(nn.Conv2d):
         (1, 6, 5, 7)
     """
 
+    weight_gamma: Tensor
+    weight_beta: Tensor
+
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        self.steps = (stride, stride)
+        initialise(self, he_normal)
         for name in STANDARDISATION:
             self.register_buffer(name, torch.empty(outputs, 1, 1, 1))
         self.reset_standardisation()
@@ -139,7 +145,8 @@ class ConvAWS2d(nn.Conv2d):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvAWS2d:
         self.memo.clear()
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's has no types
+        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -181,9 +188,7 @@ class SAConv2d(ConvAWS2d):
         self.offset_s = nn.Conv2d(inputs, 2 * KERNEL**2, KERNEL, stride, padding=KERNEL // 2)
         self.offset_l = nn.Conv2d(inputs, 2 * KERNEL**2, KERNEL, stride, padding=KERNEL // 2)
         for layer in (self.switch, self.pre_context, self.post_context, self.offset_s, self.offset_l):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.ones_(self.switch.bias)
+            initialise(layer, nn.init.zeros_, bias=float(layer is self.switch))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, ceil(H/stride), ceil(W/stride)), in the precision of the weights."""
@@ -200,8 +205,8 @@ class SAConv2d(ConvAWS2d):
             small, large = self.memo.get(sources, self._weights)
             near = self._deformed(x, self.offset_s(pooled), small, SMALL_DILATION)
             far = self._deformed(x, self.offset_l(pooled), large, LARGE_DILATION)
-            out = switch * near + (1 - switch) * far
-            return out + self.post_context(out.mean((2, 3), keepdim=True))
+            out: Tensor = switch * near + (1 - switch) * far
+            return out.add(self.post_context(out.mean((2, 3), keepdim=True)))
 
     def normalised(self, x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
         """`norm(self(x))` with fewer passes over the maps, for evaluation where `infers(x)`."""
@@ -218,7 +223,7 @@ class SAConv2d(ConvAWS2d):
         small, large, offset_weight, offset_bias = self.memo.get(sources, self._inference_weights)
         offsets = F.conv2d(pooled, offset_weight, offset_bias, self.stride, KERNEL // 2)
         near, far = (
-            deform_conv2d_inference(x, offset, weight, self.stride, (dilation, dilation), (dilation, dilation))
+            deform_conv2d_inference(x, offset, weight, self.steps, (dilation, dilation), (dilation, dilation))
             for offset, weight, dilation in zip(
                 offsets.chunk(2, dim=1), (small, large), (SMALL_DILATION, LARGE_DILATION), strict=True
             )
@@ -232,12 +237,13 @@ class SAConv2d(ConvAWS2d):
 
     def _inference_weights(self) -> tuple[Tensor, ...]:
         small, large = (w.contiguous(memory_format=torch.channels_last) for w in self._weights())
-        looks = (self.offset_s, self.offset_l)
-        return small, large, torch.cat([m.weight for m in looks]), torch.cat([m.bias for m in looks])
+        near, far = self.offset_s, self.offset_l
+        assert near.bias is not None and far.bias is not None
+        return small, large, torch.cat([near.weight, far.weight]), torch.cat([near.bias, far.bias])
 
     def _weights(self) -> tuple[Tensor, Tensor]:
         weight = self.standardised()
         return weight, weight + self.weight_diff
 
     def _deformed(self, x: Tensor, offset: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        return deform_conv2d(x, offset, weight, self.stride, (dilation, dilation), (dilation, dilation))
+        return deform_conv2d(x, offset, weight, self.steps, (dilation, dilation), (dilation, dilation))

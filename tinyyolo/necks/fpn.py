@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyyolo.config import whole
-from tinyyolo.layers.blocks import conv_layer, xavier_uniform
+from tinyyolo.layers.blocks import conv_layer, initialise
 
 EXTRA_LEVELS = ("pool", "conv")
 
@@ -70,7 +70,7 @@ class FPN(nn.Module):
         if extra == "conv":
             sources = [used[-1]] + [channels] * (self.added - 1)
             self.fpn_convs.extend(conv_layer(c, channels, kernel=3, stride=2) for c in sources[: self.added])
-        xavier_uniform(self)
+        initialise(self, nn.init.xavier_uniform_)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Backbone maps, finest first -> `levels` maps (B, channels, H/stride, W/stride), finest first."""

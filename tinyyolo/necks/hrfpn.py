@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyyolo.config import whole
-from tinyyolo.layers.blocks import conv_layer
+from tinyyolo.layers.blocks import conv_layer, initialise
 
 
 class HRFPN(nn.Module):
@@ -41,10 +42,7 @@ class HRFPN(nn.Module):
         self.channels = (channels,) * levels
         self.reduction_conv = conv_layer(sum(in_channels), channels, kernel=1)
         self.fpn_convs = nn.ModuleList(conv_layer(channels, channels, kernel=3) for _ in range(levels))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)
-                nn.init.zeros_(module.bias)
+        initialise(self, partial(nn.init.kaiming_uniform_, a=1))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Backbone maps, finest first -> `levels` maps, finest first."""

@@ -30,9 +30,9 @@ class PAN(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], channels: Sequence[int], depth: int = 1):
         super().__init__()
+        whole(1, channels=channels, depth=depth)
         if len(channels) != len(in_channels):
             raise ValueError(f"channels={list(channels)}: one entry per backbone map, {len(in_channels)}, is needed")
-        whole(1, channels=channels, depth=depth)
         self.channels, self.strides = list(channels), list(in_strides)
         top = [*channels[:-1], in_channels[-1]]  # the coarsest map enters the bottom-up path as it is
         levels = range(len(channels) - 1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tinyyolo.backbones.detectors_resnet import DetectoRSResNet
 from tinyyolo.config import whole
 from tinyyolo.layers.aspp import ASPP
+from tinyyolo.layers.blocks import initialise
 from tinyyolo.necks.fpn import FPN
 
 
@@ -51,8 +52,7 @@ class RFP(FPN):
         self.rfp_modules = nn.ModuleList(backbone.twin(channels) for _ in range(steps - 1))
         self.rfp_aspp = ASPP(channels, channels)
         self.rfp_weight = nn.Conv2d(channels, 1, 1)
-        nn.init.zeros_(self.rfp_weight.weight)
-        nn.init.zeros_(self.rfp_weight.bias)
+        initialise(self.rfp_weight, nn.init.zeros_)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The image and backbone maps, finest first -> `levels` maps (B, channels, H/stride, W/stride)."""
@@ -65,5 +65,5 @@ class RFP(FPN):
         return pyramid
 
     def _fuse(self, new: Tensor, old: Tensor) -> Tensor:
-        share = self.rfp_weight(new).sigmoid()
+        share: Tensor = self.rfp_weight(new).sigmoid()
         return share * new + (1 - share) * old

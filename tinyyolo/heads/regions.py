@@ -1,0 +1,88 @@
+"""Regions of interest of a batch: which of them a box head learns from, and their way into rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tinyyolo.assigners.assignment import Assignment
+from tinyyolo.assigners.base import Assigner
+from tinyyolo.assigners.samplers import RandomSampler
+
+
+@dataclass(frozen=True)
+class RoISample:
+    """Regions of a batch to learn from, image by image.
+
+    Attributes:
+        rois: (R, 5) image index, then xyxy.
+        labels: (R,) int64, C for background.
+        gt_boxes: (R, 4) the object of a positive region; meaningless for background.
+        from_gt: (R,) bool, regions that are ground truth themselves.
+    """
+
+    rois: Tensor
+    labels: Tensor
+    gt_boxes: Tensor
+    from_gt: Tensor
+
+
+def sample_rois(
+    proposals: Sequence[Tensor],
+    targets: Sequence[dict[str, Tensor]],
+    assigner: Assigner,
+    sampler: RandomSampler,
+    num_classes: int,
+) -> RoISample:
+    """Assign proposals, add the ground truth as proposals of its own, and sample.
+
+    Args:
+        proposals: per image (K, 4) xyxy.
+        targets: see `Detector.losses`.
+        assigner: `assigner(proposals, gt_boxes, ignore_boxes) -> Assignment`.
+        sampler: picks positives and negatives of each image.
+        num_classes: C.
+    """
+    parts = []
+    for i, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
+        gt_boxes, gt_labels = target["boxes"].to(boxes), target["labels"].to(boxes.device)
+        assigned = assigner(boxes, gt_boxes, target.get("ignore")).gt_index.to(boxes.device)
+        gt_index = torch.cat([torch.arange(len(gt_boxes), device=boxes.device), assigned])
+        positive, negative = sampler(Assignment(gt_index))
+        chosen = torch.cat([positive, negative])
+        rois = F.pad(torch.cat([gt_boxes, boxes])[chosen], (1, 0), value=i)
+        labels = torch.cat([gt_labels[gt_index[positive]], torch.full_like(negative, num_classes)])
+        objects = torch.cat([gt_boxes[gt_index[positive]], rois[len(positive) :, 1:]])
+        parts.append((rois, labels, objects, chosen < len(gt_boxes)))
+    return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def image_rois(proposals: Tensor, valid: Tensor) -> Tensor:
+    """Proposals (B, K, 4) where valid (B, K) -> rois (R, 5), image index then xyxy."""
+    image = torch.arange(proposals.shape[0], device=proposals.device).view(-1, 1, 1).expand(-1, proposals.shape[1], 1)
+    return torch.cat([image.to(proposals.dtype), proposals], dim=2)[valid]
+
+
+def spread(x: Tensor, valid: Tensor) -> Tensor:
+    """Rows (R, ...) back to their places in (B, K, ...), zeros elsewhere; the inverse of indexing by valid (B, K)."""
+    out = x.new_zeros(*valid.shape, *x.shape[1:])
+    out[valid] = x
+    return out
+
+
+def best_pairs(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Boxes (B, K, C, 4) and scores (B, K, C) -> one row a (region, class) pair, the `count` best if there are more.
+
+    Returns:
+        boxes (B, N, 4) and scores (B, N, C), each row with one score; N = min(K * C, count).
+    """
+    classes = scores.shape[2]
+    boxes, scores = boxes.flatten(1, 2), torch.diag_embed(scores).flatten(1, 2)
+    if boxes.shape[1] <= count:
+        return boxes, scores
+    index = scores.amax(dim=2).topk(count, dim=1).indices[..., None]
+    return boxes.gather(1, index.expand(-1, -1, 4)), scores.gather(1, index.expand(-1, -1, classes))
