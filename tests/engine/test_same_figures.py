@@ -1,4 +1,4 @@
-"""`val` and `evaluate` of the predictions.json that it wrote say the same, to the last digit, whatever the file holds."""
+"""`val` and `evaluate` of its predictions.json say the same, to the last digit, whatever the file holds."""
 
 import json
 from pathlib import Path
@@ -37,14 +37,13 @@ def flat(content):
 
 def other_ids(content):
     """Images and categories against the order of the file."""
-    for record, key in [
-        (r, k) for k, rs in (("id", content["images"]), ("image_id", content["annotations"])) for r in rs
-    ]:
-        record[key] = 100 - record[key]
-    for record, key in [(r, "id") for r in content["categories"]] + [
-        (r, "category_id") for r in content["annotations"]
-    ]:
-        record[key] = {7: 1, 3: 900, 0: 50}[record[key]]
+    categories = {7: 1, 3: 900, 0: 50}
+    for image in content["images"]:
+        image["id"] = 100 - image["id"]
+    for kind in content["categories"]:
+        kind["id"] = categories[kind["id"]]
+    for note in content["annotations"]:
+        note.update(image_id=100 - note["image_id"], category_id=categories[note["category_id"]])
     content["images"].reverse(), content["annotations"].reverse()
 
 
@@ -86,6 +85,14 @@ def near_the_objects(validator, preds, batch):
     return out
 
 
+@pytest.fixture
+def found(monkeypatch):
+    """Every validation finds what `near_the_objects` says."""
+    update = TinyValidator.update_metrics
+    changed = lambda self, preds, batch: update(self, near_the_objects(self, preds, batch), batch)  # noqa: E731
+    monkeypatch.setattr(TinyValidator, "update_metrics", changed)
+
+
 def same(first, second):
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -97,17 +104,11 @@ def same(first, second):
 
 @pytest.mark.parametrize("ignore", [False, True], ids=["", "a class ignored"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_val_and_evaluate_say_the_same(model, tmp_path, monkeypatch, change, ignore):
+def test_val_and_evaluate_say_the_same(model, found, tmp_path, change, ignore):
     data = write_set(tmp_path / "set", ignore=ignore)
     content = json.loads((tmp_path / "set/val.json").read_text())
     CHANGES[change](content)
     (tmp_path / "set/val.json").write_text(json.dumps(content))
-    update = TinyValidator.update_metrics
-    monkeypatch.setattr(
-        TinyValidator,
-        "update_metrics",
-        lambda self, preds, batch: update(self, near_the_objects(self, preds, batch), batch),
-    )
     metrics = model.val(data=data, imgsz=160, plots=False, verbose=False)
     predictions = Path(metrics.save_dir) / "predictions.json"
     result = evaluate(tmp_path / "set/val.json", predictions, ignore=["crowd"] if ignore else [])
@@ -115,7 +116,7 @@ def test_val_and_evaluate_say_the_same(model, tmp_path, monkeypatch, change, ign
     assert (result["AP50"] > 0.05) == (change != "no objects")
 
 
-def test_detections_of_classes_that_the_data_lack_are_told(model, tmp_path, monkeypatch, caplog):
+def test_detections_of_classes_that_the_data_lack_are_told(model, found, tmp_path, monkeypatch, caplog):
     data = write_set(tmp_path / "set")
     content = json.loads((tmp_path / "set/val.json").read_text())
     content["categories"] = [c for c in content["categories"] if c["name"] == "dark"]
@@ -123,27 +124,16 @@ def test_detections_of_classes_that_the_data_lack_are_told(model, tmp_path, monk
     (tmp_path / "set/val.json").write_text(json.dumps(content))
     spec = yaml.safe_load(data.read_text())
     data.write_text(yaml.safe_dump({**spec, "names": ["dark"], "train": "images", "annotations": {"val": "val.json"}}))
-    update = TinyValidator.update_metrics
-    monkeypatch.setattr(
-        TinyValidator,
-        "update_metrics",
-        lambda self, preds, batch: update(self, near_the_objects(self, preds, batch), batch),
-    )
     monkeypatch.setattr("tinyyolo.engine.validator.LOGGER.propagate", True)
     metrics = model.val(data=data, imgsz=160, plots=False, verbose=False, split="val")
-    told = [r.getMessage() for r in caplog.records if "no such class" in r.getMessage()]
+    told = {r.getMessage() for r in caplog.records if "no such class" in r.getMessage()}
     rows = json.loads((Path(metrics.save_dir) / "predictions.json").read_text())
-    assert len(told) == 1 and "bright" in told[0] and {row["category_id"] for row in rows} == {3}
+    assert len(told) == 1 and "21 bright" in told.pop() and {row["category_id"] for row in rows} == {3}
 
 
-def test_the_picture_of_val_takes_the_verdicts_of_the_evaluator(model, tmp_path, monkeypatch):
+def test_the_picture_of_val_takes_the_verdicts_of_the_evaluator(model, found, tmp_path, monkeypatch):
     data = write_set(tmp_path / "set", ignore=True)
-    update, drawn = TinyValidator.update_metrics, []
-    monkeypatch.setattr(
-        TinyValidator,
-        "update_metrics",
-        lambda self, preds, batch: update(self, near_the_objects(self, preds, batch), batch),
-    )
+    drawn = []
     titled = pictures.titled
     monkeypatch.setattr(pictures, "titled", lambda image, text: (drawn.append(text), titled(image, text))[1])
     metrics = model.val(data=data, imgsz=160, plots=True, verbose=False)
