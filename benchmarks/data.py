@@ -74,7 +74,7 @@ def work(name: str, folder: Path) -> str:
         found = coco_json.read(folder / "aitodv2.json")
         return f"{len(found):,} images, {len(found.labels):,} boxes"
     if name == "yolo_txt.read":
-        from tinyyolo.datasets.formats import FORMATS
+        from tinyyolo.datasets.formats.table import FORMATS
 
         found = FORMATS["yolo"].read(folder / "images", [f"class {i}" for i in range(CLASSES)])
         return f"{len(found):,} images, {len(found.labels):,} boxes"
@@ -87,8 +87,8 @@ def work(name: str, folder: Path) -> str:
 
 def draw_yolo(folder: Path) -> None:
     """The same boxes as YOLO txt under images of one pixel row each."""
-    from tinyyolo.datasets.formats import FORMATS
     from tinyyolo.datasets.formats import coco as coco_json
+    from tinyyolo.datasets.formats.table import FORMATS
 
     found = coco_json.read(folder / "aitodv2.json")
     (folder / "images").mkdir(exist_ok=True)

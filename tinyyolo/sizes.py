@@ -26,5 +26,10 @@ BOUNDS = tuple(size.low for size in NAMED)  # px, where a name begins: 2, 8, 16,
 SMALLEST = BOUNDS[0]  # px; a narrower box is more often a slip of the mouse than an object
 LARGEST_SIDE = 1e5  # px, the upper bound of a side in COCO's evaluator
 # What the evaluators call the ranges: least and greatest side, px, both inclusive. The first and last are open.
-AITOD = {"vt": (0, BOUNDS[1]), "t": BOUNDS[1:3], "s": BOUNDS[2:4], "m": (BOUNDS[3], LARGEST_SIDE)}
-COCO = {"s": (0, 32), "m": (32, 96), "l": (96, LARGEST_SIDE)}
+AITOD: dict[str, tuple[float, float]] = {
+    "vt": (0, BOUNDS[1]),
+    "t": (BOUNDS[1], BOUNDS[2]),
+    "s": (BOUNDS[2], BOUNDS[3]),
+    "m": (BOUNDS[3], LARGEST_SIDE),
+}
+COCO: dict[str, tuple[float, float]] = {"s": (0, 32), "m": (32, 96), "l": (96, LARGEST_SIDE)}

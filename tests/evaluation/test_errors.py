@@ -60,7 +60,7 @@ def test_default_thresholds_are_those_of_least_lrp():
 def test_true_positives_are_those_of_the_evaluator():
     errors = find_errors(truth(), DETECTIONS, threshold=0)
     recall = evaluate(truth(), DETECTIONS, arrays=True)["recall"][0, :, 0, -1]
-    found = [int((errors.verdict[errors.detections.category == k] == TRUE).sum()) for k in (0, 1)]
+    found = [int((errors.verdict[errors.detections.labels == k] == TRUE).sum()) for k in (0, 1)]
     np.testing.assert_allclose(recall, np.array(found) / [2, 2])
 
 
@@ -139,5 +139,5 @@ def test_ignored_category_is_a_region_of_all_classes():
     gt["categories"].append({"id": 9, "name": "DontCare"})
     gt["annotations"].append({"id": 9, **box(3, 9, [10, 10, 60, 60])})
     errors = find_errors(gt, DETECTIONS, threshold=0.5, ignore=["DontCare"])
-    assert errors.verdict[-1] == IGNORED and errors.truth.names == ("ship", "car")
+    assert errors.verdict[-1] == IGNORED and errors.truth.names == {0: "ship", 1: "car"}
     assert evaluate(gt, DETECTIONS, ignore=["DontCare"])["per_class"].keys() == {"ship", "car"}

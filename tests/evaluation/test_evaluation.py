@@ -2,15 +2,17 @@
 
 import csv
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tinyyolo.config import UserError
+from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.formats import coco
 from tinyyolo.evaluation import COCO, COCO_MAX_DETS, evaluate, format_table
 from tinyyolo.evaluation.commands import evaluate_command
-from tinyyolo.evaluation.records import read_json, write_results
+from tinyyolo.evaluation.inputs import read_detections, read_truth
 
 OVERALL = "AP AP50 AP75 AP_vt AP_t AP_s AP_m AR100 AR300 AR1500 AR_vt AR_t AR_s AR_m oLRP oLRP_loc oLRP_fp oLRP_fn"
 
@@ -105,17 +107,20 @@ def test_written_results_are_read_back_exactly(tmp_path):
     rng = np.random.default_rng(0)
     dt = {"image_id": np.full(500, 7), "category_id": rng.choice([2, 5], 500), "bbox": 50 * rng.random((500, 4))}
     dt["score"] = rng.random(500).astype(np.float32)
-    write_results(dt, tmp_path / "new/predictions.json")
+    given = read_detections(dt, read_truth(truth()))
+    coco.write_results(tmp_path / "new/predictions.json", given)
     same(evaluate(truth(), dt), evaluate(truth(), tmp_path / "new/predictions.json"))
+    same(evaluate(truth(), dt), evaluate(truth(), given))
     assert json.loads((tmp_path / "new/predictions.json").read_text())[499]["bbox"] == dt["bbox"][499].tolist()
-    write_results({key: value[:0] for key, value in dt.items()}, tmp_path / "none.json")
-    assert read_json(tmp_path / "none.json") == [] and len(list(tmp_path.iterdir())) == 2
+    none = read_detections({key: value[:0] for key, value in dt.items()}, read_truth(truth()))
+    coco.write_results(tmp_path / "none.json", none)
+    assert json.loads((tmp_path / "none.json").read_text()) == [] and len(list(tmp_path.iterdir())) == 2
 
 
 def annotations(**changes):
     """What `tinyyolo.datasets` hands over: the same objects as `truth()`, its classes in another order."""
     given = {
-        "path": "a.json",
+        "path": Path("a.json"),
         "file_names": ["b.png", "a.png"],
         "sizes_hw": np.array([[48, 64], [0, 0]]),
         "image_ids": np.array([7, 3]),
@@ -126,8 +131,11 @@ def annotations(**changes):
         "labels": np.array([0, 0, 1]),
         "areas": np.array([36.0, 144, 400]),
         "box_categories": np.array([5, 5, 2]),
+        "ids": np.array([1, 2, 3]),
+        "crowd": np.zeros(3, bool),
+        "categories": {5: "ship", 2: "car"},
     }
-    return SimpleNamespace(**{**given, **changes})
+    return Annotations(**{**given, **changes})
 
 
 def test_annotations_in_memory_give_the_same_figures():
@@ -179,7 +187,7 @@ def without(key):
 @pytest.mark.parametrize(
     "gt, dt, words",
     [
-        (truth(), detection(image_id=8), ["dt", "image_id 8", "not in gt"]),
+        (truth(), detection(image_id=8), ["dt", "image_id 8", "not in gt (1 such)"]),
         (truth(), detection(category_id=1), ["dt", "category_id 1", "not in gt"]),
         (truth(), detection(image_id="b"), ["image_id b"]),
         (truth(), detection(image_id=7.5), ["image_id 7.5"]),
@@ -197,14 +205,13 @@ def without(key):
         (truth(), 3, ["dt", "int"]),
         (truth(), {"image_id": [7], "category_id": [5], "bbox": [[0, 0, 1, 1]]}, ["'score'"]),
         (truth(), {"image_id": [7, 7], "category_id": [5], "bbox": [[0, 0, 1, 1]], "score": [1]}, ["2 rows"]),
-        (truth(images=[{"id": 7}, {"id": 3}, {"id": 7}]), [], ["image id 7", "2 times"]),
-        (truth(categories=[{"id": 5, "name": "ship"}, {"id": 2, "name": "ship"}]), [], ["category name ship"]),
-        (truth(categories=[{"id": 5, "name": "ship"}]), [], ["annotations", "category_id 2", "categories"]),
-        (truth(images=[{"id": 7}]), [], ["annotations", "image_id 3", "images"]),
-        (truth(images=[{"file_name": "a.png"}]), [], ["images", "id"]),
-        (truth(categories=[{"id": 1}]), [], ["categories", "name"]),
-        (truth(annotations=[{"image_id": 7, "category_id": 5, "bbox": [0, 0, -1, 2]}]), [], ["annotation 0"]),
-        ({"images": []}, [], ["annotations", "categories"]),
+        (truth(images=[{"id": 7}, {"id": 3}, {"id": 7}]), [], ["image 3", "id 7", "already"]),
+        (truth(categories=[{"id": 5, "name": "ship"}]), [], ["annotation 3", "category_id 2", "categories"]),
+        (truth(images=[{"id": 7}]), [], ["annotation 3", "image_id 3", "images"]),
+        (truth(images=[{"file_name": "a.png"}]), [], ["image a.png", "'id'"]),
+        (truth(categories=[{"id": 1}]), [], ["category 1", "name"]),
+        (truth(annotations=[{"image_id": 7, "category_id": 5, "bbox": [0, 0, "a", 2]}]), [], ["annotation 1", "'a'"]),
+        ({"images": []}, [], ["'annotations'", "it has 'images'"]),
         ([], [], ["COCO"]),
     ],
 )  # fmt: skip
@@ -244,7 +251,7 @@ def test_more_lanes_than_a_word_holds():
 def test_malformed_json_names_the_file(tmp_path, text):
     path = tmp_path / "broken.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"broken\.json: malformed JSON"):
+    with pytest.raises(UserError, match=r"broken\.json:1: not valid JSON"):
         evaluate(truth(), path)
     with pytest.raises(UserError, match=r"missing\.json"):
         evaluate(tmp_path / "missing.json", path)

@@ -177,8 +177,12 @@ def lrp_by_definition(evaluator, k, a, limit):
 def compare(gt, dt, max_dets, sides, thresholds=IOU_THRESHOLDS):
     theirs = pycocotools_arrays(gt, dt, max_dets, sides, thresholds)
     ours = evaluate(gt, dt, max_dets=max_dets, area_ranges=sides, iou_thresholds=thresholds, arrays=True)
+    theirs_rules = evaluate(
+        gt, dt, max_dets=max_dets, area_ranges=sides, iou_thresholds=thresholds, arrays=True, rules="coco"
+    )
     for key in ("precision", "recall", "scores"):
         np.testing.assert_array_equal(ours[key], theirs.eval[key], err_msg=key)
+        np.testing.assert_array_equal(theirs_rules[key], theirs.eval[key], err_msg=key)
     if thresholds[0] != 0.5:
         return
     for k in range(len(gt["categories"])):

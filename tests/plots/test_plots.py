@@ -6,8 +6,9 @@ import pytest
 
 from tinyyolo import plots
 from tinyyolo.config import UserError
+from tinyyolo.evaluation import find_errors
 from tinyyolo.plots import charts, pictures
-from tinyyolo.plots.pictures import FOUND, MISSED, WRONG, class_colour
+from tinyyolo.plots.pictures import FOUND, MISSED, NEITHER, WRONG, class_colour
 
 TRUTH = np.array([[10.0, 10, 20, 18], [40, 40, 46, 47], [70, 20, 75, 25]])
 
@@ -51,9 +52,29 @@ def framed_by(shown, box, zoom, colour):
 # Pictures
 
 
+def judged(truth, found, labels=None, found_labels=None, regions=(), score=0.9, size=(100, 100)):
+    """Verdicts on one image; boxes xyxy, `regions` the indices of those that are ignore regions."""
+    labels = [1] * len(truth) if labels is None else labels
+    found_labels = [1] * len(found) if found_labels is None else found_labels
+    xywh = lambda box: [box[0], box[1], box[2] - box[0], box[3] - box[1]]  # noqa: E731
+    gt = {
+        "images": [{"id": 1, "height": size[0], "width": size[1]}],
+        "categories": [{"id": 1, "name": "ship"}, {"id": 2, "name": "car"}],
+        "annotations": [
+            {"image_id": 1, "category_id": c, "bbox": xywh(box), "iscrowd": int(i in regions)}
+            for i, (c, box) in enumerate(zip(labels, truth, strict=True))
+        ],
+    }
+    dt = [
+        {"image_id": 1, "category_id": c, "bbox": xywh(box), "score": score}
+        for c, box in zip(found_labels, found, strict=True)
+    ]
+    return find_errors(gt, dt, threshold=0.5)
+
+
 def test_comparison_marks_found_missed_and_wrong(tmp_path):
     found = [TRUTH[0] + (1, 0, 1, 0), TRUTH[1], [80.0, 80, 90, 90]]
-    path = plots.compare_images([{"image": grey(), "truth": TRUTH, "found": found}], tmp_path / "a.png")
+    path = plots.compare_images(judged(TRUTH, found), {0: grey()}, tmp_path / "a.png")
     assert path == tmp_path / "a.png"
     picture, zoom = read(path), pictures.window(grey(), np.vstack([TRUTH, found])).zoom
     assert zoom >= 3 and picture.shape == (100 * zoom + pictures.HEADER, 2 * 100 * zoom + pictures.GUTTER, 3)
@@ -65,31 +86,34 @@ def test_comparison_marks_found_missed_and_wrong(tmp_path):
     assert not (left == WRONG).all(2).any() and not (right == MISSED).all(2).any()
 
 
-def test_labels_must_agree_where_they_are_given(tmp_path):
-    row = {"image": grey(), "truth": TRUTH[:1], "found": TRUTH[:1], "truth_labels": [1], "found_labels": [0]}
-    picture = read(plots.compare_images([row], tmp_path / "a.png"))
+def test_labels_must_agree(tmp_path):
+    errors = judged(TRUTH[:1], TRUTH[:1], [2], [1])
+    picture = read(plots.compare_images(errors, {0: grey()}, tmp_path / "a.png"))
     zoom = pictures.window(grey(), TRUTH[:1]).zoom
     assert framed_by(panel(picture, 0, zoom), TRUTH[0], zoom, MISSED)
     assert framed_by(panel(picture, 1, zoom), TRUTH[0], zoom, WRONG)
 
 
-@pytest.mark.parametrize(
-    ("truth", "found", "iou", "hit", "right"),
-    [
-        (TRUTH, TRUTH, 0.5, [1, 1, 1], [1, 1, 1]),
-        (TRUTH[:1], TRUTH[[0, 0]], 0.5, [1], [1, 0]),  # a second prediction of the same object is wrong
-        (TRUTH[[0, 0]], TRUTH[[0, 0]], 0.5, [1, 1], [1, 1]),
-        ([[0, 0, 4, 4]], [[0, 0, 4, 2]], 0.5, [1], [1]),  # exactly at the bound
-        ([[0, 0, 4, 4]], [[0, 0, 4, 1.99]], 0.5, [0], [0]),
-        ([], TRUTH, 0.5, [], [0, 0, 0]),
-        (TRUTH, [], 0.5, [0, 0, 0], []),
-        ([[3, 3, 3, 3]], [[3, 3, 3, 3]], 0.5, [0], [0]),  # no area, no overlap
-    ],
-)
-def test_agreement(truth, found, iou, hit, right):
-    answer = pictures.agreement(pictures.as_boxes(truth), pictures.as_boxes(found), iou)
-    np.testing.assert_array_equal(answer[0], np.array(hit, bool))
-    np.testing.assert_array_equal(answer[1], np.array(right, bool))
+def test_a_detection_on_an_ignore_region_is_neither_right_nor_wrong(tmp_path, monkeypatch):
+    written = []
+    titled = pictures.titled
+    monkeypatch.setattr(pictures, "titled", lambda image, text: (written.append(text), titled(image, text))[1])
+    errors = judged(TRUTH, TRUTH[:2], regions={0})
+    picture = read(plots.compare_images(errors, {0: grey()}, tmp_path / "a.png"))
+    zoom = pictures.window(grey(), TRUTH).zoom
+    left, right = panel(picture, 0, zoom), panel(picture, 1, zoom)
+    for box, colour in zip(TRUTH, (NEITHER, FOUND, MISSED), strict=True):
+        assert framed_by(left, box, zoom, colour)
+    for box, colour in zip(TRUTH[:2], (NEITHER, FOUND), strict=True):
+        assert framed_by(right, box, zoom, colour)
+    assert written == [f" x{zoom}  truth 2: 1 found, 1 missed", "predicted 2: 1 right, 0 wrong, 1 on ignore regions"]
+
+
+def test_detections_below_the_threshold_are_not_drawn(tmp_path):
+    picture = read(plots.compare_images(judged(TRUTH, TRUTH, score=0.4), {0: grey()}, tmp_path / "a.png"))
+    zoom = pictures.window(grey(), TRUTH).zoom
+    assert all(framed_by(panel(picture, 0, zoom), box, zoom, MISSED) for box in TRUTH)
+    assert (panel(picture, 1, zoom) == 128).all()
 
 
 def test_large_images_show_the_crowd_enlarged(tmp_path):
@@ -102,16 +126,16 @@ def test_large_images_show_the_crowd_enlarged(tmp_path):
     inside = (boxes[:, :2] >= (view.x0, view.y0)) & (boxes[:, 2:] <= (view.x1, view.y1))
     np.testing.assert_array_equal(inside.all(1), [True] * 30 + [False])
     assert (view.x1 - view.x0) * view.zoom <= pictures.PANEL
-    picture = read(plots.compare_images([{"image": image, "truth": boxes, "found": []}], tmp_path / "a.png"))
+    picture = read(plots.compare_images(judged(boxes, []), {0: image}, tmp_path / "a.png"))
     assert picture.shape[1] <= 2 * pictures.PANEL + pictures.GUTTER and (picture == MISSED).all(2).any()
 
 
 def test_images_come_from_files_too(tmp_path):
     cv2.imwrite(str(tmp_path / "scene.png"), grey())
-    row = {"path": tmp_path / "scene.png", "truth": TRUTH, "found": TRUTH}
+    errors = judged(TRUTH, TRUTH)
     zoom = pictures.window(grey(), TRUTH).zoom
     for name in ("a.png", "a.jpg"):
-        picture = read(plots.compare_images([row], tmp_path / name))
+        picture = read(plots.compare_images(errors, {0: tmp_path / "scene.png"}, tmp_path / name))
         assert abs(picture[:, 5].astype(int) - 128).min() == 0 and picture.shape[0] == 100 * zoom + pictures.HEADER
 
 
@@ -119,7 +143,7 @@ def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     for name in ("broken.png", "absent.png"):
         with pytest.raises(UserError, match=name):
-            plots.compare_images([{"path": tmp_path / name, "truth": TRUTH, "found": []}], tmp_path / "a.png")
+            plots.compare_images(judged(TRUTH, []), {0: tmp_path / name}, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
@@ -139,18 +163,21 @@ def test_label_mosaic_draws_every_class_in_its_colour(tmp_path):
 @pytest.mark.parametrize("size", [(1, 1), (7, 900), (900, 7)])
 def test_odd_shapes_and_boxes_over_the_border(size, tmp_path):
     boxes = [[-5.0, -5, 3, 3], [0, 0, size[1], size[0]], [2000, 2000, 2010, 2010]]
-    row = {"image": grey(*size), "truth": boxes, "found": boxes}
-    assert read(plots.compare_images([row], tmp_path / "a.png")).shape[1] <= 2 * pictures.PANEL + pictures.GUTTER
+    errors = judged(boxes, boxes, size=size)
+    assert (
+        read(plots.compare_images(errors, {0: grey(*size)}, tmp_path / "a.png")).shape[1]
+        <= 2 * pictures.PANEL + pictures.GUTTER
+    )
 
 
 def test_no_images_is_an_empty_sheet(tmp_path):
-    assert (read(plots.compare_images([], tmp_path / "a.png")) == pictures.PAPER).all()
+    assert (read(plots.compare_images(judged([], []), {}, tmp_path / "a.png")) == pictures.PAPER).all()
     assert (read(plots.label_mosaic([], [], tmp_path / "b.png")) == pictures.PAPER).all()
 
 
 def test_nothing_given_is_changed(tmp_path):
     image, truth = grey(), TRUTH.copy()
-    plots.compare_images([{"image": image, "truth": truth, "found": truth}], tmp_path / "a.png")
+    plots.compare_images(judged(truth, truth), {0: image}, tmp_path / "a.png")
     assert (image == 128).all()
     np.testing.assert_array_equal(truth, TRUTH)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyyolo.boxes.convert import areas as box_areas
+from tinyyolo.boxes.convert import sides
 from tinyyolo.config import UserError, suggest
 
 # Faults that make the numbers wrong for everyone; a strict reader stops at the first of them. All others only cost
@@ -27,27 +29,29 @@ class Problem(str):
     """
 
     __slots__ = ("kind", "where")
+    kind: str
+    where: str
 
     def __new__(cls, kind: str, where: str, what: str) -> Problem:
         line = super().__new__(cls, f"{where}: {what}")
         line.kind, line.where = kind, where
         return line
 
-    def __getnewargs__(self) -> tuple[str, str, str]:
+    def __getnewargs__(self) -> tuple[str, str, str]:  # type: ignore[override]  # str's own takes one
         return self.kind, self.where, self.removeprefix(f"{self.where}: ")
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """Objects of I images, K boxes and C classes. The arrays are read-only, so that a reader may hand out one twice.
+    """Objects or detections of I images, K boxes and C classes. The arrays are read-only, so that one may be shared.
 
     Attributes:
         path: the file or folder that was read.
         file_names: I image names, relative to the split's image folder.
         sizes_hw: (I, 2) int64, height and width in pixels.
-        image_ids: (I,) int64, the file's own ids.
+        image_ids: (I,) the file's own ids, int64, or text where the file has text.
         names: class index -> name, 0-based, in class order.
-        category_ids: (C,) int64, the file's own id of every class.
+        category_ids: (C,) the file's own id of every class, int64 or text.
         image_index: (K,) int64, sorted: the image of every box.
         boxes: (K, 4) float64, xyxy in pixels of the original image.
         labels: (K,) int64 class indices; -1 is an ignore region.
@@ -55,9 +59,13 @@ class Annotations:
         ids: (K,) int64, the file's own annotation ids.
         problems: every fault found, one line each; boxes with a fault of geometry are not in the arrays.
         categories: every category of the file, ignored ones too: id -> name.
-        box_categories: (K,) int64, the category id of every box, also of ignore regions.
+        box_categories: (K,) the category id of every box, also of ignore regions.
         crowd: (K,) bool, whether the box itself was marked (iscrowd or ignore), not its category.
         extra: what else the file says of every box, (K,) int64 by name: difficult, truncation, occlusion.
+        scores: (K,) float64 in 0..1 of detections; None for objects.
+        wh: (K, 2) float64, width and height as the file says them, since (x + w) - x is not w in floats; None
+            where the file has corners.
+        unlike_coco: how many boxes COCO's own tools read otherwise (see `formats.coco.read`).
     """
 
     path: Path
@@ -72,10 +80,17 @@ class Annotations:
     areas: np.ndarray
     ids: np.ndarray
     problems: list[Problem] = field(default_factory=list)
-    categories: dict[int, str] = field(default_factory=dict)
+    categories: dict[Any, str] = field(default_factory=dict)
     box_categories: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    scores: np.ndarray | None = None
+    wh: np.ndarray | None = None
+    unlike_coco: int = 0
+
+    def __post_init__(self) -> None:
+        if self.wh is not None and (self.boxes[:, :2] + self.wh != self.boxes[:, 2:]).any():
+            raise ValueError(f"{self.path}: wh does not fit boxes; who changes boxes sets wh, or None")
 
     def __len__(self) -> int:
         """Number of images."""
@@ -89,24 +104,52 @@ class Annotations:
     @property
     def offsets(self) -> np.ndarray:
         """(I + 1,) int64: boxes of image i stand at `offsets[i]:offsets[i + 1]`."""
-        return np.searchsorted(self.image_index, np.arange(len(self) + 1))
+        starts: np.ndarray = np.searchsorted(self.image_index, np.arange(len(self) + 1))
+        return starts
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """The boxes under COCO's own keys and ids, ignore regions as `iscrowd`.
+    @property
+    def sides(self) -> np.ndarray:
+        """(K, 2) float64, width and height, px."""
+        return sides(self.boxes) if self.wh is None else self.wh
 
-        Returns:
-            `image_id`, `category_id`, `id` (K,) int64, `bbox` (K, 4) float64 xywh, `area` (K,) float64 and
-            `iscrowd` (K,) bool.
-        """
-        xywh = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-        return {
-            "image_id": self.image_ids[self.image_index],
-            "category_id": self.box_categories,
-            "id": self.ids,
-            "bbox": xywh,
-            "area": self.areas,
-            "iscrowd": self.labels == IGNORED,
-        }
+    @property
+    def xywh(self) -> np.ndarray:
+        """(K, 4) float64 x, y, width, height, px, the numbers of the file."""
+        return np.concatenate([self.boxes[:, :2], self.sides], axis=1)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(K,) int64, the class of every box, of marked ones too; -1 for a region of every class."""
+        regions = self.labels == IGNORED
+        if not regions.any():
+            return self.labels
+        index = {name: i for i, name in self.names.items()}
+        own = {key: index.get(name, IGNORED) for key, name in self.categories.items()}
+        own |= dict(zip(self.category_ids.tolist(), self.names, strict=True))
+        out: np.ndarray = self.labels.copy()
+        out[regions] = [own.get(key, IGNORED) for key in self.box_categories[regions].tolist()]
+        return out
+
+
+PER_BOX = ("image_index", "boxes", "labels", "areas", "ids", "box_categories", "crowd", "scores", "wh")
+
+
+def take(annotations: Annotations, rows: np.ndarray, **changes: Any) -> Annotations:
+    """Some boxes, by their rows in rising order or a (K,) bool; `changes` are other fields to replace.
+
+    Examples:
+        A row may stand twice.
+
+        >>> from tinyyolo.datasets.formats import coco
+        >>> content = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "ship"}],
+        ...            "annotations": [{"image_id": 1, "category_id": 1, "bbox": [x, 0, 6, 6]} for x in (0, 20)]}
+        >>> take(coco.from_content(content, "gt"), np.array([0, 1, 1])).boxes[:, 0].tolist()
+        [0.0, 20.0, 20.0]
+    """
+    given = {name: getattr(annotations, name) for name in PER_BOX}
+    columns = {name: value[rows] for name, value in given.items() if value is not None}
+    extra = {name: value[rows] for name, value in annotations.extra.items()}
+    return freeze(replace(annotations, **{**columns, "extra": extra, **changes}))
 
 
 def subset(annotations: Annotations, images: np.ndarray | None = None, boxes: np.ndarray | None = None) -> Annotations:
@@ -120,21 +163,39 @@ def subset(annotations: Annotations, images: np.ndarray | None = None, boxes: np
     full = annotations
     images = np.ones(len(full), bool) if images is None else images
     boxes = (np.ones(len(full.labels), bool) if boxes is None else boxes) & images[full.image_index]
-    new_index = np.cumsum(images) - 1
-    per_box = {
-        name: getattr(full, name)[boxes] for name in ("boxes", "labels", "areas", "ids", "box_categories", "crowd")
+    return arrange(take(full, boxes), np.flatnonzero(images))
+
+
+def arrange(annotations: Annotations, images: np.ndarray, **changes: Any) -> Annotations:
+    """Images in another order, by their indices; every box must be of one of them. `changes` are fields to replace."""
+    full = annotations
+    place = np.full(len(full), -1)
+    place[images] = np.arange(len(images))
+    index = place[full.image_index]
+    changes |= {
+        "file_names": [full.file_names[i] for i in images.tolist()],
+        "sizes_hw": full.sizes_hw[images],
+        "image_ids": full.image_ids[images],
     }
-    return freeze(
-        replace(
-            full,
-            file_names=[name for name, stays in zip(full.file_names, images.tolist(), strict=True) if stays],
-            sizes_hw=full.sizes_hw[images],
-            image_ids=full.image_ids[images],
-            image_index=new_index[full.image_index[boxes]].astype(np.int64),
-            extra={name: column[boxes] for name, column in full.extra.items()},
-            **per_box,
+    if (index[1:] >= index[:-1]).all():
+        return freeze(replace(full, image_index=index, **changes))
+    order = np.argsort(index, kind="stable")
+    return take(full, order, image_index=index[order], **changes)
+
+
+def by_id(annotations: Annotations) -> Annotations:
+    """Images and classes in the order of their ids, in which COCO's evaluator goes through them."""
+    classes = np.argsort(annotations.category_ids, kind="stable")
+    names = list(annotations.names.values())
+    if (np.diff(classes) != 1).any():
+        annotations = replace(
+            annotations,
+            category_ids=annotations.category_ids[classes],
+            names=dict(enumerate(names[i] for i in classes)),
+            labels=np.append(np.argsort(classes), IGNORED)[annotations.labels],
         )
-    )
+    images = np.argsort(annotations.image_ids, kind="stable")
+    return annotations if (np.diff(images) == 1).all() else arrange(annotations, images)
 
 
 def as_names(names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
@@ -162,19 +223,20 @@ class Classes(NamedTuple):
 
     Attributes:
         names: class index -> name.
-        category_ids: (C,) int64, the file's id of every class; one that it does not have gets an id above all others.
+        category_ids: (C,) the file's id of every class; one that it does not have gets an id above all others, or of
+            text its name.
         label_of: category id -> class index, or -1 for an ignored category; unknown categories are not in it.
         categories: every category of the file, id -> name.
     """
 
     names: dict[int, str]
     category_ids: np.ndarray
-    label_of: dict[int, int]
-    categories: dict[int, str]
+    label_of: dict[Any, int]
+    categories: dict[Any, str]
 
 
 def select_classes(
-    categories: Mapping[int, str], names: Sequence[str] | Mapping[int, str] | None, ignore: Sequence[str], source: Path
+    categories: Mapping[Any, str], names: Sequence[str] | Mapping[int, str] | None, ignore: Sequence[str], source: Path
 ) -> Classes:
     """Match a file's categories with the wanted classes by name.
 
@@ -194,13 +256,14 @@ def select_classes(
             raise UserError(f"{source}: no names: it has no category besides the ignored ones; give `names:`")
     wanted = dict(enumerate(name for name in as_names(names).values() if name not in skipped))
     index = {name: i for i, name in wanted.items()}
-    first: dict[str, int] = {}
+    first: dict[str, Any] = {}
     for key, name in sorted(categories.items()):
         first.setdefault(name, key)
-    fresh = max(categories, default=0) + 1
-    ids = [first.get(name, fresh + i) for i, name in wanted.items()]
+    text = any(isinstance(key, str) for key in categories)
+    fresh = 0 if text else max(categories, default=0) + 1
+    ids = [first.get(name, name if text else fresh + i) for i, name in wanted.items()]
     known = {key: index.get(name, IGNORED) for key, name in categories.items() if name in index or name in skipped}
-    return Classes(wanted, np.array(ids, np.int64), known, dict(categories))
+    return Classes(wanted, np.array(ids, None if text else np.int64), known, dict(categories))
 
 
 def assemble(
@@ -218,6 +281,8 @@ def assemble(
     ids: np.ndarray | None = None,
     image_ids: np.ndarray | None = None,
     extra: Mapping[str, np.ndarray] | None = None,
+    wh: np.ndarray | None = None,
+    unlike_coco: int = 0,
 ) -> Annotations:
     """Annotations from columns in any order of images; arguments are the fields of the same names.
 
@@ -225,37 +290,36 @@ def assemble(
     width * height, and no box is marked. Every category must be one that `classes` knows.
     """
     count = len(boxes)
-    order = np.argsort(image_index, kind="stable")
     crowd = np.zeros(count, bool) if crowd is None else crowd
-    labels = np.where(crowd, IGNORED, lookup(box_categories, classes.label_of))
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return freeze(
-        Annotations(
-            path=path,
-            file_names=file_names,
-            sizes_hw=sizes_hw,
-            image_ids=np.arange(1, len(file_names) + 1) if image_ids is None else image_ids,
-            names=classes.names,
-            category_ids=classes.category_ids,
-            image_index=image_index[order].astype(np.int64),
-            boxes=boxes[order],
-            labels=labels[order],
-            areas=(sides.prod(axis=1) if areas is None else areas)[order],
-            ids=np.arange(1, count + 1) if ids is None else ids[order],
-            problems=problems,
-            categories=classes.categories,
-            box_categories=box_categories[order].astype(np.int64),
-            crowd=crowd[order],
-            extra={name: column[order].astype(np.int64) for name, column in (extra or {}).items()},
-        )
+    made = Annotations(
+        path=path,
+        file_names=file_names,
+        sizes_hw=sizes_hw,
+        image_ids=np.arange(1, len(file_names) + 1) if image_ids is None else image_ids,
+        names=classes.names,
+        category_ids=classes.category_ids,
+        image_index=image_index.astype(np.int64),
+        boxes=boxes,
+        labels=np.where(crowd, IGNORED, lookup(box_categories, classes.label_of)),
+        areas=box_areas(boxes) if areas is None else areas,
+        ids=np.arange(1, count + 1) if ids is None else ids,
+        problems=problems,
+        categories=classes.categories,
+        box_categories=box_categories,
+        crowd=crowd,
+        extra={name: column.astype(np.int64) for name, column in (extra or {}).items()},
+        wh=wh,
+        unlike_coco=unlike_coco,
     )
+    return take(made, np.argsort(image_index, kind="stable"))
 
 
-def lookup(keys: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
+def lookup(keys: np.ndarray, table: Mapping[Any, int]) -> np.ndarray:
     """`table[key]` for every key (K,), all of them known."""
-    known = np.array(sorted(table), np.int64)
-    values = np.array([table[key] for key in known.tolist()], np.int64)
-    return values[np.searchsorted(known, keys)] if len(keys) else np.zeros(0, np.int64)
+    if not len(keys):
+        return np.zeros(0, np.int64)
+    known = sorted(table)
+    return np.array([table[key] for key in known], np.int64)[np.searchsorted(np.array(known), keys)]
 
 
 FARTHEST = 1e6  # px; no scene has a side this long
@@ -273,7 +337,7 @@ def box_faults(boxes: np.ndarray) -> list[str]:
     with np.errstate(invalid="ignore"):
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         huge = (abs(boxes) > FARTHEST).any(axis=1)
-    return np.select([~finite, ~solid, huge], BOX_FAULTS, "").tolist()
+    return list(np.select([~finite, ~solid, huge], BOX_FAULTS, "").tolist())
 
 
 def raise_fatal(problems: Sequence[Problem]) -> None:

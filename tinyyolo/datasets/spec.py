@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyyolo.config import ROOTS, UserError, find_yaml, load_yaml, merge, suggest
 from tinyyolo.datasets.annotations import Annotations, as_names, raise_fatal
-from tinyyolo.datasets.formats import DEFAULT, FORMATS, JSON
+from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.images import list_images, nearest_folder
 
 SPLITS = ("train", "val", "test", "trainval")

@@ -16,6 +16,7 @@ from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
+from tinyyolo.boxes.convert import convert
 from tinyyolo.boxes.nms import select
 from tinyyolo.compat import LOGGER, on_unreadable
 from tinyyolo.config import UserError
@@ -140,9 +141,12 @@ def write_rows(results: Iterable[Results], path: Path) -> Iterator[Results]:
 
 
 def json_rows(result: Results) -> Iterator[dict[str, Any]]:
-    """The detections of one image: category_id is the model's class from 0, bbox x, y, w, h in pixels of the image."""
-    boxes = result.boxes.xyxy.double().cpu()
-    boxes[:, 2:] -= boxes[:, :2].clone()
-    columns = (result.boxes.cls.int().tolist(), boxes.numpy().round(3).tolist(), result.boxes.conf.tolist())
+    """The detections of one image: category_id is the model's class from 0, bbox x, y, w, h in pixels of the image.
+
+    `evaluate` joins them with annotations by file name and category_name, as ids there count otherwise.
+    """
+    xywh = convert(result.boxes.xyxy.double().cpu().numpy(), "xyxy", "xywh").round(3)
+    columns = (result.boxes.cls.int().tolist(), xywh.tolist(), result.boxes.conf.tolist())
     for category, bbox, score in zip(*columns, strict=True):
-        yield {"category_id": category, "bbox": bbox, "score": round(score, 5)}
+        names = {"category_id": category, "category_name": result.names[category]}
+        yield {**names, "bbox": bbox, "score": round(score, 5)}

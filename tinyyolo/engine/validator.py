@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +17,22 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.ops import scale_boxes
 
+from tinyyolo.boxes.convert import convert
 from tinyyolo.boxes.nms import select
 from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import Annotations, subset
+from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, subset
+from tinyyolo.datasets.formats.coco import positions, write_results
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
-from tinyyolo.evaluation import evaluate, format_table, write_json, write_results
+from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.errors import find_errors
+from tinyyolo.evaluation.inputs import from_columns
 
 MAX_CANDIDATES = 30_000  # best candidates of an image that enter NMS
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
+DECIMALS, SCORE_DECIMALS = 3, 7  # of px and of scores: what predictions.json says is what is scored
 PICTURES = 8  # images of the comparison picture
 PICTURE_SCORE = 0.25  # least score of a box in a picture
 
@@ -119,10 +124,11 @@ class TinyValidator(DetectionValidator):
         """Empty the memory; match the model's classes with the data's by name."""
         self.names, self.nc, self.seen, self.jdict = model.names, len(model.names), 0, []
         self.votes = votes_of(model)
-        self.truth = ground_truth(self.dataloader.dataset)
-        self.category_of = match_classes(self.names, self.truth)
-        self.detections: list[dict[str, np.ndarray]] = []
-        self.pictures: list[dict[str, Any]] = []
+        self.truth = by_id(ground_truth(self.dataloader.dataset))
+        self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
+        self.class_of = match_classes(self.names, self.truth)
+        self.found: dict[int, dict[str, np.ndarray]] = {}  # image of the truth -> its detections
+        self.pictures: dict[int, str] = {}
         self.end2end, self.is_custom_json, self.build_gdict = False, False, False
 
     def get_desc(self) -> str:
@@ -157,68 +163,59 @@ class TinyValidator(DetectionValidator):
             boxes = scale_boxes(
                 batch["img"].shape[2:], found["bboxes"].clone(), batch["ori_shape"][i], ratio_pad=batch["ratio_pad"][i]
             )
-            known = [self.category_of.get(int(label), -1) for label in found["cls"].tolist()]
-            category = np.array(known, dtype=np.int64)
-            xyxy = boxes.cpu().numpy().astype(np.float64).reshape(-1, 4)
-            rows = {
-                "image_id": np.full(len(category), int(batch["image_id"][i]), dtype=np.int64),
-                "category_id": category,
-                "bbox": np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1),
-                "score": found["conf"].cpu().numpy().astype(np.float64),
+            image = int(self.image_of[int(batch["image_index"][i])])
+            xywh = convert(boxes.cpu().numpy().astype(np.float64).reshape(-1, 4), "xyxy", "xywh")
+            self.found[image] = {
+                "label": found["cls"].cpu().numpy().astype(np.int64),  # the model's
+                "xywh": xywh.round(DECIMALS),
+                "score": found["conf"].cpu().numpy().astype(np.float64).round(SCORE_DECIMALS),
             }
-            self.detections.append({key: value[category >= 0] for key, value in rows.items()})
             if self.args.save_txt:
                 name = Path(batch["im_file"][i]).with_suffix(".txt").name
                 row = {"bboxes": boxes, "conf": found["conf"], "cls": found["cls"]}
                 self.save_one_txt(row, self.args.save_conf, batch["ori_shape"][i], self.save_dir / "labels" / name)
             if self.args.plots and len(self.pictures) < PICTURES and RANK in {-1, 0}:
-                self.pictures.append(
-                    {
-                        "path": batch["im_file"][i],
-                        "image_id": int(batch["image_id"][i]),
-                        "found": len(self.detections) - 1,
-                    }
-                )
+                self.pictures[image] = batch["im_file"][i]
 
     def gather_stats(self) -> None:
         """Bring the detections of all processes to the first; images that padding repeated count once."""
         if RANK == -1:
             return
         parts: list[Any] = [None] * dist.get_world_size() if RANK == 0 else []
-        dist.gather_object(self.detections, parts if RANK == 0 else None, dst=0)
-        if RANK == 0:
-            seen: set[int] = set()
-            self.detections = []
-            for rows in (row for part in parts for row in part):
-                ids = set(rows["image_id"].tolist())
-                if not ids & seen:
-                    self.detections.append(rows)
-                seen |= ids
+        dist.gather_object(self.found, parts if RANK == 0 else None, dst=0)
+        for part in parts:
+            self.found |= part
 
     def get_stats(self) -> dict[str, float]:
         """Evaluate; the headline figures under the engine's keys."""
         curves = bool(self.args.plots)
-        result = evaluate(self.truth, self.collected(), arrays=curves)
+        self.detections = self.collected()
+        result = evaluate(self.truth, self.detections, arrays=curves)
         self.precision = result["precision"] if curves else None
         self.metrics.result = {
             key: value for key, value in result.items() if not hasattr(value, "shape") and key != "lrp"
         }
         return dict(self.metrics.results_dict)
 
-    def collected(self) -> dict[str, np.ndarray]:
-        """All detections as one dict of arrays."""
-        empty = {"image_id": np.zeros(0, np.int64), "category_id": np.zeros(0, np.int64)}
-        empty |= {"bbox": np.zeros((0, 4)), "score": np.zeros(0)}
-        return {key: np.concatenate([empty[key], *[rows[key] for rows in self.detections]]) for key in empty}
+    def collected(self) -> Annotations:
+        """All detections of classes that the data have, exactly as predictions.json says them."""
+        images = sorted(self.found)
+        parts = [self.found[image] for image in images]
+        image = np.repeat(np.array(images, np.int64), [len(part["label"]) for part in parts])
+        label = np.concatenate([np.zeros(0, np.int64), *[part["label"] for part in parts]])
+        xywh = np.concatenate([np.zeros((0, 4)), *[part["xywh"] for part in parts]])
+        score = np.concatenate([np.zeros(0), *[part["score"] for part in parts]])
+        own = np.array([self.class_of.get(i, IGNORED) for i in label.tolist()], np.int64)
+        known = own != IGNORED
+        self.strangers = Counter(self.names[i] for i in label[~known].tolist())
+        return from_columns(self.truth, str(self.truth.path), image[known], own[known], xywh[known], score[known])
 
     def finalize_metrics(self) -> None:
         """Write metrics.json and, outside training or with save_json, predictions.json; pictures with `plots`."""
         self.metrics.speed, self.metrics.save_dir = self.speed, self.save_dir
         write_json(self.metrics.result, self.save_dir / "metrics.json")
         if not self.training or self.args.save_json:
-            found = self.collected()
-            rounded = {"bbox": found["bbox"].round(3), "score": found["score"].round(5)}
-            write_results({**found, **rounded}, self.save_dir / "predictions.json")
+            write_results(self.save_dir / "predictions.json", self.detections)
         if self.args.plots:
             self.draw()
 
@@ -230,6 +227,9 @@ class TinyValidator(DetectionValidator):
             return
         LOGGER.info("\n" + format_table(result))
         report_left_out(self.dataloader.dataset)
+        if self.strangers:
+            counts = ", ".join(f"{count:,} {name}" for name, count in self.strangers.most_common())
+            LOGGER.warning(f"not counted, as {self.truth.path} has no such class: {counts}")
         LOGGER.info(f"Metrics, predictions and pictures: {self.save_dir}")
 
     def draw(self) -> None:
@@ -238,31 +238,17 @@ class TinyValidator(DetectionValidator):
 
         folder, result = self.save_dir, self.metrics.result
         if self.pictures:
-            self.on_plot(plots.compare_images([self.picture(p) for p in self.pictures], folder / "predictions.jpg"))
+            sure = find_errors(self.truth, self.detections, threshold=PICTURE_SCORE)
+            self.on_plot(plots.compare_images(sure, self.pictures, folder / "predictions.jpg"))
         sizes = {key.removeprefix("AP_"): value for key, value in result.items() if key.startswith("AP_")}
         self.on_plot(plots.ap_by_size({"AP": sizes}, folder / "ap_by_size.png"))
         names = list(result["per_class"])
         curves = {name: self.precision[0, :, k, 0, -1] for k, name in enumerate(names)}  # at IoU .5, all sizes
         self.on_plot(plots.pr_curves(curves, folder / "pr_curve.png"))
-        errors = find_errors(self.truth, self.collected())
+        errors = find_errors(self.truth, self.detections)
         self.on_plot(
             plots.confusion_matrix(confusion_counts(errors), errors.truth.names, folder / "confusion_matrix.png")
         )
-
-    def picture(self, kept: Mapping[str, Any]) -> dict[str, Any]:
-        """One image with its objects and its surer detections, as `plots.compare_images` takes it."""
-        notes, found = self.truth, self.detections[kept["found"]]
-        part = notes.rows(int(np.flatnonzero(notes.image_ids == kept["image_id"])[0]))
-        objects = notes.labels[part] >= 0
-        sure = found["score"] >= PICTURE_SCORE
-        boxes = found["bbox"][sure]
-        return {
-            "path": kept["path"],
-            "truth": notes.boxes[part][objects],
-            "truth_labels": notes.box_categories[part][objects],
-            "found": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-            "found_labels": found["category_id"][sure],
-        }
 
     def plot_val_samples(self, batch: dict[str, Any], ni: int) -> None:
         """Drawn once, at the end, by `draw`."""
@@ -294,12 +280,12 @@ def ground_truth(dataset: TinyDataset) -> Annotations:
 
 
 def match_classes(names: Mapping[int, str], truth: Annotations) -> dict[int, int]:
-    """The model's class index -> the annotation file's category id, by name.
+    """The model's class index -> the truth's, by name.
 
     Raises:
         UserError: model and data have no class in common.
     """
-    ids = {name: int(truth.category_ids[i]) for i, name in truth.names.items()}
+    ids = {name: i for i, name in truth.names.items()}
     out = {index: ids[name] for index, name in names.items() if name in ids}
     if not out:
         raise UserError(

@@ -2,10 +2,10 @@
 
 from tinyyolo.evaluation.agreement import compare
 from tinyyolo.evaluation.errors import count_errors, find_errors, missed_labels, write_missed_labels
-from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, COCO, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
-from tinyyolo.evaluation.records import read_json, write_results
+from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_table, write_csv, write_json
+from tinyyolo.sizes import AITOD, COCO
 
 __all__ = [
     "AITOD",
@@ -19,11 +19,9 @@ __all__ = [
     "find_errors",
     "format_table",
     "missed_labels",
-    "read_json",
     "write_csv",
     "write_json",
     "write_missed_labels",
     "write_pngs",
     "write_report",
-    "write_results",
 ]

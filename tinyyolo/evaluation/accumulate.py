@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyyolo.evaluation.inputs import Truth
+from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.evaluation.matching import Ranked, Wins
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's recall thresholds
@@ -40,9 +40,16 @@ def empty_curves(thresholds: int, classes: int, areas: int, limits: int) -> Curv
 
 
 def accumulate(
-    curves: Curves, truth: Truth, ranked: Ranked, wins: Wins, areas: np.ndarray, at: slice, max_dets: Sequence[int],
-    lanes: int, tau: int | None,
-) -> None:  # fmt: skip
+    curves: Curves,
+    truth: Annotations,
+    ranked: Ranked,
+    wins: Wins,
+    areas: np.ndarray,
+    at: slice,
+    max_dets: Sequence[int],
+    lanes: int,
+    tau: int | None,
+) -> None:
     """Fill the area ranges `at` of `curves` from the wins of that group.
 
     Args:
@@ -50,15 +57,15 @@ def accumulate(
         lanes: thresholds in a word for each area range; those beyond the arrays serve LRP only.
         tau: index of LRP's threshold, None for no LRP.
     """
-    classes = np.arange(len(truth.category_ids) + 1)
+    classes = np.arange(len(truth.names) + 1)
     bounds = np.searchsorted(ranked.category, classes)
     win_bounds = np.searchsorted(wins.detection, bounds)
     for k in classes[:-1]:
         rows, pairs = slice(bounds[k], bounds[k + 1]), slice(win_bounds[k], win_bounds[k + 1])
-        objects = np.flatnonzero((truth.category == k) & ~truth.crowd)
+        own = truth.areas[truth.labels == k]
         for a in range(at.start, at.stop):
             low, high = areas[a]
-            count = int(np.count_nonzero((truth.area[objects] >= low) & (truth.area[objects] <= high)))
+            count = int(np.count_nonzero((own >= low) & (own <= high)))
             if not count:
                 continue
             in_range = (ranked.area[rows] >= low) & (ranked.area[rows] <= high)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.evaluation.errors import PAPER_SCORE, categories, image_record, size_index
-from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth, take
-from tinyyolo.evaluation.matching import overlapping_pairs
-from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, IOU_THRESHOLDS, evaluate
-from tinyyolo.evaluation.records import read_json
+from tinyyolo.datasets.annotations import Annotations, arrange, subset, take
+from tinyyolo.datasets.formats import coco
+from tinyyolo.evaluation.errors import PAPER_SCORE, size_index
+from tinyyolo.evaluation.inputs import from_columns, read_detections, read_truth
+from tinyyolo.evaluation.matching import cells, overlapping_pairs, scores_of
+from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, IOU_THRESHOLDS, evaluate
+from tinyyolo.sizes import AITOD
 
 SAME_PLACE = 0.5  # least IoU of a box and what became of it
 CHANGES = ("same", "moved", "relabelled", "removed", "added")
@@ -29,8 +32,8 @@ class Pairing:
     `partner` (M,) is the row in `second`, -1 for removed.
     """
 
-    first: Truth
-    second: Detections
+    first: Annotations
+    second: Annotations
     first_change: np.ndarray
     second_change: np.ndarray
     partner: np.ndarray
@@ -44,6 +47,7 @@ def compare(
     area_ranges: Mapping[str, tuple[float, float]] = AITOD,
     max_dets: Sequence[int] = AITOD_MAX_DETS,
     ignore: Sequence[str] = (),
+    rules: str = "tinyyolo",
 ) -> dict[str, Any]:
     """Agreement of `second` with `first`.
 
@@ -57,6 +61,7 @@ def compare(
         area_ranges: names and sides in px.
         max_dets: limits for each image and class.
         ignore: names of categories whose boxes are ignore regions.
+        rules: how annotations are read, as of `evaluate`.
 
     Returns:
         `agreement`: what `evaluate` returns for `second` as detections of `first`, annotations with score 1.
@@ -74,9 +79,10 @@ def compare(
         >>> compare(a, b)["changes"]["ship"]
         {'same': 1, 'moved': 1, 'relabelled': 0, 'removed': 1, 'added': 1}
     """
-    one, two, images = joined(first, second, ignore)
+    one = read_truth(first, ignore, rules=rules, source="first")
+    one, two, images = joined(one, second, ignore, rules)
     agreement = evaluate(one, two, max_dets=max_dets, area_ranges=area_ranges, iou_thresholds=IOU_THRESHOLDS)
-    pairing = pair_up(one, take(two, two.scores >= score))
+    pairing = pair_up(one, take(two, scores_of(two) >= score))
     return {
         "agreement": agreement,
         "counts": count_sizes(pairing, area_ranges),
@@ -86,78 +92,83 @@ def compare(
     }
 
 
-def joined(first: Any, second: Any, ignore: Sequence[str]) -> tuple[Truth, Detections, dict[str, int]]:
-    """`first` as objects and `second` as detections of them, on the images that both have."""
-    one = read_truth(first, ignore)
-    content = read_json(second) if isinstance(second, (str, Path)) else second
-    if not ((isinstance(content, Mapping) and "images" in content) or hasattr(content, "image_index")):
-        source = str(second) if isinstance(second, (str, Path)) else "second"
-        return one, read_detections(content, one, source), {"both": len(one.image_ids), "first": 0, "second": 0}
-    two = read_truth(content, [name for name in ignore if name in class_names(content)])
+def joined(
+    one: Annotations, second: Any, ignore: Sequence[str], rules: str
+) -> tuple[Annotations, Annotations, dict[str, int]]:
+    """`one` as objects and `second` as detections of them, on the images that both have.
+
+    Raises:
+        UserError: no common image, a name twice in one file, or a class that `one` lacks.
+    """
+    two = as_truth(second, ignore, rules)
+    if two is None:
+        return one, read_detections(second, one, "second"), {"both": len(one), "first": 0, "second": 0}
     both = sorted(set(one.file_names) & set(two.file_names))
     if not both:
-        raise UserError(f"{one.source} and {two.source} have no image in common (joined by file_name)")
-    alien = sorted(set(two.names) - set(one.names))
+        raise UserError(f"{one.path} and {two.path} have no image in common (joined by file_name)")
+    names = list(one.names.values())
+    alien = sorted(set(two.names.values()) - set(names))
     if alien:
-        raise UserError(f"{two.source}: class {alien[0]} is not in {one.source} ({', '.join(one.names)})")
-    images = {"both": len(both), "first": len(one.image_ids) - len(both), "second": len(two.image_ids) - len(both)}
-    place = {name: i for i, name in enumerate(both)}
-    one = on_images(one, place)
-    two = on_images(two, place)
-    rows = np.flatnonzero(~two.crowd)
-    to_one = np.array([one.names.index(name) for name in two.names], np.int64)
-    scores = np.ones(len(rows))
-    return one, Detections(two.source, two.image[rows], to_one[two.category[rows]], two.boxes[rows], scores), images
+        raise UserError(f"{two.path}: class {alien[0]} is not in {one.path} ({', '.join(names)})")
+    images = {"both": len(both), "first": len(one) - len(both), "second": len(two) - len(both)}
+    one, two = on_images(one, both), on_images(two, both)
+    two = subset(two, boxes=two.labels >= 0)
+    label = np.array([names.index(name) for name in two.names.values()], np.int64)[two.labels]
+    return one, from_columns(one, str(two.path), two.image_index, label, two.xywh, np.ones(len(label))), images
 
 
-def class_names(content: Any) -> list[str]:
-    """The class names of a COCO dict; none of Annotations, which have left the ignored ones out already."""
-    return [str(c.get("name")) for c in content["categories"]] if isinstance(content, Mapping) else []
+def as_truth(second: Any, ignore: Sequence[str], rules: str) -> Annotations | None:
+    """The second set if it is one of annotations; None for predictions."""
+    if isinstance(second, Annotations):
+        return (
+            None if second.scores is not None else read_truth(second, [n for n in ignore if n in second.names.values()])
+        )
+    if isinstance(second, (str, Path)) and coco.is_results(Path(second)):
+        return None
+    if not isinstance(second, (str, Path)) and not (isinstance(second, Mapping) and "images" in second):
+        return None
+    two = read_truth(second, rules=rules, source="second")
+    return read_truth(two, [name for name in ignore if name in two.names.values()])
 
 
-def on_images(truth: Truth, place: Mapping[str, int]) -> Truth:
-    """`truth` on the images of `place` (file name -> index) only, in that order."""
-    index = np.array([place.get(name, -1) for name in truth.file_names], np.int64)
-    order = np.argsort(index, kind="stable")[np.count_nonzero(index < 0) :]
-    rows = np.flatnonzero(index[truth.image] >= 0)
-    return replace(
-        truth,
-        image_ids=truth.image_ids[order],
-        file_names=tuple(place),
-        sizes_hw=truth.sizes_hw[order],
-        image=index[truth.image[rows]],
-        **{key: getattr(truth, key)[rows] for key in ("category", "boxes", "area", "crowd")},
-    )
+def on_images(notes: Annotations, names: Sequence[str]) -> Annotations:
+    """`notes` on the images of these file names only, in that order.
+
+    Raises:
+        UserError: an image stands there twice.
+    """
+    twice = [name for name, times in Counter(notes.file_names).items() if times > 1]
+    if twice:
+        raise UserError(f"{notes.path}: image {twice[0]} stands there twice; files are joined by file_name")
+    index = {name: i for i, name in enumerate(notes.file_names)}
+    wanted = np.array([index[name] for name in names], np.int64)
+    return arrange(take(notes, np.isin(notes.image_index, wanted)), wanted)
 
 
-def pair_up(first: Truth, second: Detections) -> Pairing:
+def pair_up(first: Annotations, second: Annotations) -> Pairing:
     """Pair boxes at IoU >= 0.5, the most alike first: those of one class, then of what is left those of any."""
-    objects = np.flatnonzero(~first.crowd)
-    columns = {key: getattr(first, key)[objects] for key in ("image", "category", "boxes", "area", "crowd")}
-    plain = replace(first, **columns)
-    partner = np.full(len(objects), -1)
-    change = np.full(len(objects), REMOVED)
-    second_change = np.full(len(second), ADDED)
-    one_class = np.zeros(1, np.int64)
-    flat = replace(plain, category_ids=one_class, category=np.zeros(len(objects), np.int64))
-    flat_second = replace(second, category=np.zeros(len(second), np.int64))
-    for truth, detections, verdict in ((plain, second, MOVED), (flat, flat_second, RELABELLED)):
+    plain = subset(first, boxes=first.labels >= 0)
+    partner = np.full(len(plain.labels), -1)
+    change = np.full(len(plain.labels), REMOVED)
+    second_change = np.full(len(second.labels), ADDED)
+    of_class = (cells(plain, plain.labels), cells(second, second.labels), MOVED)
+    of_any = (plain.image_index, second.image_index, RELABELLED)
+    for own_cell, new_cell, verdict in (of_class, of_any):
         free = np.flatnonzero(second_change == ADDED)
-        row, own, iou = overlapping_pairs(truth, detections, free, SAME_PLACE)
+        row, own, iou = overlapping_pairs(plain, own_cell, second, new_cell, free, SAME_PLACE)
         for at in np.lexsort((row, own, -iou)).tolist():
             if partner[own[at]] < 0 and second_change[row[at]] == ADDED:
                 partner[own[at]] = row[at]
                 change[own[at]] = second_change[row[at]] = verdict
     moved = np.flatnonzero(change == MOVED)
-    still = moved[(plain.boxes[moved] == second.boxes[partner[moved]]).all(1)]
+    still = moved[(plain.xywh[moved] == second.xywh[partner[moved]]).all(1)]
     change[still], second_change[partner[still]] = SAME, SAME
     return Pairing(plain, second, change, second_change, partner)
 
 
 def count_sizes(pairing: Pairing, area_ranges: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, int]]:
     """Boxes of each set by size (Fig. 6); "other" if some are in no range."""
-    area = pairing.second.boxes[:, 2] * pairing.second.boxes[:, 3]
-    first, second = size_index(pairing.first.area, area_ranges), size_index(area, area_ranges)
+    first, second = (size_index(notes.areas, area_ranges) for notes in (pairing.first, pairing.second))
     names = [*enumerate(area_ranges), (-1, "other")]
     table = {name: {"first": int((first == i).sum()), "second": int((second == i).sum())} for i, name in names}
     if not any(table["other"].values()):
@@ -168,39 +179,24 @@ def count_sizes(pairing: Pairing, area_ranges: Mapping[str, tuple[float, float]]
 def count_changes(pairing: Pairing) -> dict[str, dict[str, int]]:
     """Numbers of each change; a relabelled box counts under its class in `first`."""
     table = {}
-    for k, name in enumerate(["all", *pairing.first.names], -1):
-        own = pairing.first_change[(k < 0) | (pairing.first.category == k)]
-        new = pairing.second_change[(k < 0) | (pairing.second.category == k)]
+    for k, name in enumerate(["all", *pairing.first.names.values()], -1):
+        own = pairing.first_change[(k < 0) | (pairing.first.labels == k)]
+        new = pairing.second_change[(k < 0) | (pairing.second.labels == k)]
         table[name] = {word: int(((new if i == ADDED else own) == i).sum()) for i, word in enumerate(CHANGES)}
     return table
 
 
 def changed_boxes(pairing: Pairing) -> dict[str, Any]:
     """Every box that is not the same as a COCO dict; `change` says what, `before` is the box and class of `first`."""
-    first, second = pairing.first, pairing.second
-    rows = [(i, int(pairing.partner[i])) for i in np.flatnonzero(pairing.first_change != SAME)]
+    own, new = (list(coco.annotation_records(notes)) for notes in (pairing.first, pairing.second))
+    rows = [(i, int(pairing.partner[i])) for i in np.flatnonzero(pairing.first_change != SAME).tolist()]
     rows += [(-1, int(j)) for j in np.flatnonzero(pairing.second_change == ADDED)]
     annotations = []
     for key, (i, j) in enumerate(rows, 1):
-        image, category, box = (
-            (second.image[j], second.category[j], second.boxes[j])
-            if j >= 0
-            else (first.image[i], first.category[i], first.boxes[i])
-        )
-        change = ADDED if i < 0 else int(pairing.first_change[i])
-        annotations.append(
-            {
-                "id": key,
-                "image_id": first.image_ids[image].item(),
-                "category_id": first.category_ids[category].item(),
-                "bbox": box.tolist(),
-                "area": float(box[2] * box[3]),
-                "iscrowd": 0,
-                "change": CHANGES[change],
-            }
-        )
+        record = new[j] if j >= 0 else own[i]
+        change = CHANGES[ADDED if i < 0 else int(pairing.first_change[i])]
+        kept = {name: record[name] for name in ("image_id", "category_id", "bbox", "area", "iscrowd")}
+        annotations.append({"id": key, **kept, "change": change})
         if i >= 0 and j >= 0:
-            before = {"category_id": first.category_ids[first.category[i]].item(), "bbox": first.boxes[i].tolist()}
-            annotations[-1]["before"] = before
-    images = [image_record(first, i) for i in range(len(first.image_ids))]
-    return {"images": images, "annotations": annotations, "categories": categories(first)}
+            annotations[-1]["before"] = {name: own[i][name] for name in ("category_id", "bbox")}
+    return coco.to_content(take(pairing.first, np.zeros(0, np.int64))) | {"annotations": annotations}

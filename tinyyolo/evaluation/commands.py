@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 from tinyyolo.config import UserError, suggest
 from tinyyolo.evaluation.agreement import changed_boxes, compare
 from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
-from tinyyolo.evaluation.inputs import read_detections, read_truth
-from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, COCO, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
+from tinyyolo.evaluation.inputs import read_detections, read_truth, tell
+from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json
+from tinyyolo.sizes import AITOD, COCO
 
-SIZES = {"aitod": (AITOD, AITOD_MAX_DETS), "coco": (COCO, COCO_MAX_DETS)}
+Ranges = Mapping[str, tuple[float, float]]
+SIZES: dict[str, tuple[Ranges, Sequence[int]]] = {"aitod": (AITOD, AITOD_MAX_DETS), "coco": (COCO, COCO_MAX_DETS)}
 
 
 def evaluate_command(
@@ -26,6 +29,7 @@ def evaluate_command(
     iou: Sequence[float] | float | None = None,
     lrp: bool = True,
     ignore: Sequence[str] | str = (),
+    rules: str = "tinyyolo",
     out: str = "runs/evaluate",
 ) -> None:
     """Score any detector's results: tinyyolo evaluate gt=annotations.json dt=predictions.json
@@ -40,14 +44,17 @@ def evaluate_command(
         iou: IoU thresholds to average over; by default .5 to .95.
         lrp: also the optimal LRP error and its threshold for each class.
         ignore: categories whose boxes are ignore regions, such as DontCare.
+        rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
         out: folder for the two files.
     """
     gt, dt = required("evaluate", gt=gt, dt=dt)
     ranges, limits = named_sizes(sizes)
-    limits, thresholds = as_list("max_dets", max_dets) or limits, as_list("iou", iou) or IOU_THRESHOLDS
-    truth = read_truth(gt, words(ignore))
+    limits = [int(m) for m in as_list("max_dets", max_dets) or limits]
+    thresholds = as_list("iou", iou) or IOU_THRESHOLDS
+    truth = read_truth(gt, words(ignore), rules=rules)
     detections = read_detections(dt, truth)
-    if not len(detections):
+    tell(truth)
+    if not len(detections.labels):
         print(f"{dt}: there are no detections in it", file=sys.stderr)
     result = evaluate(
         truth,
@@ -57,7 +64,7 @@ def evaluate_command(
         iou_thresholds=thresholds,
         lrp=bool(lrp),
     )
-    folder = Path(out)
+    folder = folder_of(out)
     write_json(result, folder / "metrics.json")
     write_csv(result, folder / "metrics.csv")
     print(format_table(result))
@@ -87,7 +94,30 @@ def named_sizes(sizes: str | Mapping[str, Sequence[float]]) -> tuple[Mapping[str
 
 def words(value: Sequence[str] | str | None) -> list[str]:
     """One word or a list of words as a list."""
-    return [str(v) for v in ([value] if isinstance(value, str) else value or ())]
+    return [str(v) for v in (value if isinstance(value, (list, tuple)) else [value] if value is not None else ())]
+
+
+def one_number(key: str, value: Any) -> float:
+    """The value, a finite number.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = as_list(key, value)
+    if isinstance(value, (list, tuple)) or len(found) != 1:
+        raise UserError(f"{key}={value}: expected a number")
+    return found[0]
+
+
+def folder_of(out: Any) -> Path:
+    """Where the files go.
+
+    Raises:
+        UserError: no path.
+    """
+    if not isinstance(out, (str, Path)) or not str(out):
+        raise UserError(f"out={out}: expected a folder")
+    return Path(out)
 
 
 def as_list(key: str, value: Any) -> list[float]:
@@ -97,7 +127,7 @@ def as_list(key: str, value: Any) -> list[float]:
         UserError: anything else.
     """
     values = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
         raise UserError(f"{key}={value}: expected a number or a list of numbers, such as [100, 300]")
     return values
 
@@ -107,6 +137,7 @@ def compare_command(
     score: float = PAPER_SCORE,
     sizes: str | Mapping[str, Sequence[float]] = "aitod",
     ignore: Sequence[str] | str = (),
+    rules: str = "tinyyolo",
     out: str = "runs/compare",
 ) -> None:
     """Compare two annotation sets, or predictions with annotations: tinyyolo compare first.json second.json
@@ -119,14 +150,17 @@ def compare_command(
         score: least score of a prediction that is counted.
         sizes: aitod, coco, or your own ranges of the side in pixels.
         ignore: categories whose boxes are ignore regions, such as DontCare.
+        rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
         out: folder for the two files.
     """
     if len(files) != 2:
         raise UserError(f"compare: {len(files)} files given, two are needed; usage: tinyyolo compare a.json b.json")
     ranges, limits = named_sizes(sizes)
-    result = compare(*files, score=score, area_ranges=ranges, max_dets=limits, ignore=words(ignore))
+    score = one_number("score", score)
+    result = compare(*files, score=score, area_ranges=ranges, max_dets=limits, ignore=words(ignore), rules=rules)
     pairing, images = result.pop("pairing"), result["images"]
-    folder = Path(out)
+    tell(pairing.first, pairing.second)
+    folder = folder_of(out)
     write_json(result, folder / "compare.json")
     write_json(changed_boxes(pairing), folder / "changes.json")
     print(f"{images['both']} images in both, {images['first']} only in the first, {images['second']} in the second")
@@ -148,6 +182,7 @@ def report_command(
     embed: bool = False,
     missed: float | None = None,
     ignore: Sequence[str] | str = (),
+    rules: str = "tinyyolo",
 ) -> None:
     """Show what went wrong: tinyyolo report gt=annotations.json dt=predictions.json images=folder
 
@@ -166,15 +201,18 @@ def report_command(
         embed: put the images into the page instead of referring to them.
         missed: least score of a label that may be missing; by default the threshold of its class.
         ignore: categories whose boxes are ignore regions, such as DontCare.
+        rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
     """
     gt, dt = required("report", gt=gt, dt=dt)
     ranges, limits = named_sizes(sizes)
-    errors = find_errors(gt, dt, threshold=threshold, area_ranges=ranges, max_dets=limits, ignore=words(ignore))
-    folder, source = Path(out), None if images is None else Path(images)
-    shown, absent = write_report(errors, folder / "report.html", source, int(limit), bool(embed))
-    drawn = write_pngs(errors, folder / "images", source, int(pngs)) if pngs else []
+    truth = read_truth(gt, words(ignore), rules=rules)
+    tell(truth)
+    errors = find_errors(truth, dt, threshold=threshold, area_ranges=ranges, max_dets=limits)
+    folder, source = folder_of(out), None if images is None else Path(images)
+    shown, absent = write_report(errors, folder / "report.html", source, int(one_number("limit", limit)), bool(embed))
+    drawn = write_pngs(errors, folder / "images", source, int(one_number("pngs", pngs))) if pngs else []
     counts = count_errors(errors)
-    thresholds = dict(zip(errors.truth.names, errors.thresholds.tolist(), strict=True))
+    thresholds = dict(zip(errors.truth.names.values(), errors.thresholds.tolist(), strict=True))
     write_json({"thresholds": thresholds, "counts": counts}, folder / "errors.json")
     labels = write_missed_labels(errors, folder / "missed_labels.json", missed)
     print(format_counts({name: by_size["all"] for name, by_size in counts.items()}, "class"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyyolo.evaluation.errors import CONFUSION, HIDDEN, IGNORED, MISSED, TRUE, Errors
@@ -27,12 +29,14 @@ def confusion_counts(errors: Errors) -> np.ndarray:
     """
     classes = len(errors.truth.names)
     counts = np.zeros((classes + 1, classes + 1), dtype=np.int64)
-    told = errors.detections.category
+    told = errors.detections.labels
     shown = ~np.isin(errors.verdict, (HIDDEN, IGNORED))
     paired = np.isin(errors.verdict, (TRUE, CONFUSION))
-    np.add.at(counts, (errors.truth.category[errors.partner[paired]], told[paired]), 1)
-    np.add.at(counts, (classes, told[shown & ~paired]), 1)
+    add: Any = np.add.at
+    add(counts, (errors.truth.labels[errors.partner[paired]], told[paired]), 1)
+    add(counts, (classes, told[shown & ~paired]), 1)
     missed = errors.state == MISSED
     missed[errors.partner[errors.verdict == CONFUSION]] = False
-    np.add.at(counts, (errors.truth.category[missed], classes), 1)
+    add: Any = np.add.at
+    add(counts, (errors.truth.labels[missed], classes), 1)
     return counts

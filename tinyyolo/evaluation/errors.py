@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyyolo.config import UserError, suggest
-from tinyyolo.evaluation.inputs import Detections, Truth, read_detections, read_truth, spread_regions, take
-from tinyyolo.evaluation.matching import match, overlapping_pairs, rank_detections
-from tinyyolo.evaluation.metrics import AITOD, AITOD_MAX_DETS, ALL_AREAS, LRP_TAU, evaluate
+from tinyyolo.datasets.annotations import IGNORED as NO_CLASS
+from tinyyolo.datasets.annotations import Annotations, subset, take
+from tinyyolo.datasets.formats import coco
+from tinyyolo.evaluation.inputs import read_detections, read_truth, spread_regions
+from tinyyolo.evaluation.matching import match, overlapping_pairs, rank_detections, scores_of
+from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, ALL_AREAS, LRP_TAU, evaluate
 from tinyyolo.io import new_file
+from tinyyolo.sizes import AITOD
 
 # Of a detection: below its threshold, on an ignore region, right, or wrong for one of four reasons.
 HIDDEN, IGNORED, TRUE, LOCALISATION, CONFUSION, DUPLICATE, BACKGROUND = range(7)
@@ -37,8 +41,8 @@ class Errors:
     are the scores from which detections count. `dt_size`, `gt_size` index `sizes`, names of ranges of the side.
     """
 
-    truth: Truth
-    detections: Detections
+    truth: Annotations
+    detections: Annotations
     thresholds: np.ndarray
     sizes: tuple[str, ...]
     verdict: np.ndarray
@@ -57,6 +61,7 @@ def find_errors(
     area_ranges: Mapping[str, tuple[float, float]] = AITOD,
     max_dets: Sequence[int] = AITOD_MAX_DETS,
     ignore: Sequence[str] = (),
+    rules: str = "tinyyolo",
 ) -> Errors:
     """Sort detections and objects into right, wrong and missed, as COCO matches them at IoU 0.5.
 
@@ -71,6 +76,7 @@ def find_errors(
         area_ranges: names and sides (px) to count by; an object or detection belongs to the first that holds it.
         max_dets: limits for each image and class; the largest counts.
         ignore: names of categories whose boxes are ignore regions for all other classes.
+        rules: how the objects are read, as of `evaluate`.
 
     Raises:
         UserError: as `evaluate`, or a threshold for an unknown class.
@@ -83,17 +89,16 @@ def find_errors(
         >>> [CAUSES.get(v, "right") for v in found.verdict.tolist()]
         ['right', 'duplicate', 'localisation', 'background']
     """
-    truth = read_truth(gt, ignore)
+    truth = read_truth(gt, ignore, rules=rules)
     detections = read_detections(dt, truth)
+    scores, count = scores_of(detections), len(detections.labels)
     thresholds = score_thresholds(truth, detections, threshold, max_dets)
-    shown = np.flatnonzero(detections.scores >= thresholds[detections.category])
-    part = take(detections, shown)
-    verdict = np.full(len(detections), HIDDEN)
-    state = np.where(truth.crowd, REGION, MISSED)
-    partner, iou = np.full(len(detections), -1), np.zeros(len(detections))
-    verdict[shown], partner[shown], iou[shown] = judge(truth, part, max(max_dets))
+    shown = np.flatnonzero(scores >= thresholds[detections.labels])
+    verdict = np.full(count, HIDDEN)
+    state = np.where(truth.labels == NO_CLASS, REGION, MISSED)
+    partner, iou = np.full(count, -1), np.zeros(count)
+    verdict[shown], partner[shown], iou[shown] = judge(truth, take(detections, shown), max(max_dets))
     state[partner[verdict == TRUE]] = FOUND
-    area = detections.boxes[:, 2] * detections.boxes[:, 3]
     return Errors(
         truth=truth,
         detections=detections,
@@ -103,33 +108,34 @@ def find_errors(
         partner=partner,
         iou=iou,
         state=state,
-        dt_size=size_index(area, area_ranges),
-        gt_size=size_index(truth.area, area_ranges),
+        dt_size=size_index(detections.areas, area_ranges),
+        gt_size=size_index(truth.areas, area_ranges),
     )
 
 
 def score_thresholds(
-    truth: Truth, detections: Detections, threshold: float | Mapping[str, float] | None, max_dets: Sequence[int]
+    truth: Annotations, detections: Annotations, threshold: float | Mapping[str, float] | None, max_dets: Sequence[int]
 ) -> np.ndarray:
     """Least score of each class."""
+    names = list(truth.names.values())
     if isinstance(threshold, (int, float)):
-        return np.full(len(truth.names), float(threshold))
+        return np.full(len(names), float(threshold))
     for name in threshold or ():
-        if name not in truth.names:
-            raise UserError(f"threshold.{name}: no such class; {suggest(name, truth.names)}")
+        if name not in names:
+            raise UserError(f"threshold.{name}: no such class; {suggest(name, names)}")
     figures = evaluate(truth, detections, max_dets=max_dets, area_ranges={}, iou_thresholds=[LRP_TAU])["per_class"]
-    best = np.array([figures[name]["threshold"] for name in truth.names], np.float64)
+    best = np.array([figures[name]["threshold"] for name in names], np.float64)
     best = np.where(best >= 0, best, PAPER_SCORE)  # -1 and NaN: no object, no right detection
-    given = {truth.names.index(name): value for name, value in (threshold or {}).items()}
+    given = {names.index(name): value for name, value in (threshold or {}).items()}
     best[list(given)] = list(given.values())
     return best
 
 
-def judge(truth: Truth, detections: Detections, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def judge(truth: Annotations, detections: Annotations, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Verdict, partner and IoU of every detection; those beyond `limit` in an image and class stay HIDDEN."""
-    ranked = rank_detections(detections, len(truth.image_ids), limit)
-    spread, origin = spread_regions(truth)
-    wins = next(match(spread, detections, ranked, [LRP_TAU], ALL_AREAS))
+    ranked = rank_detections(detections, limit)
+    spread, classes, origin = spread_regions(truth)
+    wins = next(match(spread, classes, detections, ranked, [LRP_TAU], ALL_AREAS))
     matched, won = ranked.source[wins.detection], origin[wins.object]
     verdict, partner, iou = causes(truth, detections, ranked.source, matched, won)
     verdict[matched] = np.where(wins.ignored > 0, IGNORED, TRUE)
@@ -138,30 +144,23 @@ def judge(truth: Truth, detections: Detections, limit: int) -> tuple[np.ndarray,
 
 
 def causes(
-    truth: Truth, detections: Detections, kept: np.ndarray, matched: np.ndarray, won: np.ndarray
+    truth: Annotations, detections: Annotations, kept: np.ndarray, matched: np.ndarray, won: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Why each detection of `kept` would be wrong, the object that it overlaps most, and their IoU."""
-    objects = np.flatnonzero(~truth.crowd)
-    one_class = np.zeros(1, np.int64)
-    anything = replace(
-        truth,
-        category_ids=one_class,
-        category=np.zeros(len(objects), np.int64),
-        **{key: getattr(truth, key)[objects] for key in ("image", "boxes", "area", "crowd")},
-    )
-    flat = replace(detections, category=np.zeros(len(detections), np.int64))
-    row, pair_object, pair_iou = overlapping_pairs(anything, flat, kept, NEAR)
-    pair_object = objects[pair_object]
-    same = truth.category[pair_object] == detections.category[row]
-    taken = np.zeros(len(truth.image), bool)
+    objects = np.flatnonzero(truth.labels != NO_CLASS)
+    plain, count = subset(truth, boxes=truth.labels != NO_CLASS), len(detections.labels)
+    pairs = overlapping_pairs(plain, plain.image_index, detections, detections.image_index, kept, NEAR)
+    row, pair_object, pair_iou = pairs[0], objects[pairs[1]], pairs[2]
+    same = truth.labels[pair_object] == detections.labels[row]
+    taken = np.zeros(len(truth.labels), bool)
     taken[won] = True
-    verdict = np.full(len(detections), HIDDEN)
+    verdict = np.full(count, HIDDEN)
     verdict[kept] = BACKGROUND
     verdict[row[same]] = LOCALISATION
     verdict[row[~same & (pair_iou >= LRP_TAU)]] = CONFUSION
     verdict[row[same & (pair_iou >= LRP_TAU) & taken[pair_object]]] = DUPLICATE
     order = np.argsort(pair_iou, kind="stable")  # the highest IoU is written last
-    partner, iou = np.full(len(detections), -1), np.zeros(len(detections))
+    partner, iou = np.full(count, -1), np.zeros(count)
     partner[row[order]], iou[row[order]] = pair_object[order], pair_iou[order]
     return verdict, partner, iou
 
@@ -185,11 +184,11 @@ def count_errors(errors: Errors) -> dict[str, dict[str, dict[str, int]]]:
     An object counts by its own size, a wrong detection by its own.
     """
     table: dict[str, dict[str, dict[str, int]]] = {}
-    for k, name in enumerate(["all", *errors.truth.names], -1):
+    for k, name in enumerate(["all", *errors.truth.names.values()], -1):
         table[name] = {}
         for s, size in enumerate(["all", *errors.sizes], -1):
-            gt = (k < 0) | (errors.truth.category == k)
-            dt = (k < 0) | (errors.detections.category == k)
+            gt = (k < 0) | (errors.truth.labels == k)
+            dt = (k < 0) | (errors.detections.labels == k)
             state = errors.state[gt & ((s < 0) | (errors.gt_size == s))]
             verdict = errors.verdict[dt & ((s < 0) | (errors.dt_size == s))]
             found, missed = int((state == FOUND).sum()), int((state == MISSED).sum())
@@ -209,40 +208,15 @@ def missed_labels(errors: Errors, score: float | None = None) -> dict[str, Any]:
     Returns:
         images (those with a candidate), annotations with `score`, categories; the ids are those of the objects' file.
     """
-    rows = np.flatnonzero(errors.verdict == BACKGROUND)
-    rows = rows[errors.detections.scores[rows] >= (0 if score is None else score)]
-    rows = rows[np.argsort(-errors.detections.scores[rows], kind="stable")]
-    truth, found = errors.truth, errors.detections
-    images = dict.fromkeys(found.image[rows].tolist())
-    annotations = [
-        {
-            "id": i,
-            "image_id": truth.image_ids[found.image[row]].item(),
-            "category_id": truth.category_ids[found.category[row]].item(),
-            "bbox": found.boxes[row].tolist(),
-            "area": float(found.boxes[row, 2] * found.boxes[row, 3]),
-            "iscrowd": 0,
-            "score": float(found.scores[row]),
-        }
-        for i, row in enumerate(rows, 1)
-    ]
-    return {
-        "images": [image_record(truth, i) for i in images],
-        "annotations": annotations,
-        "categories": categories(truth),
-    }
-
-
-def image_record(truth: Truth, image: int) -> dict[str, Any]:
-    """The entry of an image in a COCO file."""
-    height, width = truth.sizes_hw[image].tolist()
-    record = {"id": truth.image_ids[image].item(), "file_name": truth.file_names[image]}
-    return record | ({"width": width, "height": height} if width and height else {})
-
-
-def categories(truth: Truth) -> list[dict[str, Any]]:
-    """The categories of a COCO file."""
-    return [{"id": key, "name": name} for key, name in zip(truth.category_ids.tolist(), truth.names, strict=True)]
+    scores = scores_of(errors.detections)
+    wanted = (errors.verdict == BACKGROUND) & (scores >= (0 if score is None else score))
+    content = coco.to_content(take(errors.detections, wanted))
+    content["annotations"].sort(key=lambda record: -record["score"])
+    for i, record in enumerate(content["annotations"], 1):
+        record["id"] = i
+    order = {key: i for i, key in enumerate(dict.fromkeys(r["image_id"] for r in content["annotations"]))}
+    images = [record for record in content["images"] if record["id"] in order]
+    return content | {"images": sorted(images, key=lambda record: order[record["id"]])}
 
 
 def write_missed_labels(errors: Errors, path: Path, score: float | None = None) -> int:

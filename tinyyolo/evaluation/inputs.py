@@ -1,210 +1,311 @@
-"""Objects and detections as columns, from COCO JSON paths, dicts, records, arrays or `Annotations`, checked once."""
+"""Objects and detections as `Annotations`, from COCO JSON paths, dicts, records or arrays, checked once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinyyolo.boxes.convert import convert
 from tinyyolo.config import UserError, suggest
-from tinyyolo.evaluation.columns import (
-    category_table,
-    check_unique,
-    checked_areas,
-    checked_boxes,
-    columns_of,
-    image_table,
-    index_of,
-    numbers,
+from tinyyolo.datasets.annotations import FARTHEST, IGNORED, Annotations, by_id, freeze, take
+from tinyyolo.datasets.formats import coco
+from tinyyolo.datasets.formats.decode import (
+    Box,
+    Detection,
+    of_arrays,
+    parse_json,
+    read_bytes,
+    record_of,
+    regular,
+    to_columns,
 )
-from tinyyolo.evaluation.records import read_json
+
+DETECTION = ("image_id", "x", "y", "width", "height", "score", "category_id")  # columns of pycocotools' (D, 7) array
 
 
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """Objects of I images and C categories, both sorted by id as COCO's evaluator sorts them.
-
-    `image`, `category` (M,) index `image_ids` and `category_ids`; -1 in `category` is an ignore region of every class.
-    `boxes` (M, 4) float64 xywh px, `area` (M,) px², `crowd` (M,) bool. Objects keep the order of the file, since of two
-    objects with equal IoU the later one is matched. `file_names` and `sizes_hw` (I, 2) serve the report, 0 if unknown.
-    """
-
-    source: str
-    image_ids: np.ndarray
-    file_names: tuple[str, ...]
-    sizes_hw: np.ndarray
-    category_ids: np.ndarray
-    names: tuple[str, ...]
-    image: np.ndarray
-    category: np.ndarray
-    boxes: np.ndarray
-    area: np.ndarray
-    crowd: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """D detections, `image` and `category` (D,) as in `Truth`; `boxes` (D, 4) float64 xywh px, `scores` (D,)."""
-
-    source: str
-    image: np.ndarray
-    category: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
-def read_truth(gt: Any, ignore: Sequence[str] = ()) -> Truth:
-    """Objects from a COCO JSON path, a COCO dict, or `tinyyolo.datasets` Annotations.
-
-    As in COCO's evaluator `iscrowd` alone makes an ignore region; the key `ignore` is not read.
+def read_truth(gt: Any, ignore: Sequence[str] = (), *, rules: str = "tinyyolo", source: str = "gt") -> Annotations:
+    """Objects from a COCO JSON path, a COCO dict, or `Annotations`; images and classes in the order of their ids.
 
     Args:
         gt: the objects.
         ignore: names of categories whose boxes are ignore regions for all other classes, such as HIT-UAV's DontCare.
+        rules: how a file is read: "tinyyolo", or "coco" for exactly as pycocotools does (`formats.coco.read`).
+        source: how messages call `gt`; of a file, its path.
 
     Raises:
         UserError: unreadable, a key or value is wrong, an id is doubled or refers to nothing.
     """
-    if isinstance(gt, Truth):
-        return ignore_classes(gt, ignore)
-    if hasattr(gt, "image_index") and hasattr(gt, "category_ids"):
-        return ignore_classes(truth_from_annotations(gt), ignore)
-    source = str(gt) if isinstance(gt, (str, Path)) else "gt"
-    content = read_json(gt) if isinstance(gt, (str, Path)) else gt
-    if not isinstance(content, Mapping) or not {"images", "annotations", "categories"} <= content.keys():
-        raise UserError(f"{source}: not a COCO annotation file: it needs the keys images, annotations and categories")
-    image_ids, file_names, sizes = image_table(content["images"], source)
-    category_ids, names = category_table(content["categories"], source)
-    columns = columns_of(content["annotations"], source, "annotation", optional={"area": None, "iscrowd": 0})
-    boxes = checked_boxes(columns["bbox"], source, "annotation")
-    truth = Truth(
-        source=source,
-        image_ids=image_ids,
-        file_names=file_names,
-        sizes_hw=sizes,
-        category_ids=category_ids,
-        names=names,
-        image=index_of(columns["image_id"], image_ids, f"{source}: annotations", "image_id", "images"),
-        category=index_of(columns["category_id"], category_ids, f"{source}: annotations", "category_id", "categories"),
-        boxes=boxes,
-        area=checked_areas(columns["area"], boxes, source),
-        crowd=numbers(columns["iscrowd"], source, "annotation", "iscrowd").astype(bool),
-    )
-    return ignore_classes(truth, ignore)
+    if isinstance(gt, Annotations):
+        truth = gt
+    elif isinstance(gt, (str, Path)):
+        truth = coco.read(gt, rules=rules, images=False)
+    else:
+        truth = coco.from_content(gt, source, rules=rules)
+    return by_id(ignore_classes(truth, ignore))
 
 
-def ignore_classes(truth: Truth, names: Sequence[str]) -> Truth:
-    """`truth` without the named classes, whose boxes become ignore regions of all others."""
+def ignore_classes(truth: Annotations, names: Sequence[str]) -> Annotations:
+    """`truth` without the named classes, whose boxes become ignore regions of all others.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    known = list(truth.names.values())
     for name in names:
-        if name not in truth.names:
-            raise UserError(f"ignore: {truth.source} has no class {name!r}; {suggest(name, truth.names)}")
-    keep = np.array([name not in names for name in truth.names], bool)
+        if name not in [*known, *truth.categories.values()]:
+            raise UserError(f"ignore: {truth.path} has no class {name!r}; {suggest(name, known)}")
+    keep = np.array([name not in names for name in known], bool)
     if keep.all():
         return truth
-    index = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
-    return replace(
-        truth,
-        category_ids=truth.category_ids[keep],
-        names=tuple(name for name in truth.names if name not in names),
-        category=index[truth.category],
-        crowd=truth.crowd | (index[truth.category] < 0),
+    index = np.append(np.where(keep, np.cumsum(keep) - 1, IGNORED), IGNORED)
+    left = [name for name in known if name not in names]
+    return freeze(
+        replace(truth, names=dict(enumerate(left)), category_ids=truth.category_ids[keep], labels=index[truth.labels])
     )
 
 
-def read_detections(dt: Any, truth: Truth, source: str | None = None) -> Detections:
-    """Detections on the images of `truth`.
+def tell(*sets: Annotations) -> None:
+    """A line to stderr for each set of objects with faults, and one where COCO's rules would read it otherwise."""
+    for notes in sets:
+        if notes.problems:
+            kinds = ", ".join(f"{n:,} {kind}" for kind, n in Counter(p.kind for p in notes.problems).items())
+            first = notes.problems[0].removeprefix(f"{notes.path}: ")
+            print(f"{notes.path}: {len(notes.problems):,} faults ({kinds}); the first: {first}", file=sys.stderr)
+        if notes.unlike_coco:
+            print(
+                f"{notes.path}: {notes.unlike_coco:,} boxes are read in one way by rules=tinyyolo and in another by "
+                "rules=coco (marked `ignore`, or without area); compare published figures by rules=coco",
+                file=sys.stderr,
+            )
+
+
+def read_detections(dt: Any, truth: Annotations, source: str = "dt") -> Annotations:
+    """Detections on the images of `truth`, with its images and classes.
 
     Args:
         dt: a path to COCO results JSON, its list of records, a dict of arrays {"image_id": (D,), "category_id": (D,),
             "bbox": (D, 4) xywh px, "score": (D,)}, the (D, 7) array image_id, x, y, w, h, score, category_id that
-            pycocotools takes, or a COCO dict with "annotations" (boxes without a score count 1).
+            pycocotools takes, a COCO dict with "annotations" (boxes without a score count 1), or `Annotations` with
+            `scores`. Records with `file_name` and `category_name`, as predict writes them, are joined by these.
         truth: the objects, whose images and categories the ids refer to.
-        source: how messages call `dt`; by default its path.
+        source: how messages call `dt`; of a file, its path.
 
     Raises:
-        UserError: unreadable, a field is missing, an id that the objects lack, a NaN, a negative size, or a score
-            outside 0..1.
+        UserError: unreadable, a field is missing, an id or name that the objects lack, a NaN, a negative size, or a
+            score outside 0..1.
     """
-    if isinstance(dt, Detections):
-        return dt
-    source = source or (str(dt) if isinstance(dt, (str, Path)) else "dt")
-    content = read_json(dt) if isinstance(dt, (str, Path)) else dt
-    optional: dict[str, Any] = {"score": ...}
-    if isinstance(content, Mapping) and "annotations" in content:
-        content, optional = content["annotations"], {"score": 1.0}
-    if isinstance(content, np.ndarray) and content.ndim == 2 and content.shape[1] == 7:
-        content = {
-            "image_id": content[:, 0],
-            "bbox": content[:, 1:5],
-            "score": content[:, 5],
-            "category_id": content[:, 6],
-        }
-    columns = columns_of(content, source, "detection", optional)
-    scores = numbers(columns["score"], source, "detection", "score")
+    if isinstance(dt, Annotations):
+        return aligned(dt, truth)
+    source = str(dt) if isinstance(dt, (str, Path)) else source
+    columns = detection_columns(dt, source)
+    check_detections(columns, source)
+    if "file_name" in columns:
+        image, label = joined_by_name(columns, truth, source)
+    else:
+        image = known_positions(columns["image_id"], truth.image_ids, f"{source}: image_id", truth)
+        label = label_of(columns["category_id"], truth, source)
+    return from_columns(truth, source, image, label, columns["bbox"], columns["score"])
+
+
+def from_columns(
+    truth: Annotations, source: str, image: np.ndarray, label: np.ndarray, xywh: np.ndarray, scores: np.ndarray
+) -> Annotations:
+    """Detections by the indices (D,) of their images and classes in `truth`, boxes (D, 4) xywh px, scores (D,)."""
+    boxes = convert(xywh, "xywh", "xyxy")
+    wh = xywh[:, 2:]
+    made = replace(
+        truth,
+        path=Path(source),
+        image_index=image,
+        boxes=boxes,
+        labels=label,
+        areas=wh[:, 0] * wh[:, 1],
+        ids=np.arange(1, len(boxes) + 1),
+        problems=[],
+        box_categories=truth.category_ids[label] if len(label) else truth.category_ids[:0],
+        crowd=np.zeros(len(boxes), bool),
+        extra={},
+        scores=scores,
+        wh=wh,
+        unlike_coco=0,
+    )
+    return freeze(made) if (image[1:] >= image[:-1]).all() else take(made, np.argsort(image, kind="stable"))
+
+
+def aligned(detections: Annotations, truth: Annotations) -> Annotations:
+    """Detections in memory, their images and classes those of `truth`."""
+    if detections.image_ids is truth.image_ids and detections.category_ids is truth.category_ids:
+        return detections
+    source = str(detections.path)
+    if detections.scores is None:
+        raise UserError(f"{source}: annotations without scores are no detections")
+    image = known_positions(detections.image_ids, truth.image_ids, f"{source}: image_id", truth)
+    label = label_of(detections.box_categories, truth, source)
+    index = image[detections.image_index]
+    return from_columns(truth, source, index, label, detections.xywh, detections.scores)
+
+
+def detection_columns(dt: Any, source: str) -> dict[str, np.ndarray]:
+    """image_id, category_id, bbox, score of any form of detections, and file_name, category_name if one has them.
+
+    Raises:
+        UserError: no form of detections, or a record that cannot be understood.
+    """
+    text = read_bytes(Path(dt)) if isinstance(dt, (str, Path)) else None
+    if text is not None:
+        found = regular(text, Detection) if text[:64].lstrip()[:1] == b"[" else None
+        if found is not None:
+            return found
+        dt = parse_json(text, Path(source))
+    if isinstance(dt, Mapping) and "annotations" in dt:
+        return annotated_columns(dt["annotations"], source)
+    if isinstance(dt, np.ndarray) and dt.ndim == 2 and dt.shape[1] == len(DETECTION):
+        dt = {"image_id": dt[:, 0], "bbox": dt[:, 1:5], "score": dt[:, 5], "category_id": dt[:, 6]}
+    if isinstance(dt, Mapping):
+        return array_columns(dt, source, Detection)
+    return regular_or_slow(dt, source, Detection)
+
+
+def annotated_columns(records: Any, source: str) -> dict[str, np.ndarray]:
+    """As `detection_columns`, of a COCO file's annotations; a box without a score counts 1."""
+    read: Callable[..., dict[str, np.ndarray]] = array_columns if isinstance(records, Mapping) else regular_or_slow
+    columns = read(records, source, Box)
+    return columns | {"score": np.where(np.isnan(columns["score"]), 1.0, columns["score"])}
+
+
+def array_columns(given: Mapping[str, Any], source: str, kind: type[Box] | type[Detection]) -> dict[str, np.ndarray]:
+    """`of_arrays`, its faults told."""
+    try:
+        return of_arrays(given, kind)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: detections: {' '.join(str(error).split())}") from error
+
+
+def regular_or_slow(records: Any, source: str, kind: type[Box] | type[Detection]) -> dict[str, np.ndarray]:
+    """Columns of a list of records; with names if one has a `file_name`.
+
+    Raises:
+        UserError: no list, or a record that cannot be understood.
+    """
+    if not isinstance(records, Sequence) or isinstance(records, (str, bytes)):
+        raise UserError(f"{source}: expected a list of detections, found {type(records).__name__}")
+    found = regular(records, kind)
+    if found is not None:
+        return found
+    rows = []
+    for i, record in enumerate(records):
+        try:
+            rows.append(record_of(record, kind))
+        except ValueError as error:
+            raise UserError(f"{source}: detection {i}: {error}") from error
+    columns = to_columns(rows, kind)
+    if any(record.get("file_name") is not None for record in records):
+        for key in ("file_name", "category_name"):
+            columns[key] = np.array([record.get(key) for record in records], object)
+    return columns
+
+
+def check_detections(columns: Mapping[str, np.ndarray], source: str) -> None:
+    """Scores within 0..1, finite boxes without negative sides. A box without area stays: it is a wrong detection.
+
+    Raises:
+        UserError: one is not so.
+    """
+    scores, xywh = columns["score"], columns["bbox"]
     wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
     if wrong.size:
         raise UserError(f"{source}: detection {wrong[0]} has score {scores[wrong[0]]}, expected 0 to 1")
-    return Detections(
-        source=source,
-        image=index_of(columns["image_id"], truth.image_ids, source, "image_id", f"{truth.source}"),
-        category=index_of(columns["category_id"], truth.category_ids, source, "category_id", f"{truth.source}"),
-        boxes=checked_boxes(columns["bbox"], source, "detection"),
-        scores=scores,
-    )
+    near = (abs(xywh) <= FARTHEST) if len(xywh) else np.ones((0, 4), bool)
+    wrong = np.flatnonzero(~(near.all(axis=1) & (xywh[:, 2] >= 0) & (xywh[:, 3] >= 0)))
+    if wrong.size:
+        box = xywh[wrong[0]].tolist()
+        raise UserError(f"{source}: detection {wrong[0]} has bbox {box}: not finite, a negative size, or too far away")
 
 
-def truth_from_annotations(annotations: Any) -> Truth:
-    """The columns of `tinyyolo.datasets` Annotations.
+def known_positions(ids: np.ndarray, known: np.ndarray, what: str, truth: Annotations) -> np.ndarray:
+    """`coco.positions`, all of them known.
 
-    A box marked as a crowd is an ignore region of its own class, one of an ignored category is a region of every class.
+    Raises:
+        UserError: one is not.
     """
-    source = str(annotations.path)
-    image_ids = np.asarray(annotations.image_ids)
-    category_ids = np.asarray(annotations.category_ids)
-    check_unique(image_ids, source, "image id")
-    images, classes = np.argsort(image_ids, kind="stable"), np.argsort(category_ids, kind="stable")
-    labels = np.asarray(annotations.labels, np.int64)
-    label_of = {int(key): label for label, key in enumerate(category_ids)}
-    own = [label_of.get(int(key), -1) for key in annotations.box_categories[labels < 0]]
-    index = labels.copy()
-    index[labels < 0] = own if len(annotations.box_categories) else -1
-    corners = np.asarray(annotations.boxes, np.float64).reshape(-1, 4)
-    names = [str(annotations.names[i]) for i in range(len(category_ids))]
-    return Truth(
-        source=source,
-        image_ids=image_ids[images],
-        file_names=tuple(str(annotations.file_names[i]) for i in images),
-        sizes_hw=np.asarray(annotations.sizes_hw, np.int64).reshape(-1, 2)[images],
-        category_ids=category_ids[classes],
-        names=tuple(names[i] for i in classes),
-        image=np.argsort(images)[np.asarray(annotations.image_index, np.int64)],
-        category=np.append(np.argsort(classes), -1)[index],
-        boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1),
-        area=np.asarray(annotations.areas, np.float64),
-        crowd=labels < 0,
-    )
+    at = coco.positions(ids, known)
+    missing = np.flatnonzero(at < 0)
+    if missing.size:
+        raise UserError(f"{what} {ids[missing[0]]!s} is not in {truth.path} ({missing.size} such)")
+    return at
 
 
-def take(detections: Detections, rows: np.ndarray) -> Detections:
-    """Some rows of `detections`."""
-    columns = {key: getattr(detections, key)[rows] for key in ("image", "category", "boxes", "scores")}
-    return replace(detections, **columns)
+def label_of(category_ids: np.ndarray, truth: Annotations, source: str) -> np.ndarray:
+    """The class index of category ids (D,), of two ids with one name the same.
+
+    Raises:
+        UserError: an id that `truth` lacks, or of an ignored category.
+    """
+    keys = list(truth.categories) or truth.category_ids.tolist()
+    index = {name: i for i, name in truth.names.items()}
+    labels = np.array([index.get(truth.categories.get(key, ""), IGNORED) for key in keys], np.int64)
+    own = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
+    labels = np.array([own.get(key, label) for key, label in zip(keys, labels.tolist(), strict=True)], np.int64)
+    what = f"{source}: category_id"
+    if not len(keys):
+        return known_positions(category_ids, truth.category_ids, what, truth)
+    at = known_positions(category_ids, np.array(keys), what, truth)
+    ignored = np.flatnonzero(labels[at] < 0)
+    if ignored.size:
+        name = truth.categories[keys[at[ignored[0]]]]
+        raise UserError(f"{what} {category_ids[ignored[0]]} is not in {truth.path}: {name} is ignored there")
+    out: np.ndarray = labels[at]
+    return out
 
 
-def spread_regions(truth: Truth) -> tuple[Truth, np.ndarray]:
-    """`truth` with every region of all classes (category -1) repeated for each class, and the row each came from."""
-    shared = truth.category < 0
-    rows = np.arange(len(shared))
+def joined_by_name(columns: Mapping[str, np.ndarray], truth: Annotations, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image and class indices (D,) of detections by `file_name` and `category_name`, since their ids count otherwise.
+
+    A name without folders stands for the one image that is called so.
+
+    Raises:
+        UserError: a row without one of the names, or a name that `truth` lacks or has twice.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(truth.file_names):
+        for word in {name, Path(name).name}:
+            places.setdefault(word, []).append(i)
+    exact = {name: i for i, name in enumerate(truth.file_names)}
+    index = {name: i for i, name in truth.names.items()}
+    image, label = [], []
+    for row, (file, name) in enumerate(zip(columns["file_name"], columns["category_name"], strict=True)):
+        if not isinstance(file, str) or not isinstance(name, str):
+            raise UserError(
+                f"{source}: detection {row} has file_name {file!r} and category_name {name!r}: rows with a file_name "
+                "are joined by both names; write them with `tinyyolo predict save_json=true`, or leave file_name out "
+                f"and use the ids of {truth.path}"
+            )
+        found = [exact[file]] if file in exact else places.get(file, [])
+        if len(found) != 1:
+            what = "has several images of that name" if found else "has no such image; predict its images, or use val"
+            raise UserError(f"{source}: detection {row}: file_name {file!r}: {truth.path} {what}")
+        if name not in index:
+            raise UserError(
+                f"{source}: detection {row}: category_name {name!r} is no class of {truth.path}; {suggest(name, index)}"
+            )
+        image.append(found[0])
+        label.append(index[name])
+    return np.array(image, np.int64), np.array(label, np.int64)
+
+
+def spread_regions(truth: Annotations) -> tuple[Annotations, np.ndarray, np.ndarray]:
+    """`truth` with every region of all classes repeated for each class, each box's class, and the row it came from."""
+    classes, count = truth.classes, len(truth.names)
+    shared = classes < 0
     if not shared.any():
-        return truth, rows
-    classes = len(truth.category_ids)
-    rows = np.concatenate([rows[~shared], np.repeat(rows[shared], classes)])
-    category = np.concatenate([truth.category[~shared], np.tile(np.arange(classes), int(shared.sum()))])
-    columns = {key: getattr(truth, key)[rows] for key in ("image", "boxes", "area", "crowd")}
-    return replace(truth, category=category, **columns), rows
+        return truth, classes, np.arange(len(classes))
+    rows = np.repeat(np.arange(len(classes)), np.where(shared, count, 1))
+    spread = classes[rows]
+    spread[shared[rows]] = np.tile(np.arange(count), int(shared.sum()))
+    return take(truth, rows), spread, rows

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyyolo.evaluation.inputs import Detections, Truth
+from tinyyolo.datasets.annotations import IGNORED, Annotations
 
 WORD = 64  # lanes in one word
 ALMOST_ONE = 1 - 1e-10  # COCO's evaluator lowers a threshold of 1 to this
@@ -49,22 +49,39 @@ class Wins:
     ignored: np.ndarray
 
 
-def rank_detections(detections: Detections, images: int, limit: int) -> Ranked:
+def rank_detections(detections: Annotations, limit: int) -> Ranked:
     """Detections in the order of accumulation, at most `limit` for each image and class."""
-    order = stable_argsort(detections.image)
-    order = order[np.argsort(-detections.scores[order], kind="stable")]
-    order = order[stable_argsort(detections.category[order])]
-    cell = detections.category[order] * images + detections.image[order]
+    scores = scores_of(detections)
+    order = np.argsort(-scores, kind="stable")
+    order = order[stable_argsort(detections.labels[order])]
+    cell = detections.labels[order] * len(detections) + detections.image_index[order]
     rank = place_in_group(cell)
     if (rank >= limit).any():
         order, rank = order[rank < limit], rank[rank < limit]
     return Ranked(
-        category=detections.category[order],
-        scores=detections.scores[order],
-        area=(detections.boxes[:, 2] * detections.boxes[:, 3])[order],
+        category=detections.labels[order],
+        scores=scores[order],
+        area=detections.areas[order],
         rank=rank,
         source=order,
     )
+
+
+def scores_of(detections: Annotations) -> np.ndarray:
+    """(D,) scores.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if detections.scores is None:
+        raise ValueError(f"{detections.path}: annotations without scores are no detections")
+    return detections.scores
+
+
+def cells(annotations: Annotations, classes: np.ndarray) -> np.ndarray:
+    """(K,) a number for each image and class; boxes of one cell can match."""
+    out: np.ndarray = annotations.image_index * len(annotations.names) + classes
+    return out
 
 
 def stable_argsort(values: np.ndarray) -> np.ndarray:
@@ -101,20 +118,27 @@ def place_in_group(group: np.ndarray) -> np.ndarray:
 
 
 def match(
-    truth: Truth, detections: Detections, ranked: Ranked, thresholds: Sequence[float], areas: np.ndarray
+    truth: Annotations,
+    classes: np.ndarray,
+    detections: Annotations,
+    ranked: Ranked,
+    thresholds: Sequence[float],
+    areas: np.ndarray,
 ) -> Iterator[Wins]:
     """Match in all lanes; yields one `Wins` for each group of area ranges that fits into a word.
 
     Args:
-        truth: objects, each of one class.
+        truth: objects.
+        classes: (M,) the one class of each (`inputs.spread_regions`).
         detections: as `ranked` was made from.
         ranked: their order, which `Wins.detection` counts in.
         thresholds: T IoU thresholds in (0, 1], at most 64.
         areas: (A, 2) px², both bounds inclusive.
     """
     limits = np.minimum(np.asarray(thresholds, np.float64), ALMOST_ONE)
-    row, gt, iou = overlapping_pairs(truth, detections, ranked.source, limits.min())
-    place = np.empty(len(detections), np.int64)
+    cell = cells(detections, detections.labels)
+    row, gt, iou = overlapping_pairs(truth, cells(truth, classes), detections, cell, ranked.source, limits.min())
+    place = np.empty(len(cell), np.int64)
     place[ranked.source] = np.arange(len(ranked.source))
     detection = place[row]
     # Within a detection: highest IoU first, and of equal IoU the later object, as COCO's loop decides.
@@ -133,49 +157,63 @@ def lane_groups(areas: int, thresholds: int) -> list[slice]:
 
 
 def overlapping_pairs(
-    truth: Truth, detections: Detections, kept: np.ndarray, least: float
+    truth: Annotations,
+    gt_cell: np.ndarray,
+    detections: Annotations,
+    dt_cell: np.ndarray,
+    kept: np.ndarray,
+    least: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every (row of `detections`, object, IoU) of one image and class with IoU >= `least`; COCO's IoU for crowds.
+    """Every (row of `detections`, object, IoU) of one cell with IoU >= `least`; COCO's IoU for ignore regions.
 
     IoU >= t needs an overlap of t times either width, so the left edge of the detection lies within
     [x - (1 / t - 1) w, x + (1 - t) w] of an object at x with width w: one sort, two searches.
 
     Args:
+        truth: objects.
+        gt_cell: (M,) `cells`, or whatever else must be equal.
+        detections: what may overlap them.
+        dt_cell: (D,) the same of detections.
         kept: rows of `detections` to look at.
+        least: bound of the IoU, above 0.
     """
-    classes = len(truth.category_ids)
-    gt_cell = truth.image * classes + truth.category
-    cell = detections.image * classes + detections.category
-    wanted = np.zeros(len(cell), bool)
-    wanted[kept] = True
-    inside = np.zeros(len(truth.image_ids) * classes, bool)
+    inside = np.zeros(1 + max(gt_cell.max(initial=0), dt_cell.max(initial=0)), bool)
     inside[gt_cell] = True
-    rows = np.flatnonzero(inside[cell] & wanted) if len(cell) else np.empty(0, np.int64)
+    wanted = np.zeros(len(dt_cell), bool)
+    wanted[kept] = True
+    rows = np.flatnonzero(inside[dt_cell] & wanted)
     if not len(rows):
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    left, width, dt_left = truth.boxes[:, 0], truth.boxes[:, 2], detections.boxes[rows, 0]
-    before = np.where(truth.crowd, np.inf, (1 / least - 1) * width)
-    after = np.where(truth.crowd, np.inf, (1 - least) * width)
+    crowd = truth.labels == IGNORED
+    left, width, dt_left = truth.boxes[:, 0], truth.sides[:, 0], detections.boxes[rows, 0]
+    before = np.where(crowd, np.inf, (1 / least - 1) * width)
+    after = np.where(crowd, np.inf, (1 - least) * width)
     origin = min(left.min(), dt_left.min())
-    span = max((left + width).max(), dt_left.max()) - origin + 1
+    span = max(truth.boxes[:, 2].max(), dt_left.max()) - origin + 1
     slack = MARGIN * span
     step = 2 * span + 2 * slack  # distance of two cells on the line
-    keys = cell[rows] * step + (dt_left - origin)
+    keys = dt_cell[rows] * step + (dt_left - origin)
     order = np.argsort(keys, kind="stable")
     rows, keys = rows[order], keys[order]
     low = np.searchsorted(keys, gt_cell * step + np.maximum(left - origin - before, 0) - slack, side="left")
     high = np.searchsorted(keys, gt_cell * step + np.minimum(left - origin + after, span) + slack, side="right")
-    return iou_in_windows(truth, detections.boxes[rows], rows, low, high, least)
+    return iou_in_windows(truth, crowd, detections, rows, low, high, least)
 
 
 def iou_in_windows(
-    truth: Truth, boxes: np.ndarray, rows: np.ndarray, low: np.ndarray, high: np.ndarray, least: float
+    truth: Annotations,
+    crowd: np.ndarray,
+    detections: Annotations,
+    rows: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    least: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs with IoU >= `least` among the sorted `boxes[low[i]:high[i]]` and object i."""
-    x1, y1, w, h = (np.ascontiguousarray(c) for c in boxes.T)
-    x2, y2, area = w + x1, h + y1, w * h
-    gx1, gy1, gw, gh = (np.ascontiguousarray(c) for c in truth.boxes.T)
-    gx2, gy2, garea = gw + gx1, gh + gy1, gw * gh
+    """Pairs with IoU >= `least` among the sorted detections `rows[low[i]:high[i]]` and object i."""
+    x1, y1, x2, y2 = (np.ascontiguousarray(c) for c in detections.boxes[rows].T)
+    gx1, gy1, gx2, gy2 = (np.ascontiguousarray(c) for c in truth.boxes.T)
+    # An object's `areas` may be that of its outline; COCO's IoU takes its box.
+    area, garea = detections.areas[rows], truth.sides[:, 0] * truth.sides[:, 1]
     counts = high - low
     ends = np.cumsum(counts)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -193,15 +231,16 @@ def iou_in_windows(
         near = overlap > 0
         g, d = g[near], d[near]
         inter = overlap[near] * height[near]
-        iou = inter / np.where(truth.crowd[g], area[d], area[d] + garea[g] - inter)
+        iou = inter / np.where(crowd[g], area[d], area[d] + garea[g] - inter)
         near = iou >= least
         found.append((rows[d[near]], g[near], iou[near]))
         start = stop
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+    row, gt, overlap = (np.concatenate(column) for column in zip(*found, strict=True))
+    return row, gt, overlap
 
 
 def match_group(
-    truth: Truth, detection: np.ndarray, gt: np.ndarray, iou: np.ndarray, limits: np.ndarray, areas: np.ndarray
+    truth: Annotations, detection: np.ndarray, gt: np.ndarray, iou: np.ndarray, limits: np.ndarray, areas: np.ndarray
 ) -> Wins:
     """Match the lanes of a few area ranges. Pairs are sorted by detection, then by falling preference.
 
@@ -213,20 +252,21 @@ def match_group(
     spread = sum(1 << (a * len(limits)) for a in range(len(areas)))
     reach = np.array([0] + [b * spread for b in bits], np.uint64)[np.searchsorted(steps, iou, side="right")]
     ignored_in = ignored_lanes(truth, len(limits), areas)
-    taken = np.zeros(len(truth.image), np.uint64)
-    first = np.empty(len(truth.image), np.int64)
+    region = truth.labels == IGNORED
+    taken = np.zeros(len(region), np.uint64)
+    first = np.empty(len(region), np.int64)
     won = np.zeros(len(detection), np.uint64)
     alive = np.arange(len(detection))
     while len(alive):
         d, g = detection[alive], gt[alive]
-        crowd = truth.crowd[g]
+        crowd = region[g]
         first[g[::-1]] = d[::-1]
         starts = np.flatnonzero(np.diff(d, prepend=-1))
         counts = np.diff(np.append(starts, len(d)))
         ready = np.logical_and.reduceat((first[g] == d) | crowd, starts)
         pairs = np.repeat(ready, counts)
         now, sizes = alive[pairs], counts[ready]
-        free = reach[now] & ~np.where(truth.crowd[gt[now]], np.uint64(0), taken[gt[now]])
+        free = reach[now] & ~np.where(region[gt[now]], np.uint64(0), taken[gt[now]])
         won[now] = choose(free, ignored_in[gt[now]], sizes)
         # Crowds may stand in several pairs of this round; their word is never read.
         taken[gt[now]] |= won[now]
@@ -236,11 +276,11 @@ def match_group(
     return Wins(detection[hit], gt[hit], iou[hit], won[hit], won[hit] & ignored_in[gt[hit]])
 
 
-def ignored_lanes(truth: Truth, thresholds: int, areas: np.ndarray) -> np.ndarray:
+def ignored_lanes(truth: Annotations, thresholds: int, areas: np.ndarray) -> np.ndarray:
     """For each object the lanes in which it does not count."""
-    words = np.zeros(len(truth.image), np.uint64)
+    words = np.zeros(len(truth.labels), np.uint64)
     for a, (low, high) in enumerate(areas):
-        out = truth.crowd | (truth.area < low) | (truth.area > high)
+        out = (truth.labels == IGNORED) | (truth.areas < low) | (truth.areas > high)
         words |= np.where(out, np.uint64(((1 << thresholds) - 1) << (a * thresholds)), np.uint64(0))
     return words
 

@@ -11,10 +11,8 @@ from tinyyolo.config import UserError
 from tinyyolo.evaluation.accumulate import Curves, accumulate, empty_curves
 from tinyyolo.evaluation.inputs import read_detections, read_truth, spread_regions
 from tinyyolo.evaluation.matching import WORD, lane_groups, match, rank_detections
+from tinyyolo.sizes import AITOD, LARGEST_SIDE
 
-LARGEST_SIDE = 1e5  # COCO's upper bound of a side, px
-AITOD = {"vt": (0, 8), "t": (8, 16), "s": (16, 32), "m": (32, LARGEST_SIDE)}  # side in px (AI-TOD, section 3.3)
-COCO = {"s": (0, 32), "m": (32, 96), "l": (96, LARGEST_SIDE)}
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 AITOD_MAX_DETS = (100, 300, 1500)
 COCO_MAX_DETS = (1, 10, 100)
@@ -32,13 +30,15 @@ def evaluate(
     lrp: bool = True,
     arrays: bool = False,
     ignore: Sequence[str] = (),
+    rules: str = "tinyyolo",
 ) -> dict[str, Any]:
     """AP, AR and optimal LRP of detections, to the digit of AI-TOD's and COCO's own evaluators.
 
     Args:
         gt: objects: a COCO JSON path, a COCO dict, or `tinyyolo.datasets` Annotations.
-        dt: detections: a COCO results path, its list of records, or a dict of arrays {"image_id": (D,),
-            "category_id": (D,), "bbox": (D, 4) xywh in px of the original image, "score": (D,)}.
+        dt: detections: a COCO results path, its list of records, a dict of arrays {"image_id": (D,),
+            "category_id": (D,), "bbox": (D, 4) xywh in px of the original image, "score": (D,)}, the (D, 7) array
+            that pycocotools takes, or Annotations with `scores`.
         max_dets: limits of detections for each image and class; AP takes the largest.
         area_ranges: name -> (least, greatest) side in px, both inclusive, e.g. {"vt": (0, 8)}. An object's side is the
             square root of its `area`, a detection's that of width times height.
@@ -47,6 +47,7 @@ def evaluate(
         arrays: also `precision` and `scores` (T, 101, K, A, M), `recall` (T, K, A, M) and `lrp`, a dict of (K, A, M):
             thresholds, recalls, classes by id, areas (all first), limits.
         ignore: names of categories whose boxes are ignore regions for all other classes.
+        rules: how the objects are read (`formats.coco.read`): "coco" is exactly as pycocotools does.
 
     Returns:
         Fractions by name: AP, AP50, AP75, AP_<area>, AR<limit>, AR_<area>, oLRP, oLRP_loc, oLRP_fp, oLRP_fn, and under
@@ -64,24 +65,24 @@ def evaluate(
         (1.0, 0.7, 0.7, -1.0)
     """
     limits, thresholds, areas = check_settings(max_dets, iou_thresholds, area_ranges)
-    truth = read_truth(gt, ignore)
+    truth = read_truth(gt, ignore, rules=rules)
     detections = read_detections(dt, truth)
-    ranked = rank_detections(detections, len(truth.image_ids), limits[-1])
-    truth_by_class, _ = spread_regions(truth)
+    ranked = rank_detections(detections, limits[-1])
+    spread, classes, _ = spread_regions(truth)
     lanes, tau = list(thresholds), None
     if lrp:
         if not np.isclose(lanes, LRP_TAU).any():
             lanes.append(LRP_TAU)
         tau = int(np.argmin(np.abs(np.asarray(lanes) - LRP_TAU)))
-    curves = empty_curves(len(thresholds), len(truth.category_ids), len(areas), len(limits))
+    curves = empty_curves(len(thresholds), len(truth.names), len(areas), len(limits))
     groups = lane_groups(len(areas), len(lanes))
-    for group, wins in zip(groups, match(truth_by_class, detections, ranked, lanes, areas), strict=True):
-        accumulate(curves, truth_by_class, ranked, wins, areas, group, limits, len(lanes), tau)
+    for group, wins in zip(groups, match(spread, classes, detections, ranked, lanes, areas), strict=True):
+        accumulate(curves, spread, ranked, wins, areas, group, limits, len(lanes), tau)
     out = summarise(curves, slice(None), limits, thresholds, area_ranges, lrp)
     out["per_class"] = {
         name: summarise(curves, slice(k, k + 1), limits, thresholds, area_ranges, lrp)
         | ({"threshold": float(curves.lrp["threshold"][k, 0, -1])} if lrp else {})
-        for k, name in enumerate(truth.names)
+        for k, name in truth.names.items()
     }
     if arrays:
         out |= {"precision": curves.precision, "recall": curves.recall, "scores": curves.scores}

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.evaluation.errors import CAUSES, FOUND, MISSED, REGION, TRUE, Errors, count_errors
+from tinyyolo.evaluation.matching import scores_of
 from tinyyolo.io import new_file
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -47,10 +48,10 @@ def rows_by_image(image: np.ndarray, wanted: np.ndarray, images: int) -> Rows:
 
 def worst_images(errors: Errors) -> np.ndarray:
     """All images by falling number of false positives and missed objects."""
-    images = len(errors.truth.image_ids)
+    images = len(errors.truth)
     wrong = np.isin(errors.verdict, list(CAUSES))
-    count = np.bincount(errors.detections.image[wrong], minlength=images)
-    count = count + np.bincount(errors.truth.image[errors.state == MISSED], minlength=images)
+    count = np.bincount(errors.detections.image_index[wrong], minlength=images)
+    count = count + np.bincount(errors.truth.image_index[errors.state == MISSED], minlength=images)
     return np.argsort(-count, kind="stable")
 
 
@@ -124,40 +125,45 @@ def data_url(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def page_data(errors: Errors, chosen: Sequence[int], sources: Sequence[str | None]) -> dict[str, Any]:
+def page_data(errors: Errors, chosen: np.ndarray, sources: Sequence[str | None]) -> dict[str, Any]:
     """What the page's script reads; boxes are [x, y, w, h, class, size, kind, score, IoU]."""
     truth = errors.truth
     return {
-        "source": Path(truth.source).name,
-        "classes": list(truth.names),
+        "source": truth.path.name,
+        "classes": list(truth.names.values()),
         "sizes": list(errors.sizes),
         "unsized": bool((errors.dt_size < 0).any() or (errors.gt_size < 0).any()),
         "kinds": list(KINDS),
-        "thresholds": dict(zip(truth.names, errors.thresholds.tolist(), strict=True)),
+        "thresholds": dict(zip(truth.names.values(), errors.thresholds.tolist(), strict=True)),
         "counts": count_errors(errors),
-        "total": len(truth.image_ids),
+        "total": len(truth),
         "images": [
             image | {"source": source} for image, source in zip(image_entries(errors, chosen), sources, strict=True)
         ],
     }
 
 
-def image_entries(errors: Errors, chosen: Sequence[int]) -> Iterator[dict[str, Any]]:
+def image_entries(errors: Errors, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
     """Name, size and boxes of each chosen image; `regions` are ignore regions, `found` the objects found."""
-    truth, images = errors.truth, len(errors.truth.image_ids)
+    truth, images = errors.truth, len(errors.truth)
+    own, found = truth.xywh, errors.detections.xywh
     judged = np.isin(errors.verdict, list(KIND_OF))
-    detections = rows_by_image(errors.detections.image, judged, images)
-    objects = {state: rows_by_image(truth.image, errors.state == state, images) for state in (REGION, FOUND, MISSED)}
+    detections = rows_by_image(errors.detections.image_index, judged, images)
+    objects = {
+        state: rows_by_image(truth.image_index, errors.state == state, images) for state in (REGION, FOUND, MISSED)
+    }
     for i in chosen:
         height, width = truth.sizes_hw[i].tolist()
-        boxes = [detection_entry(errors, row) for row in detections.of(i)]
-        boxes += [object_entry(errors, row) for row in objects[MISSED].of(i)]
-        plain = {state: truth.boxes[objects[state].of(i)] for state in (REGION, FOUND)}
+        boxes = [detection_entry(errors, row, found[row]) for row in detections.of(i)]
+        boxes += [object_entry(errors, row, own[row]) for row in objects[MISSED].of(i)]
+        plain = {state: own[objects[state].of(i)] for state in (REGION, FOUND)}
         if not (height and width):
-            every = np.concatenate(
-                [truth.boxes[truth.image == i], errors.detections.boxes[detections.of(i)], [[0, 0, 1, 1]]]
-            )
-            width, height = np.ceil((every[:, :2] + every[:, 2:]).max(0)).astype(int).tolist()
+            every: list[Any] = [
+                truth.boxes[truth.rows(i), 2:],
+                errors.detections.boxes[detections.of(i), 2:],
+                [[1.0, 1]],
+            ]
+            width, height = np.ceil(np.concatenate(every).max(0)).astype(int).tolist()
         yield {
             "name": truth.file_names[i],
             "size": [width, height],
@@ -167,30 +173,22 @@ def image_entries(errors: Errors, chosen: Sequence[int]) -> Iterator[dict[str, A
         }
 
 
-def detection_entry(errors: Errors, row: int) -> list[Any]:
-    found = errors.detections
+def detection_entry(errors: Errors, row: int, xywh: np.ndarray) -> list[Any]:
     kind = KIND_OF[int(errors.verdict[row])]
     size = place_of_size(errors, int(errors.dt_size[row]))
     figures = [
-        int(found.category[row]),
+        int(errors.detections.labels[row]),
         size,
         kind,
-        round(float(found.scores[row]), 4),
+        round(float(scores_of(errors.detections)[row]), 4),
         round(float(errors.iou[row]), 3),
     ]
-    return [*np.round(found.boxes[row], 2).tolist(), *figures]
+    return [*np.round(xywh, 2).tolist(), *figures]
 
 
-def object_entry(errors: Errors, row: int) -> list[Any]:
+def object_entry(errors: Errors, row: int, xywh: np.ndarray) -> list[Any]:
     size = place_of_size(errors, int(errors.gt_size[row]))
-    return [
-        *np.round(errors.truth.boxes[row], 2).tolist(),
-        int(errors.truth.category[row]),
-        size,
-        KINDS.index("FN"),
-        None,
-        None,
-    ]
+    return [*np.round(xywh, 2).tolist(), int(errors.truth.labels[row]), size, KINDS.index("FN"), None, None]
 
 
 def place_of_size(errors: Errors, index: int) -> int:
@@ -226,13 +224,13 @@ def write_pngs(errors: Errors, folder: Path, images: Path | None, limit: int) ->
     """
     chosen = worst_images(errors)[:limit]
     paths = []
-    folder.mkdir(parents=True, exist_ok=True)
     for rank, entry in enumerate(image_entries(errors, chosen), 1):
         file = find_image(images, entry["name"])
         width, height = entry["size"]
         image = np.full((height, width, 3), 32, np.uint8) if file is None else read_image(file)
         paths.append(folder / f"{rank:03d}_{Path(entry['name']).stem}.png")
-        paths[-1].write_bytes(encode_png(draw_boxes(image, entry["boxes"])))
+        with new_file(paths[-1], overwrite=True, mode="wb") as stream:
+            stream.write(encode_png(draw_boxes(image, entry["boxes"])))
     return paths
 
 

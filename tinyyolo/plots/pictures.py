@@ -10,14 +10,20 @@ import cv2
 import numpy as np
 
 from tinyyolo.config import UserError
+from tinyyolo.datasets.images import load
+from tinyyolo.evaluation.errors import FOUND as HIT
+from tinyyolo.evaluation.errors import HIDDEN, IGNORED, REGION, TRUE, Errors
+from tinyyolo.evaluation.errors import MISSED as MISS
 from tinyyolo.io import new_file
 
-FOUND, WRONG, MISSED = (60, 240, 60), (255, 120, 20), (50, 50, 255)  # BGR: true positive, false positive, missed
+# BGR: true positive, false positive, missed object, ignore region and what lies on it
+FOUND, WRONG, MISSED, NEITHER = (60, 240, 60), (255, 120, 20), (50, 50, 255), (160, 160, 160)
+STATES = {HIT: FOUND, MISS: MISSED, REGION: NEITHER}
+VERDICTS = {TRUE: FOUND, IGNORED: NEITHER}  # of the others WRONG
 CLASS_COLOURS = [  # BGR, far apart on green, grey and blue ground
     *[(0, 230, 255), (255, 60, 255), (255, 255, 0), (60, 120, 255), (60, 255, 60), (255, 140, 160)],
     *[(140, 255, 255), (50, 50, 255), (255, 120, 20), (200, 200, 200)],
 ]
-MATCH_IOU = 0.5
 PANEL = 720  # px, longest side of one image in a picture
 ZOOM = 8  # at most
 WANTED_SIDE = 24  # px, what the median object should measure in the picture
@@ -34,30 +40,36 @@ class View(NamedTuple):
     zoom: int
 
 
-def compare_images(rows: Sequence[Mapping[str, Any]], path: str | Path, iou: float = MATCH_IOU) -> Path:
+def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray], path: str | Path) -> Path:
     """Ground truth (left) beside predictions (right): green what agrees, red what was missed, blue what is not there.
 
+    Ignore regions and the predictions on them are grey, and counted neither right nor wrong.
+
     Args:
-        rows: one mapping an image: "path" of the image, or "image" (H, W, 3) uint8 BGR; "truth" (M, 4) and "found"
-            (D, 4) xyxy px, the surest first; optional "truth_labels" (M,) and "found_labels" (D,), which must agree.
+        errors: verdicts of `evaluation.find_errors`; predictions below its thresholds are not drawn.
+        images: index of an image in `errors.truth` -> its file, or its pixels (H, W, 3) uint8 BGR.
         path: the image file.
-        iou: overlap from which a prediction agrees.
 
     Raises:
         UserError: an image cannot be read.
     """
+    truth, found = errors.truth, errors.detections
     strips = []
-    for row in rows:
-        truth, found = as_boxes(row.get("truth")), as_boxes(row.get("found"))
-        hit, right = agreement(truth, found, iou, row.get("truth_labels"), row.get("found_labels"))
-        image = read_image(row)
-        view = window(image, np.vstack([truth, found]))
-        left = framed(image, truth, [FOUND if h else MISSED for h in hit], view)
-        other = framed(image, found, [FOUND if r else WRONG for r in right], view)
-        left = titled(left, f"{caption(row, view)}truth {len(truth)}: {hit.sum()} found, {(~hit).sum()} missed")
-        strips.append(
-            beside([left, titled(other, f"predicted {len(found)}: {right.sum()} right, {(~right).sum()} wrong")])
-        )
+    for index, image in images.items():
+        state = errors.state[truth.rows(index)]
+        judged = errors.verdict[found.rows(index)]
+        shown = judged != HIDDEN
+        own, boxes, judged = truth.boxes[truth.rows(index)], found.boxes[found.rows(index)][shown], judged[shown]
+        pixels = read_image(image)
+        view = window(pixels, np.vstack([own, boxes]))
+        left = framed(pixels, own, [STATES[s] for s in state.tolist()], view)
+        right = framed(pixels, boxes, [VERDICTS.get(v, WRONG) for v in judged.tolist()], view)
+        counts = {name: np.count_nonzero(state == s) for name, s in (("found", HIT), ("missed", MISS))}
+        words = f"truth {sum(counts.values())}: {counts['found']} found, {counts['missed']} missed"
+        ignored, true = np.count_nonzero(judged == IGNORED), np.count_nonzero(judged == TRUE)
+        told = f"predicted {len(judged)}: {true} right, {len(judged) - true - ignored} wrong"
+        told += f", {ignored} on ignore regions" if ignored else ""
+        strips.append(beside([titled(left, f"{caption(image, view)}{words}"), titled(right, told)]))
     return write(stacked(strips), path)
 
 
@@ -76,10 +88,13 @@ def label_mosaic(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: 
     """
     cells = []
     for row in rows:
-        image, boxes = read_image(row), as_boxes(row.get("boxes"))
+        source = row["image"] if "image" in row else row["path"]
+        image, boxes = read_image(source), as_boxes(row.get("boxes"))
         colours = [class_colour(label) for label in np.asarray(row.get("labels", ()), dtype=int)]
         view = window(image, boxes)
-        cells.append(titled(framed(image, boxes, colours, view), f"{caption(row, view)}{len(boxes)} objects"))
+        cells.append(
+            titled(framed(image, boxes, colours, view), f"{caption(row.get('path'), view)}{len(boxes)} objects")
+        )
     grid = [beside(cells[start : start + across]) for start in range(0, len(cells), across)]
     return write(stacked([legend(names), *grid]), path)
 
@@ -89,43 +104,23 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return CLASS_COLOURS[label % len(CLASS_COLOURS)]
 
 
-def agreement(
-    truth: np.ndarray, found: np.ndarray, iou: float, truth_labels: Any = None, found_labels: Any = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which objects (M,) and which predictions (D,) agree, one to one; earlier predictions choose first.
-
-    Examples:
-        >>> boxes = np.array([[0.0, 0, 4, 4], [8, 8, 12, 12]])
-        >>> [x.tolist() for x in agreement(boxes, boxes[[1, 1]], 0.5)]
-        [[False, True], [True, False]]
-    """
-    low, high = np.maximum(truth[None, :, :2], found[:, None, :2]), np.minimum(truth[None, :, 2:], found[:, None, 2:])
-    both = np.prod(np.maximum(high - low, 0), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (truth, found)]
-    overlap = both / np.maximum(areas[0][None] + areas[1][:, None] - both, np.finfo(float).tiny)
-    if truth_labels is not None and found_labels is not None:
-        overlap = np.where(np.asarray(found_labels)[:, None] == np.asarray(truth_labels)[None], overlap, 0)
-    hit, right = np.zeros(len(truth), bool), np.zeros(len(found), bool)
-    for index, row in enumerate(overlap):
-        free = np.where(hit, 0, row)
-        if len(free) and free.max() >= iou:
-            hit[free.argmax()] = right[index] = True
-    return hit, right
-
-
 def as_boxes(boxes: Any) -> np.ndarray:
     """(N, 4) float64, also for None and for an empty list."""
     return np.asarray([] if boxes is None else boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def read_image(row: Mapping[str, Any]) -> np.ndarray:
-    """The image of a row, (H, W, 3) uint8 BGR."""
-    if "image" in row:
-        return np.asarray(row["image"], dtype=np.uint8)
-    image = cv2.imread(str(row["path"]), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{row['path']}: cannot be read as an image")
-    return image
+def read_image(image: str | Path | np.ndarray) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 BGR of a file, or those given.
+
+    Raises:
+        UserError: not readable as an image.
+    """
+    if isinstance(image, np.ndarray):
+        return image.astype(np.uint8)
+    try:
+        return load(image)
+    except ValueError as error:
+        raise UserError(f"{image}: {error}") from error
 
 
 def window(image: np.ndarray, boxes: np.ndarray) -> View:
@@ -159,9 +154,10 @@ def framed(image: np.ndarray, boxes: np.ndarray, colours: Sequence[tuple[int, in
     return out
 
 
-def caption(row: Mapping[str, Any], view: View) -> str:
-    """The image's name and its enlargement."""
-    return f"{Path(str(row.get('path', ''))).name} x{view.zoom}  "
+def caption(image: Any, view: View) -> str:
+    """The image's name, if it is a file, and its enlargement."""
+    name = Path(image).name if isinstance(image, (str, Path)) else ""
+    return f"{name} x{view.zoom}  "
 
 
 def titled(image: np.ndarray, text: str) -> np.ndarray:
@@ -184,7 +180,8 @@ def legend(names: Sequence[str]) -> np.ndarray:
 
 def beside(images: Sequence[np.ndarray]) -> np.ndarray:
     """Images in a row, a gutter between them."""
-    return stacked([image.transpose(1, 0, 2) for image in images]).transpose(1, 0, 2)
+    row: np.ndarray = stacked([image.transpose(1, 0, 2) for image in images]).transpose(1, 0, 2)
+    return row
 
 
 def stacked(images: Sequence[np.ndarray]) -> np.ndarray:

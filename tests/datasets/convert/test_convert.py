@@ -14,8 +14,8 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets import spec
 from tinyyolo.datasets.audit import check
 from tinyyolo.datasets.convert import convert
-from tinyyolo.datasets.formats import FORMATS
 from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.datasets.formats.table import FORMATS
 
 WRITTEN = [name for name, layout in FORMATS.items() if layout.write]  # a new format is picked up
 TEXTS = [name for name in WRITTEN if not FORMATS[name].labels.endswith(".json")]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.support.data_sets import annotation, coco
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import Problem, subset
+from tinyyolo.datasets.annotations import Problem, by_id, subset
 from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.datasets.formats import decode
 
 IMAGES = [(30, "b.png", 64, 48), (5, "a.png", 100, 80)]
 KINDS = [(9, "ship"), (2, "car"), (4, "DontCare")]
@@ -77,7 +78,7 @@ def test_nothing_is_normal(tmp_path, empty):
     path = coco(tmp_path / "e.json", [] if empty == "both" else IMAGES, [], KINDS)
     found = coco_json.read(path, ["ship", "car", "DontCare"])
     assert found.boxes.shape == (0, 4) and len(found) == (0 if empty == "both" else 2)
-    assert found.sizes_hw.shape == (len(found), 2) and found.to_arrays()["bbox"].shape == (0, 4)
+    assert found.sizes_hw.shape == (len(found), 2) and found.xywh.shape == (0, 4)
     np.testing.assert_array_equal(found.offsets, np.zeros(len(found) + 1))
 
 
@@ -94,11 +95,15 @@ def test_nothing_is_normal(tmp_path, empty):
         (lambda c: c["images"][1].update(file_name="b.png"), r"image b\.png: stands 2 times"),
         (lambda c: c["images"][0].pop("width"), r"image b\.png: needs 'width' and 'height' over 0, found None x 48"),
         (lambda c: c["images"][0].update(height=0), r"image b\.png: needs 'width' and 'height'"),
-        (lambda c: c["images"][0].update(id="b"), r"image b\.png: needs an integer 'id'"),
+        (lambda c: c["images"][0].update(id=[]), r"image b\.png: needs an integer 'id'"),
+        (lambda c: c["images"][0].update(id=1e308), r"image b\.png: needs an integer 'id'"),
+        (lambda c: c["images"][0].update(width=1e30), r"image b\.png: needs 'width' and 'height'"),
+        (lambda c: c["annotations"][0].update(image_id={}), r"annotation 1 of the list: needs.*image_id {}"),
+        (lambda c: c["annotations"][0].update(area="wide"), r"annotation 1 of the list: needs.*area 'wide'"),
         (lambda c: c["categories"].append({"id": 9, "name": "car"}), r"category 4: id 9 is 'ship' already"),
         (lambda c: c["categories"].append({"id": 7}), r"category 4: needs an integer 'id' and a 'name'"),
         (lambda c: c.pop("images"), r"not a COCO JSON: no list 'images'"),
-        (lambda c: c.update(extra=[c["annotations"].pop()]), r"1 annotations stand outside the list 'annotations'"),
+        (lambda c: c.update(annotations=3), r"not a COCO JSON: no list 'annotations'"),
     ],
 )
 def test_faults_that_stop(tmp_path, change, message):
@@ -215,10 +220,160 @@ def test_subset_and_arrays(sample):
     found = coco_json.read(sample, ["ship", "car"], ["DontCare"])
     part = subset(found, images=np.array([False, True]), boxes=found.labels >= 0)
     assert part.file_names == ["a.png"] and part.ids.tolist() == [11] and part.image_index.tolist() == [0]
-    arrays = found.to_arrays()
-    np.testing.assert_array_equal(arrays["image_id"], [30, 30, 30, 5, 5, 5])
-    np.testing.assert_array_equal(arrays["iscrowd"], [0, 1, 0, 0, 1, 1])
-    np.testing.assert_allclose(arrays["bbox"][3], [1, 2, 3, 4])
+    np.testing.assert_array_equal(found.xywh[3], [1, 2, 3, 4])
+    np.testing.assert_array_equal(found.classes, [0, 1, 0, 1, -1, 0])  # of marked boxes their own, of DontCare every
+
+
+def marked(tmp_path, **marks):
+    """Two boxes, the first with the marks; read."""
+    rows = [annotation(1, 5, 2, [1, 2, 3, 4], **marks), (2, 5, 2, [5, 6, 7, 8])]
+    return coco(tmp_path / "s.json", IMAGES, rows, KINDS)
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+@pytest.mark.parametrize(
+    ("value", "region", "fault"),
+    [
+        *[(value, True, False) for value in (1, 1.0, True, "1", "true", "True")],
+        *[(value, False, False) for value in (0, 0.0, False, None, "0", "false", "False", "")],
+        *[(value, False, True) for value in (2, -1, 0.5, "yes", "2", [], {})],
+    ],
+)
+def test_what_a_mark_means(tmp_path, key, value, region, fault):
+    found = coco_json.read(marked(tmp_path, **{key: value}))
+    np.testing.assert_array_equal(found.labels, [-1 if region else 0, 0])
+    np.testing.assert_array_equal(found.crowd, [region, False])
+    kinds = [problem.kind for problem in found.problems]
+    assert kinds == ["bad mark"] * fault and all(key in problem for problem in found.problems)
+
+
+def test_a_box_without_marks_is_an_object(tmp_path):
+    path = coco(tmp_path / "s.json", IMAGES, [{"image_id": 5, "category_id": 2, "bbox": [1, 2, 3, 4]}], KINDS)
+    assert coco_json.read(path).labels.tolist() == [0]
+
+
+def test_the_rules_of_coco(tmp_path):
+    """`iscrowd` alone is a region, boxes of width or height 0 stay, negative ones do not."""
+    rows = [
+        annotation(1, 5, 2, [1, 2, 3, 4], iscrowd=1),
+        annotation(2, 5, 2, [1, 2, 3, 4], ignore=1),
+        annotation(3, 5, 2, [1, 2, 0, 4]),
+        annotation(4, 5, 2, [1, 2, 3, -4]),
+        annotation(5, 5, 2, [1, 2, 3, 4], iscrowd=1, ignore=1),
+    ]
+    path = coco(tmp_path / "s.json", IMAGES, rows, KINDS)
+    ours, theirs = coco_json.read(path), coco_json.read(path, rules="coco")
+    assert ours.ids.tolist() == [1, 2, 5] and ours.labels.tolist() == [-1, -1, -1]
+    assert theirs.ids.tolist() == [1, 2, 3, 5] and theirs.labels.tolist() == [-1, 0, 0, -1]
+    assert [p.kind for p in ours.problems] == ["empty box", "empty box"]
+    assert [p.kind for p in theirs.problems] == ["empty box"]
+    assert ours.unlike_coco == theirs.unlike_coco == 2  # 2 and 3
+    with pytest.raises(UserError, match=r"rules=cocoa: .*coco"):
+        coco_json.read(path, rules="cocoa")
+
+
+def test_two_categories_of_one_name_are_two_classes_to_coco(tmp_path):
+    path = coco(tmp_path / "s.json", IMAGES, [], [(2, "car"), (8, "car")])
+    assert coco_json.read(path).names == {0: "car"}
+    with pytest.raises(UserError, match="'car' has another id already"):
+        coco_json.read(path, rules="coco")
+
+
+def test_ids_may_be_text(tmp_path):
+    """Then they are compared as text; 7 is "7", and "07" is another."""
+    images = [("07", "b.png", 64, 48), ("7", "a.png", 100, 80), ("x", "c.png", 100, 80)]
+    rows = [
+        annotation(1, 7, "b", [1, 2, 3, 4]),
+        annotation(2, "07", "a", [1, 2, 3, 4]),
+        annotation(3, "x", "a", [0, 0, 2, 2]),
+    ]
+    found = coco_json.read(coco(tmp_path / "s.json", images, rows, [("b", "ship"), ("a", "car")]))
+    assert found.image_ids.tolist() == ["07", "7", "x"] and found.file_names == ["b.png", "a.png", "c.png"]
+    assert found.ids.tolist() == [2, 1, 3] and found.names == {0: "car", 1: "ship"}
+    assert found.labels.tolist() == [0, 1, 0] and found.box_categories.tolist() == ["a", "b", "a"]
+    coco_json.write(tmp_path / "t.json", found)
+    again = coco_json.read(tmp_path / "t.json")
+    assert again.image_ids.tolist() == found.image_ids.tolist() and again.labels.tolist() == found.labels.tolist()
+    assert coco_json.read(tmp_path / "s.json", ["boat", "car", "ship"]).category_ids.tolist() == ["boat", "a", "b"]
+
+
+def test_numbers_as_text_refer_to_numbers(tmp_path):
+    rows = [annotation("1", "5", "2", [1, 2, 3, 4]), annotation(2, 30.0, 9.0, [1, 2, 3, 4], bbox=["1", 2, 3, 4])]
+    found = coco_json.read(coco(tmp_path / "s.json", IMAGES, rows, KINDS))
+    assert found.ids.tolist() == [2, 1] and found.image_ids.tolist() == [30, 5] and found.problems == []
+    assert [found.names[label] for label in found.labels] == ["ship", "car"]
+
+
+def test_names_and_sizes_are_needed_only_for_images(tmp_path):
+    content = {
+        "images": [{"id": 5}, {"id": 3, "file_name": "a.png", "width": -1, "height": 1e308}],
+        "annotations": [{"image_id": 3, "category_id": 2, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": 2, "name": 17}],
+    }
+    (tmp_path / "s.json").write_text(json.dumps(content))
+    found = coco_json.read(tmp_path / "s.json", images=False)
+    assert found.file_names == ["5", "a.png"] and found.sizes_hw.tolist() == [[0, 0], [0, 0]]
+    assert found.problems == [] and found.names == {0: "17"}
+    with pytest.raises(UserError, match=r"image 1: needs an integer 'id' and a 'file_name'"):
+        coco_json.read(tmp_path / "s.json")
+
+
+def test_by_id_sorts_images_and_classes_as_coco_does(sample):
+    found = by_id(coco_json.read(sample, ["ship", "car"], ["DontCare"]))
+    assert found.image_ids.tolist() == [5, 30] and found.file_names == ["a.png", "b.png"]
+    assert found.sizes_hw.tolist() == [[80, 100], [48, 64]]
+    assert found.names == {0: "car", 1: "ship"} and found.category_ids.tolist() == [2, 9]
+    assert found.ids.tolist() == [11, 13, 14, 12, 15, 16] and found.image_index.tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.labels.tolist() == [0, -1, -1, 1, -1, 1]
+    assert by_id(found) is found
+
+
+def test_sides_are_those_of_the_file_and_come_back_exactly(tmp_path):
+    box = [0.7, 0.7, 0.1, 0.1]  # (.7 + .1) - .7 is less than .1
+    found = coco_json.read(coco(tmp_path / "s.json", IMAGES, [(1, 5, 2, box)], KINDS))
+    assert found.sides.tolist() == [[0.1, 0.1]] and found.boxes[0, 2] - found.boxes[0, 0] < 0.1
+    coco_json.write(tmp_path / "t.json", found)
+    assert json.loads((tmp_path / "t.json").read_text())["annotations"][0]["bbox"] == box
+
+
+@pytest.mark.parametrize("space", ["", "  ", "\n \t"])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 40])
+def test_a_list_decoded_in_pieces_is_whole(monkeypatch, space, number):
+    monkeypatch.setattr(decode, "PIECE", 100)
+    records = [{"image_id": i, "category_id": 2, "bbox": [i, 0.5, 3, 4], "score": 0.25} for i in range(number)]
+    text = f"{space}[{space}" + f"{space},{space}".join(map(json.dumps, records)) + f"{space}]{space}"
+    columns = decode.regular(text.encode(), decode.Detection)
+    assert columns["image_id"].tolist() == list(range(number)) and columns["bbox"].shape == (number, 4)
+    assert columns["bbox"][:, 0].tolist() == list(range(number))
+
+
+@pytest.mark.parametrize(
+    "fault", ["[{r}, ]", "[{r} {r}]", "[{r}", "{r}]", "[{r}]]", "[{r}] 3", "[,{r}]", "[{r}, 3]", "x[{r}]"]
+)
+def test_a_malformed_list_is_not_decoded(monkeypatch, fault):
+    record = '{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}'
+    for piece in (1, 1 << 16):
+        monkeypatch.setattr(decode, "PIECE", piece)
+        many = fault.replace("{r}", ", ".join([record] * 5))
+        assert decode.regular(many.encode(), decode.Detection) is None
+
+
+@pytest.mark.parametrize("note", ["a } b", "a }, { b", [{"a": {}}, {"b": 1}]])
+def test_a_cut_within_a_record_is_no_loss(monkeypatch, note):
+    monkeypatch.setattr(decode, "PIECE", 90)
+    records = [{"image_id": i, "note": note, "category_id": 2, "bbox": [i, 2, 3, 4], "score": 0.5} for i in range(9)]
+    columns = decode.regular(json.dumps(records).encode(), decode.Detection)
+    assert columns is None or columns["image_id"].tolist() == list(range(9))
+
+
+def test_every_number_is_decoded_as_json_does():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.random(2000), 800 * rng.random(2000), rng.random(2000).astype(np.float32)]).tolist()
+    values += [0.30000000000000004, 1e-07, 1.5e300, 123456789.12345678, 0.00000001, 0.535212049028314929]
+    records = [{"image_id": 2**53 + 1, "category_id": 1, "bbox": [v, 0, 1, 1], "score": v} for v in values]
+    columns = decode.regular(json.dumps(records).encode(), decode.Detection)
+    assert columns["score"].tolist() == values and columns["bbox"][:, 0].tolist() == values
+    assert set(columns["image_id"].tolist()) == {2**53 + 1}
 
 
 def test_problem_travels_between_processes():

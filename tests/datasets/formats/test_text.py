@@ -7,7 +7,7 @@ from PIL import Image
 from tests.support.data_sets import dota_set, picture, visdrone_set, xview_set
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images, spec
-from tinyyolo.datasets.formats import FORMATS
+from tinyyolo.datasets.formats.table import FORMATS
 
 
 def test_visdrone(tmp_path):

@@ -83,7 +83,7 @@ def clean(found: Checked) -> tuple[Annotations, dict[str, int]]:
         "ids numbered anew": renumbered,
         DROPPED_BY_READING: len(annotations.problems),
     }
-    return subset(replace(kept, boxes=clipped, areas=solid, ids=ids), boxes=good), done
+    return subset(replace(kept, boxes=clipped, areas=solid, ids=ids, wh=None), boxes=good), done
 
 
 def unique_ids(ids: np.ndarray) -> tuple[np.ndarray, int]:

@@ -14,7 +14,7 @@ import yaml
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.datasets.convert import tile
-from tinyyolo.datasets.formats import DEFAULT, FORMATS, JSON
+from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.spec import DataSpec, load
 from tinyyolo.io import bar, copy_file, in_threads, new_file
 

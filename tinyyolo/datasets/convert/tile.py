@@ -130,6 +130,7 @@ def tiled(
         image_ids=np.arange(1, len(names) + 1),
         image_index=np.repeat(np.arange(len(names)), image_rows).astype(np.int64),
         boxes=boxes,
+        wh=None,
         labels=scenes.labels[source],
         areas=areas(boxes),
         ids=np.arange(1, len(source) + 1),

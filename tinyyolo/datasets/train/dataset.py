@@ -27,7 +27,7 @@ MAX_LISTED = 10  # problems printed one by one; the rest is counted
 class TinyDataset(YOLODataset):
     """One split of a data YAML as the engine reads it.
 
-    Beside ultralytics' keys a sample holds "image_id" (its id in the annotation file) and a batch holds "ignore_bboxes"
+    Beside ultralytics' keys a sample holds "image_index" (its image in `annotations`) and a batch holds "ignore_bboxes"
     (J, 4) and "ignore_idx" (J,): ignore regions, which are never among "bboxes".
 
     Args:
@@ -94,7 +94,7 @@ class TinyDataset(YOLODataset):
             labels.append(
                 {
                     "im_file": path,
-                    "image_id": int(notes.image_ids[row]),
+                    "image_index": row,
                     "shape": tuple(notes.sizes_hw[row].tolist()),
                     "cls": classes.reshape(-1, 1).astype(np.float32),
                     "bboxes": to_fractions(boxes, notes.sizes_hw[row]).astype(np.float32),
@@ -139,7 +139,7 @@ class TinyDataset(YOLODataset):
         out["ignore_bboxes"], out["ignore_idx"] = out["bboxes"][regions], out["batch_idx"][regions]
         for key in ("cls", "bboxes", "batch_idx"):
             out[key] = out[key][~regions]
-        out["image_id"] = torch.tensor(out["image_id"], dtype=torch.int64)
+        out["image_index"] = torch.tensor(out["image_index"], dtype=torch.int64)
         return out
 
 
