@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import torch
+import ultralytics.data.augment
 import ultralytics.data.base
 import ultralytics.data.loaders
 import ultralytics.engine.model
@@ -24,7 +25,7 @@ import ultralytics.utils.patches
 import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
 from ultralytics.cfg import get_cfg
-from ultralytics.data.augment import BaseTransform, Mosaic, RandomPerspective
+from ultralytics.data.augment import BaseTransform, Compose, Mosaic, RandomPerspective
 from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.nn.modules import SPPF, C2f, Conv
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
@@ -44,6 +45,7 @@ __all__ = [
     "get_cfg",
     "initialize_weights",
     "on_unreadable",
+    "own_albumentations",
     "own_amp_check",
     "own_data",
     "quiet",
@@ -58,14 +60,14 @@ MIN_VISIBLE = 0.1  # share of an object's area that must stay in the picture aft
 def quiet() -> None:
     """Switch off what the environment cannot, for this process."""
     ultralytics.utils.events.events.enabled = False  # ultralytics may have been imported before us
-    ultralytics.utils.plotting.check_font = local_font
+    ultralytics.utils.plotting.check_font = local_font  # type: ignore[attr-defined]  # a name it imports
     PIL.Image.open = ultralytics.utils.patches._image_open  # theirs wants to pip-install pi-heif for a damaged file
     # A program whose name ends in "yolo" is taken for upstream's own command, whose predict() returns nothing.
-    ultralytics.engine.model.ARGV = [""]
+    ultralytics.engine.model.ARGV = [""]  # type: ignore[attr-defined]  # a name it imports
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)  # it is what we export
-    ultralytics.optim.muon.zeropower_via_newtonschulz5 = orthogonalised
+    ultralytics.optim.muon.zeropower_via_newtonschulz5 = orthogonalised  # type: ignore[assignment]  # only its names
     # Upstream trains on the CPU with one thread fewer than there are cores, whatever OMP_NUM_THREADS says.
-    ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()
+    ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]  # imported there
 
 
 def read_images_by(load: Callable[[str], np.ndarray]) -> None:
@@ -154,6 +156,19 @@ def own_data(load: Callable[..., dict[str, Any]]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def own_albumentations(given: Sequence[Any] | None) -> Iterator[None]:
+    """Within this context only the albumentations that are `given` enter a training.
+
+    Upstream adds Blur, MedianBlur, ToGray and CLAHE of its own accord wherever the package happens to be installed.
+    """
+    if given:
+        yield
+        return
+    with mock.patch.object(ultralytics.data.augment, "Albumentations", lambda **_: Compose([])):
+        yield
+
+
 class TinyPerspective(RandomPerspective):
     """RandomPerspective that keeps tiny objects and moves pixels and boxes alike.
 
@@ -165,11 +180,14 @@ class TinyPerspective(RandomPerspective):
     def apply_image(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Warp by the same map as the boxes: corners at integers, pixel centres at halves."""
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=np.float32)
-        centred = np.linalg.inv(half) @ params["M"] @ half
-        return super().apply_image(labels, {**params, "M": centred.astype(np.float32)})
+        given = params or {}
+        centred = np.linalg.inv(half) @ given["M"] @ half
+        return super().apply_image(labels, {**given, "M": centred.astype(np.float32)})
 
     @staticmethod
-    def box_candidates(box1: np.ndarray, box2: np.ndarray, area_thr: float = MIN_VISIBLE, **_: Any) -> np.ndarray:
+    def box_candidates(  # type: ignore[override]  # its other limits are what tiny boxes must not meet
+        box1: np.ndarray, box2: np.ndarray, area_thr: float = MIN_VISIBLE, **_: Any
+    ) -> np.ndarray:
         """(N,) bool: boxes of which enough area is left, however small they are.
 
         Args:

@@ -70,7 +70,10 @@ def test_what_asks_for_nothing_is_taken(given):
         ({"batch": 1.5}, "batch=1.5"),
         ({"ema": 1}, "ema=1: expected true or false"),
         ({"lr_steps": 8}, "lr_steps=8: expected a list of epochs"),
-        ({"lr_steps": [8], "cos_lr": True}, "cos_lr"),
+        ({"lr_steps": [8], "cos_lr": True}, r"cos_lr=true: lr_steps=\[8\] takes its place"),
+        ({"warmup_iters": 5, "warmup_epochs": 3}, "warmup_epochs=3: warmup_iters=5 takes its place"),
+        ({"decay_all": True, "optimizer": "AdamW"}, "optimizer=AdamW: decay_all=true needs"),
+        ({"augmentations": "Blur"}, "augmentations=Blur: expected a list"),
         ({"cache": "rma"}, "did you mean 'ram'"),
         ({"classes": ["ship"]}, "class indices"),
         ({"task": "segment"}, "task=segment"),
@@ -83,6 +86,20 @@ def test_values_of_the_wrong_kind_are_one_line(given, says):
     with pytest.raises(UserError, match=says) as caught:
         resolve("train", {}, given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "given"),
+    [
+        ("val", {"save_json": False}),
+        ("val", {"batch": -1}),
+        ("predict", {"save_conf": True}),
+        ("val", {"imgsz": [96, 96]}),
+    ],
+)
+def test_values_that_a_mode_would_not_obey(mode, given):
+    with pytest.raises(UserError, match=next(iter(given))):
+        resolve(mode, {}, given)
 
 
 class TestFile:

@@ -180,8 +180,11 @@ class TestRecipe:
         assert called and called[0]["max_norm"] == 10.0
 
     def test_rate_scales_with_the_batch(self, tiny_set):
-        rates = [trained(tiny_set, lr0=0.004, lr_batch=4, batch=b, warmup_epochs=0).trainer.args.lr0 for b in (2, 4)]
-        np.testing.assert_allclose(rates, [0.002, 0.004])
+        given = {"lr0": 0.004, "lr_batch": 4, "warmup_epochs": 0, "optimizer": "SGD"}
+        for batch, rate in ((2, 0.002), (4, 0.004)):
+            trainer = trained(tiny_set, batch=batch, **given).trainer
+            np.testing.assert_allclose(trainer.optimizer.param_groups[0]["initial_lr"], rate)
+            assert trainer.args.lr0 == 0.004, "a resumed run would scale it again"
 
     def test_frozen_parameters_stay_frozen(self, tiny_set):
         model = Model("tinyyolo-n.yaml", overrides=TINY)
@@ -230,7 +233,11 @@ class TestPrecisionAndSize:
 
         monkeypatch.setattr(TinyTrainer, "get_model", watched)
         model = Model("tinyyolo-n.yaml", overrides=TINY)
+        kept = []
+        model.add_callback("on_fit_epoch_end", lambda trainer: kept.extend(seen))  # then upstream warms a copy up
         model.train(data=data, **{**RUN, "imgsz": size, "val": False})
+        seen = kept
+        assert len(seen) >= 2
         model.model.register_forward_pre_hook(lambda module, inputs: seen.append(shape_of(inputs[0])))
         model.predict(tmp_path / "set" / "images" / "val_0.png", imgsz=size, verbose=False)
         assert set(seen) == {(size, size)}, seen

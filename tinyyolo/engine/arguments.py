@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from tinyyolo.engine.kinds import shown
 __all__ = ["OWN", "defaults", "resolve", "with_file"]
 
 AS_WRITTEN = {"model", "data", "source", "name", "cfg", "project", "save_dir"}  # a name may look like a number
+# ours -> those of ultralytics that do nothing beside it
+REPLACED = {
+    "lr_steps": ("lrf", "cos_lr"),
+    "warmup_iters": ("warmup_epochs", "warmup_momentum", "warmup_bias_lr"),
+}
 
 
 def defaults() -> dict[str, Any]:
@@ -46,7 +52,7 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
     args["project"] = str(Path(str(args["project"] or "runs")).expanduser().absolute())
     if isinstance(args["classes"], int):
         args["classes"] = [args["classes"]]
-    check_together(mode, args)
+    check_together(mode, args, given)
     if args["nbs"] is None:
         args["nbs"] = args["batch"] if args["batch"] >= 1 else DEFAULT_CFG_DICT["nbs"]
     return args
@@ -87,11 +93,23 @@ def says_nothing(key: str, value: Any) -> bool:
     return key in DEFAULT_CFG_DICT and value == default and (default is None or not KEYS[key].modes)
 
 
-def check_together(mode: str, args: Mapping[str, Any]) -> None:
+def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise UserError for values that are right by themselves and not in this mode, or not together."""
     if mode in {"train", "val"} and isinstance(args["imgsz"], (list, tuple)):
         raise UserError(f"imgsz={args['imgsz']}: {mode} takes one number, the longer side")
     if mode != "train" and args["batch"] < 1:
         raise UserError(f"batch={args['batch']}: {mode} takes images per step, 1 or more")
-    if args["lr_steps"] is not None and args["cos_lr"]:
-        raise UserError("cos_lr=true: the learning rate falls at lr_steps already; set lr_steps=null")
+    if mode == "val" and given.get("save_json") is False:
+        raise UserError("save_json=false: val always writes predictions.json")
+    if given.get("save_conf") and not args["save_txt"]:
+        raise UserError("save_conf=true: the scores stand in the files of save_txt=true")
+    if mode != "train":
+        return
+    for own, keys in REPLACED.items():
+        for key in keys:
+            if args[own] and given.get(key):
+                raise UserError(f"{key}={shown(given[key])}: {own}={args[own]} takes its place; set {own}=null")
+    if args["decay_all"] and str(args["optimizer"]).lower() != "sgd":
+        raise UserError(f"optimizer={args['optimizer']}: decay_all=true needs optimizer=SGD")
+    if args.get("augmentations") and find_spec("albumentations") is None:
+        raise UserError("augmentations: they need the package albumentations, which is not installed")

@@ -74,15 +74,30 @@ def to_model(content: Mapping[str, Any], path: str | Path | None = None) -> Dete
     Raises:
         UserError: the weights do not fit the YAML beside them.
     """
-    spec = content["yaml"]
-    backbone = {key: value for key, value in spec["backbone"].items() if key != "weights"}  # the state dict has them
-    model = build_model({**spec, "backbone": backbone}, len(content["names"]))
+    return fill(build_model(own_yaml(content), len(content["names"])), content, path)
+
+
+def own_yaml(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's model YAML without the file of backbone weights, which its state dict has."""
+    spec = dict(content["yaml"])
+    if isinstance(spec.get("backbone"), Mapping):
+        spec["backbone"] = {key: value for key, value in spec["backbone"].items() if key != "weights"}
+    return spec
+
+
+def fill(model: Detector, content: Mapping[str, Any], path: str | Path | None = None) -> Detector:
+    """Put a checkpoint into a model of its YAML: weights, names, training arguments; in eval mode, float32.
+
+    Raises:
+        UserError: the weights do not fit.
+    """
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
         raise UserError(
             f"{path}: its weights do not fit its own model YAML: {str(error).splitlines()[-1].strip()}"
         ) from error
+    model.yaml = {**own_yaml(content), "nc": len(content["names"])}
     model.names = {int(key): str(value) for key, value in content["names"].items()}
     model.args = dict(content["train_args"])
     model.pt_path = str(path) if path else None

@@ -104,7 +104,7 @@ KEYS: dict[str, Key] = {
     "data": key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
     "source": key("p", ANY, "an image, a folder, a glob, a video, a txt list, an array"),
     "imgsz": key("tvpe", IMGSZ, "longer side of the network input in px; predict and export also take [height, width]"),
-    "device": key("tvpe", ANY, "cpu, 0, [0, 1], mps"),
+    "device": key("tvp", ANY, "cpu, 0, [0, 1], mps", "an export is traced on the CPU and runs on any device"),
     "project": key("tvp", ANY, "folder of the runs", "an export stands beside its checkpoint"),
     "name": key("tvp", ANY, "the run's folder in it", "an export stands beside its checkpoint"),
     "save_dir": key("tvp", ANY, "the run's folder itself", "an export stands beside its checkpoint"),
@@ -180,7 +180,7 @@ KEYS: dict[str, Key] = {
     "erasing": key("", FACTOR, "of a classifier", "use cutmix="),
     # ---- validation
     "split": key("tv", TEXT, "the split to validate on"),
-    "save_json": key("tvp", SWITCH, "write predictions.json"),
+    "save_json": key("tvp", SWITCH, "write predictions.json; val always does"),
     "conf": key("tvp", Number(0, 1, none=True), "least score of a detection"),
     "iou": key("tvp", Number(0, 1, none=True), "IoU from which NMS takes two boxes for one"),
     "max_det": key("tvp", Number(1, whole=True, none=True), "detections an image, at most"),

@@ -17,10 +17,11 @@ from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.weights import load_reference
-from tinyyolo.engine import checkpoint
-from tinyyolo.engine.arguments import OWN, resolve
+from tinyyolo.engine import checkpoint, resume
+from tinyyolo.engine import recipe as recipes
+from tinyyolo.engine.arguments import OWN, resolve, with_file
 from tinyyolo.engine.predictor import TinyPredictor
-from tinyyolo.engine.trainer import MAY_CHANGE_ON_RESUME, TinyTrainer
+from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.io import named
 
@@ -33,13 +34,15 @@ DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
 class Model(EngineModel):
     """A detector by name, YAML or checkpoint.
 
+    `.model` is built when it is first asked for: training builds its own, for the classes of its data.
+
     Args:
         model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt) or to an export.
         overrides: dotted keys of the model YAML, {"head.assigner.topk": 3}; strings are parsed.
         verbose: print the model's summary.
 
     Raises:
-        UserError: no such model, or an override that it does not have.
+        UserError: no such model, or an override in a section that it does not have.
 
     Examples:
         >>> from tinyyolo import Model
@@ -47,6 +50,16 @@ class Model(EngineModel):
         >>> model.model.yaml["head"]["assigner"]["topk"]
         2
     """
+
+    # Upstream sets these to None or a path first, which is all that their types know.
+    model: Any
+    cfg: Any
+    ckpt: Any
+    ckpt_path: Any
+    metrics: Any
+    model_name: Any
+    task: Any
+    trainer: Any
 
     def __init__(
         self,
@@ -58,6 +71,7 @@ class Model(EngineModel):
         if task not in {None, "detect"}:
             raise UserError(f"task={task}: every tinyyolo model is task=detect")
         self._given = dict(overrides or {})
+        self.spec: dict[str, Any] = {}  # the resolved model YAML; of an export nothing is known
         name = str(model)
         if not name.endswith((".pt", ".pth", ".torchscript", ".yaml", ".yml")):
             name += ".yaml"
@@ -76,14 +90,28 @@ class Model(EngineModel):
         }
 
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
-        """Build from a model YAML."""
+        """Read a model YAML."""
         path = find_yaml(cfg, "cfg/models")
-        self.model = build_model(load_model_yaml(path, self._given))
+        self.spec = load_model_yaml(path, self._given)
         self.cfg = self.model_name = str(path)
         self.task, self.overrides = "detect", {"model": str(path), "task": "detect"}
-        self.model.args = {**DEFAULT_CFG_DICT, **self.overrides}
+        self.__dict__.pop("model", None)
         if verbose:
             self.model.info()
+
+    def __getattr__(self, name: str) -> Any:
+        """As upstream, which looks up the network's attributes; builds it first."""
+        if name == "model" and "model" not in self._modules:
+            self.model = self._build()
+        return super().__getattr__(name)
+
+    def _build(self) -> Detector:
+        """The network of the model YAML or the checkpoint."""
+        if self.ckpt:
+            return checkpoint.to_model(self.ckpt, self.ckpt_path)
+        model = build_model(self.spec)
+        model.args = {**DEFAULT_CFG_DICT, **self.overrides}
+        return model
 
     def _load(self, weights: str, task: str | None = None) -> None:
         """Load a checkpoint, or keep the path of an export."""
@@ -99,11 +127,17 @@ class Model(EngineModel):
                 raise UserError(f"{path}: no such file")
             self.model, self.ckpt = str(path), None
             return
-        self.ckpt = checkpoint.load(path)
-        self.model = checkpoint.to_model(self.ckpt, path)
-        self.overrides |= {key: self.model.args[key] for key in KEPT if self.model.args.get(key) is not None}
+        self._hold(path, checkpoint.load(path))
+        self.__dict__.pop("model", None)
 
-    def load(self, weights: str | Path | Mapping[str, Any] | torch.nn.Module) -> Model:
+    def _hold(self, path: Path, content: dict[str, Any]) -> None:
+        """Be the model of a checkpoint."""
+        self.task, self.model_name, self.ckpt_path = "detect", str(path), str(path)
+        self.ckpt, self.spec, self._given, self.predictor = content, checkpoint.own_yaml(content), {}, None
+        kept = {key: content["train_args"].get(key) for key in KEPT}
+        self.overrides = {"model": str(path), "task": "detect"} | {k: v for k, v in kept.items() if v is not None}
+
+    def load(self, weights: Any) -> Model:
         """Copy weights into this model: a tinyyolo checkpoint, or the authors' by name ({"state_dict": ...}).
 
         Args:
@@ -137,7 +171,9 @@ class Model(EngineModel):
         self._check_is_pytorch_model()
         checkpoint.save(Path(filename), checkpoint.of_model(self.model, dict(self.model.args or {})))
 
-    def train(self, trainer: type[TinyTrainer] | None = None, **kwargs: Any) -> TinyMetrics | None:
+    def train(  # type: ignore[override]  # upstream's own trick: an nn.Module whose train() trains
+        self, trainer: type[TinyTrainer] | None = None, **kwargs: Any
+    ) -> TinyMetrics | None:
         """Train; the best checkpoint becomes this model.
 
         Args:
@@ -152,50 +188,57 @@ class Model(EngineModel):
             UserError: an unknown key, a bad value, missing data, or nothing to resume.
         """
         self._check_is_pytorch_model()
-        weights = None
-        if kwargs.get("resume"):
-            args = self.resume_args(kwargs)
+        if kwargs.get("resume") is not None and kwargs["resume"] is not False:
+            given = {key: value for key, value in kwargs.items() if key != "resume"}
+            content, args = resume.arguments(self.to_resume(kwargs["resume"]), given)
+            spec, weights = content["yaml"], None
         else:
-            args = resolve("train", self.model.yaml.get("train") or {}, kwargs)
-            if args["data"] is None:
-                raise UserError(f"data= is missing; a data YAML, its path or its name. {data_names()}")
-            args["data"] = str(data_yaml.load(args["data"]).file)
-            args["model"] = self.overrides["model"]
-            if self.ckpt and args["pretrained"] is not False:
-                weights = self.model.state_dict()
-            if isinstance(args["pretrained"], (str, Path)):
-                weights = checkpoint.load(args["pretrained"])["model"]
-        with named(args.get("project") or args["resume"]):
-            self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks)
-        spec = self.trainer.ckpt["yaml"] if self.trainer.ckpt else self.model.yaml
-        self.trainer.model = self.trainer.get_model(spec, weights)
+            given = with_file("train", kwargs)
+            recipe = self.spec.get("train") or {}
+            args, content = resolve("train", recipe, given), None
+            spec = recipes.with_gains(self.spec, {**recipe, **given})
+            args |= recipes.gains(spec)
+            args["model"], weights = self.overrides["model"], self.first_weights(args["pretrained"])
+        if args["data"] is None:
+            raise UserError(f"data= is missing; a data YAML, its path or its name. {data_names()}")
+        data = data_yaml.load(args["data"])
+        args["data"] = str(data.file)
+        parts = {"spec": spec, "data": data, "weights": weights, "content": content}
+        with named(args["project"]):
+            self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
         with named(self.trainer.save_dir):
             self.trainer.train()
         if RANK in {-1, 0}:
             best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
-            self._given = {}
-            self._load(str(best))
-            self.predictor = None
+            self._hold(best, checkpoint.load(best))
+            self._modules.pop("model", None)
+            if self.trainer.detector is not None:  # several GPUs train in processes of their own
+                self.model = self.trainer.detector
             self.metrics = getattr(self.trainer.validator, "metrics", None)
         return self.metrics
 
-    def resume_args(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments to continue a run: its checkpoint, and of `given` what does not change the result.
+    def first_weights(self, pretrained: bool | str | Path) -> Mapping[str, torch.Tensor] | None:
+        """What training starts from: a file's weights, this checkpoint's, or None for new ones.
 
         Raises:
-            UserError: no checkpoint to continue, or an argument that a running training cannot change.
+            UserError: no such checkpoint.
         """
-        path = self.ckpt_path if given["resume"] is True else given["resume"]
+        if isinstance(pretrained, (str, Path)):
+            return checkpoint.load(pretrained)["model"]
+        if not self.ckpt or pretrained is False:
+            return None
+        return self.model.state_dict() if "model" in self._modules else self.ckpt["model"]
+
+    def to_resume(self, given: bool | str | Path) -> str | Path:
+        """The checkpoint to go on from.
+
+        Raises:
+            UserError: it is not named.
+        """
+        path = self.ckpt_path if given is True else given
         if not path:
-            raise UserError("resume=True needs a model loaded from a checkpoint: model=runs/train/weights/last.pt")
-        more = {key: value for key, value in given.items() if key != "resume"}
-        for key in more:
-            if key not in MAY_CHANGE_ON_RESUME:
-                raise UserError(f"{key}: cannot change when resuming; {suggest(key, MAY_CHANGE_ON_RESUME)}")
-        resolve("train", {}, more)
-        if "data" in more:
-            more["data"] = str(data_yaml.load(more["data"]).file)
-        return {**more, "resume": str(path), "task": "detect", "mode": "train"}
+            raise UserError("resume= needs the checkpoint of the run: resume=runs/train/weights/last.pt")
+        return path
 
     def val(self, validator: type[TinyValidator] | None = None, **kwargs: Any) -> TinyMetrics:
         """Validate on `data` (by default the training data), `split=` val or test.
@@ -239,7 +282,7 @@ class Model(EngineModel):
 
     def test_settings(self) -> dict[str, Any]:
         """The `test:` section of the model's YAML."""
-        return dict(self.model.yaml.get("test") or {}) if isinstance(self.model, Detector) else {}
+        return dict(self.spec.get("test") or {})
 
     def export(self, **kwargs: Any) -> str:
         """Write a TorchScript file beside the checkpoint; `Model(path)` predicts with it.
@@ -256,27 +299,27 @@ class Model(EngineModel):
         return torchscript(self, resolve("export", self.kept(), kwargs))
 
     def info(
-        self, detailed: bool = False, verbose: bool = True, imgsz: int = 640
+        self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640
     ) -> tuple[int, int, int, float] | None:
         """Layers, parameters, gradients, GFLOPs; printed when verbose."""
         self._check_is_pytorch_model()
         return deepcopy(self.model).info(detailed=detailed, verbose=verbose, imgsz=imgsz)
 
-    def track(self, *args: Any, **kwargs: Any) -> None:
+    def track(self, *args: Any, **kwargs: Any) -> Any:
         """Not supported yet."""
         raise UserError("track: not supported yet; use predict")
 
-    def tune(self, *args: Any, **kwargs: Any) -> None:
+    def tune(self, *args: Any, **kwargs: Any) -> Any:
         """Not supported yet."""
         raise UserError("tune: not supported yet; use train with the values to compare")
 
-    def benchmark(self, *args: Any, **kwargs: Any) -> None:
+    def benchmark(self, *args: Any, **kwargs: Any) -> Any:
         """Not supported yet."""
         raise UserError("benchmark: not supported yet; see benchmarks/ in the repository")
 
     def _check_is_pytorch_model(self) -> None:
         """Raise UserError for an export, which can only predict and validate."""
-        if not isinstance(self.model, torch.nn.Module):
+        if not self.spec:
             raise UserError(f"{self.model}: an export predicts and validates; use the .pt checkpoint for anything else")
 
 

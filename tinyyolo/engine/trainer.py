@@ -2,183 +2,90 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Mapping
-from copy import copy
-from pathlib import Path
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn, optim
-from ultralytics.data import build_dataloader
-from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, YAML, IterableSimpleNamespace, colorstr
+from torch import Tensor, nn, optim
+from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from tinyyolo.compat import engine_args, get_cfg, own_amp_check
+from tinyyolo.compat import engine_args, own_amp_check
 from tinyyolo.config import UserError
-from tinyyolo.datasets import spec as data_yaml
-from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
-from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
-from tinyyolo.detectors.base import ENGINE_STRIDE, Detector, targets_of
-from tinyyolo.detectors.build import build_model
-from tinyyolo.engine import checkpoint
-from tinyyolo.engine.arguments import OWN
+from tinyyolo.datasets.train.dataset import report_left_out
+from tinyyolo.detectors.base import Detector, targets_of
+from tinyyolo.engine import checkpoint, recipe, resume
+from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.prepare import PreparedTrainer
 from tinyyolo.engine.validator import TinyValidator
-from tinyyolo.io import named, new_file
+from tinyyolo.io import named
 
-STEP_DECAY = 0.1  # at each of `lr_steps`
 EPOCH_SEED = 1_000_003  # a prime: seeds of (run, epoch) do not meet
-MAY_CHANGE_ON_RESUME = ("device", "workers", "cache", "patience", "plots", "save_period", "val", "data")
 
 
-def data_dict(name: str) -> dict[str, Any]:
-    """What the engine wants to know of a data YAML; `spec` is what our datasets use."""
-    spec = data_yaml.load(name)
-    return {
-        **{split: split for split in spec.splits},
-        "val": "val" if "val" in spec.splits else next(iter(spec.splits)),
-        "names": spec.names,
-        "nc": len(spec.names),
-        "channels": 3,
-        "path": spec.path,
-        "yaml_file": str(spec.file),
-        "spec": spec,
-    }
-
-
-class TinyTrainer(DetectionTrainer):
+class TinyTrainer(PreparedTrainer):
     """Trains any tinyyolo detector.
 
     Differences from ultralytics' trainer: arguments of our own (`OWN`), published schedules, plain checkpoints with all
     that resuming needs, and seeding per epoch, so that a run that was killed and resumed equals one that was not.
 
     Args:
-        cfg: ultralytics' configuration; overrides: all arguments, ours included.
+        args, parts: see `PreparedTrainer`.
+
+    Raises:
+        UserError: data that are not there, or a model that cannot be built for them.
     """
 
-    def __init__(self, cfg: Any = DEFAULT_CFG_DICT, overrides: dict[str, Any] | None = None, _callbacks: Any = None):
-        overrides = dict(overrides or {})
-        self.own = {key: overrides.pop(key, default) for key, default in OWN.items()}
-        self.ckpt: dict[str, Any] | None = None
-        super().__init__(
-            engine_args(vars(cfg) if isinstance(cfg, IterableSimpleNamespace) else cfg, OWN), overrides, _callbacks
-        )
-        vars(self.args).update(self.own)  # for args.yaml, checkpoints and worker processes
-        if RANK in {-1, 0}:
-            YAML.save(self.save_dir / "args.yaml", vars(self.args))
+    def __init__(self, *args: Any, **parts: Any):
+        super().__init__(*args, **parts)
+        self.still: list[nn.Parameter] = []  # parameters that do not learn
+        self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average and in the model
+        self.iteration = self.close_mosaic = 0
         self.add_callback("on_train_start", TinyTrainer.start)
         self.add_callback("on_train_epoch_start", TinyTrainer.seed_epoch)
         self.add_callback("on_train_batch_start", TinyTrainer.warm_up)
 
-    # ---- data and model
-
-    def get_dataset(self) -> dict[str, Any]:
-        """The data YAML as a dict."""
-        data = data_dict(self.args.data)
-        if "train" not in data:
-            raise UserError(f"{data['yaml_file']}: no split 'train' to train on")
-        if self.args.single_cls:
-            data.update(names={0: "item"}, nc=1)
-        return data
-
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> TinyDataset:
-        """The dataset of the split named `img_path`."""
-        train = mode == "train"
-        return TinyDataset(
-            self.data["spec"],
-            img_path,
-            skip_empty=train and self.own["skip_empty"],
-            min_side=self.own["min_side"] if train else 0.0,
-            imgsz=self.args.imgsz,
-            batch_size=batch,
-            augment=train,
-            hyp=self.args,
-            rect=not train or self.args.rect,
-            cache=self.args.cache or None,
-            single_cls=self.args.single_cls,
-            stride=ENGINE_STRIDE,
-            pad=0.0,
-            prefix=colorstr(f"{mode}: "),
-            classes=self.args.classes,
-            fraction=self.args.fraction if train else 1.0,
-        )
-
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """A loader over `build_dataset`; no file is written, so no process waits for another."""
-        dataset = self.build_dataset(dataset_path, mode, batch_size)
-        workers = self.args.workers if mode == "train" else self.args.workers * 2
-        shuffle = mode == "train" and not dataset.rect
-        return build_dataloader(
-            dataset, batch=batch_size, workers=workers, shuffle=shuffle, rank=rank, device=self.device
-        )
-
-    def get_model(
-        self, cfg: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None, verbose: bool = True
-    ) -> Detector:
-        """A detector of the resolved YAML `cfg` for the data's classes, with the tensors of `weights` that fit."""
-        if is_auto(cfg):
-            cfg = settle(cfg, self.object_sizes())
-            LOGGER.info(describe(cfg))
-        model = build_model(cfg, self.data["nc"])
-        model.names = self.data["names"]
-        if weights:
-            count = checkpoint.transfer(model, weights)
-            LOGGER.info(f"Transferred {count}/{len(model.state_dict())} tensors")
-        if verbose and RANK in {-1, 0}:
-            model.info(imgsz=self.args.imgsz)
-        return model
-
-    def object_sizes(self) -> torch.Tensor:
-        """(K, 2) w, h of the training objects in px of the network input."""
-        notes = self.data["spec"].read("train")
-        objects = notes.labels >= 0
-        owners = notes.sizes_hw[notes.image_index[objects]]
-        return object_sizes(
-            torch.from_numpy(notes.boxes[objects].copy()), torch.from_numpy(owners.copy()), self.args.imgsz
-        )
-
-    def setup_model(self) -> dict[str, Any] | None:
-        """The model stands already (engine/model.py builds it); returns the checkpoint to resume from."""
-        if not isinstance(self.model, nn.Module):
-            raise UserError("train through tinyyolo.Model, which builds the model")
-        return self.ckpt
-
     # ---- recipe
 
     def _setup_train(self) -> None:
-        """As upstream, without its download for the AMP check and with the model's own frozen parameters kept."""
-        frozen = [parameter for parameter in self.model.parameters() if not parameter.requires_grad]
-        for parameter in frozen:
+        """As upstream, without its download for the AMP check and with frozen parameters kept frozen."""
+        self.still = [parameter for parameter in self.model.parameters() if not parameter.requires_grad]
+        for parameter in self.still:
             parameter.requires_grad = True  # or upstream warns of each and un-freezes it
-        self.frozen = frozen
         with own_amp_check():
             super()._setup_train()
         if not self.own["ema"]:
-            self.ema.decay = no_decay
+            self.ema.decay = recipe.no_decay
 
     def _build_train_pipeline(self) -> None:
         """Freeze again before the optimiser is built."""
-        for parameter in self.frozen:
+        for parameter in self.still:
             parameter.requires_grad = False
-        if self.own["lr_batch"] and self.optimizer is None:
-            self.args.lr0 = self.args.lr0 * self.batch_size / self.own["lr_batch"]
         super()._build_train_pipeline()
 
-    def build_optimizer(
+    def build_optimizer(  # type: ignore[override]  # what we pass on is `more`
         self, model: nn.Module, name: str = "auto", lr: float = 0.001, momentum: float = 0.9, **more: Any
     ) -> Any:
-        """Plain SGD over every trainable parameter for `decay_all`, else upstream's groups."""
+        """Plain SGD over every trainable parameter for `decay_all`, else upstream's groups; `lr_batch` scales the rate.
+
+        Raises:
+            UserError: `decay_all` with another optimiser.
+        """
+        if self.own["lr_batch"]:
+            lr = lr * self.batch_size / self.own["lr_batch"]
         if not self.own["decay_all"]:
             return super().build_optimizer(model, name, lr, momentum, **more)
         if name != "SGD":
             raise UserError(f"optimizer={name}: decay_all needs optimizer=SGD")
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=self.args.weight_decay)
-        optimizer.param_groups[0]["param_group"] = "all"  # upstream rescales the decay of groups called "weight"
-        return optimizer
+        return recipe.plain_sgd(model, lr, momentum, self.args.weight_decay)
+
+    def _model_train(self) -> None:
+        """Train mode, but for the statistics of frozen parts."""
+        super()._model_train()
+        recipe.keep_statistics(unwrap_model(self.model), self.frozen)
 
     def set_class_weights(self) -> None:
         """Weights of the classes in the anchor YOLO's class loss: (1 / objects)^cls_pw over their mean per object.
@@ -188,7 +95,7 @@ class TinyTrainer(DetectionTrainer):
         """
         if not self.args.cls_pw:
             return
-        head = getattr(unwrap_model(self.model), "bbox_head", None)
+        head: Any = getattr(unwrap_model(self.model), "bbox_head", None)
         if not hasattr(head, "class_weights"):
             raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
         counts = self.get_class_counts()
@@ -207,8 +114,7 @@ class TinyTrainer(DetectionTrainer):
         if self.own["lr_steps"] is None:
             super()._setup_scheduler()
             return
-        steps = list(self.own["lr_steps"])
-        self.lf = lambda epoch: STEP_DECAY ** sum(epoch >= step for step in steps)
+        self.lf = recipe.step_schedule(self.own["lr_steps"])
         self.scheduler = optim.lr_scheduler.LambdaLR(self.optimizer, lr_lambda=self.lf)
 
     def _get_warmup_iterations(self, num_batches: int) -> int:
@@ -224,12 +130,15 @@ class TinyTrainer(DetectionTrainer):
         self.scaler.update()
         self.optimizer.zero_grad()
         self.ema.update(self.model)
+        for average, own in self.twins:
+            average.copy_(own)
 
     @staticmethod
     def start(trainer: TinyTrainer) -> None:
         """Count iterations from where the run begins; take closing mosaic over from the loop, see `seed_epoch`."""
         trainer.iteration = trainer.start_epoch * len(trainer.train_loader)
         trainer.close_mosaic, trainer.args.close_mosaic = trainer.args.close_mosaic, 0
+        trainer.twins = recipe.twins(trainer.ema.ema, unwrap_model(trainer.model), trainer.frozen)
 
     @staticmethod
     def seed_epoch(trainer: TinyTrainer) -> None:
@@ -254,7 +163,7 @@ class TinyTrainer(DetectionTrainer):
         iteration, total = trainer.iteration, trainer.own["warmup_iters"]
         trainer.iteration += 1
         if total and iteration <= total:
-            factor = 1 - (1 - iteration / total) * (1 - trainer.own["warmup_factor"])
+            factor = recipe.warmed(iteration, total, trainer.own["warmup_factor"])
             for group in trainer.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * trainer.lf(trainer.epoch) * factor
 
@@ -265,7 +174,9 @@ class TinyTrainer(DetectionTrainer):
         args = engine_args(vars(copy(self.args)), OWN)
         if args["conf"] is None:
             args["conf"] = (unwrap_model(self.model).yaml.get("test") or {}).get("score")
-        return TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
+        validator = TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
+        validator.data = self.data
+        return validator
 
     def plot_training_labels(self) -> None:
         """Sizes of the training objects."""
@@ -304,9 +215,15 @@ class TinyTrainer(DetectionTrainer):
         if best.exists():
             LOGGER.info(f"\nValidating {best}...")
             self.validator.args.plots = self.args.plots
-            self.metrics = self.validator(model=checkpoint.to_model(checkpoint.load(best), best))
+            self.detector = checkpoint.fill(self.copy(), checkpoint.load(best), best)
+            self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
         report_left_out(self.train_loader.dataset)
+
+    def copy(self) -> Detector:
+        """A copy of the model on the CPU."""
+        detector: Detector = deepcopy(unwrap_model(self.model)).cpu()
+        return detector
 
     # ---- checkpoints
 
@@ -317,21 +234,13 @@ class TinyTrainer(DetectionTrainer):
 
     def save_model(self) -> bool:
         """Write last.pt, and best.pt when this epoch is the best."""
-        raw = unwrap_model(self.model).state_dict()
         content = checkpoint.of_model(
             self.ema.ema,
             {**vars(self.args), "close_mosaic": self.close_mosaic},
             epoch=self.epoch,
             metrics={**self.metrics, "fitness": self.fitness},
-            results=read_csv(self.csv),
-            resume={
-                "model": {key: value.detach().cpu() for key, value in raw.items()},
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "updates": self.ema.updates,
-                "best_fitness": self.best_fitness,
-                "stopper": {"best_fitness": self.stopper.best_fitness, "best_epoch": self.stopper.best_epoch},
-            },
+            results=resume.read_csv(self.csv),
+            resume=resume.state(self),
         )
         checkpoint.save(self.last, content)
         if self.best_fitness == self.fitness:
@@ -341,45 +250,13 @@ class TinyTrainer(DetectionTrainer):
         return True
 
     def check_resume(self, overrides: Mapping[str, Any]) -> None:
-        """Take every argument from the checkpoint in `resume`, but for a few that do not change the result.
-
-        Raises:
-            UserError: no checkpoint, or the run is finished; ultralytics would start another on a downloaded set.
-        """
-        self.resume = bool(self.args.resume)
-        if not self.resume:
-            return
-        path = Path(str(self.args.resume))
-        self.ckpt = checkpoint.load(path)
-        if not self.ckpt.get("resume"):
-            raise UserError(
-                f"{path}: this training is finished, there is nothing to resume; start a new one from it: model={path}"
-            )
-        kept = dict(self.ckpt["train_args"])
-        self.own = {key: kept.pop(key, default) for key, default in OWN.items()}
-        kept.update({key: overrides[key] for key in MAY_CHANGE_ON_RESUME if overrides.get(key) is not None})
-        save_dir = str(path.resolve().parent.parent)
-        self.args = get_cfg({**DEFAULT_CFG_DICT, **kept, "resume": str(path), "save_dir": save_dir})
+        """The arguments are the checkpoint's already, see `resume.arguments`; upstream would load it its own way."""
+        self.resume = self.ckpt is not None
 
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:
-        """Restore weights, their average, optimiser, scaler and early stopping as they were."""
-        if ckpt is None:
-            return
-        state = ckpt["resume"]
-        unwrap_model(self.model).load_state_dict(state["model"])
-        self.ema.ema.load_state_dict(ckpt["model"])
-        self.ema.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.best_fitness = state["best_fitness"]
-        self.stopper.best_fitness, self.stopper.best_epoch = (
-            state["stopper"]["best_fitness"],
-            state["stopper"]["best_epoch"],
-        )
-        self.start_epoch = ckpt["epoch"] + 1
-        keep_rows(self.csv, self.start_epoch)
-        LOGGER.info(f"Resuming at epoch {self.start_epoch + 1} of {self.epochs}")
+        """Go on where the checkpoint was written."""
+        if ckpt is not None:
+            resume.restore(self, ckpt)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Stop with the cause: repeating an epoch from the same state with the same seed ends the same way."""
@@ -389,24 +266,3 @@ class TinyTrainer(DetectionTrainer):
                 f"the loss became {float(self.loss):g} in epoch {epoch + 1}: try a smaller lr0 or amp=False{kept}"
             )
         return False
-
-
-def no_decay(updates: int) -> float:
-    """EMA decay of recipes without one: the average is the model itself."""
-    return 0.0
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of results.csv so far."""
-    if not path.exists():
-        return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def keep_rows(path: Path, count: int) -> None:
-    """Cut results.csv to its first `count` epochs: a run killed after writing its row would write it twice."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        with new_file(path, overwrite=True) as file:
-            file.write("".join(lines[: count + 1]))

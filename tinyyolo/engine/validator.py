@@ -25,6 +25,7 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, subset
 from tinyyolo.datasets.formats.coco import positions, write_results
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
+from tinyyolo.engine.data import data_dict
 from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.errors import find_errors
@@ -85,10 +86,9 @@ class TinyValidator(DetectionValidator):
 
     def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
         """Run, reading data YAMLs by our own loader."""
-        from tinyyolo.engine.trainer import data_dict
-
         self.args.rect = True  # upstream turns it off for an export, whose size is fixed
-        with own_data(data_dict):
+        known = self.data  # of a training; each YAML is read once
+        with own_data(data_dict if known is None else lambda name: known):
             return super().__call__(trainer, model, **kwargs)
 
     # ---- data
@@ -222,7 +222,7 @@ class TinyValidator(DetectionValidator):
     def print_results(self) -> None:
         """The table, in percent: one line during training, all of it at the end."""
         result = self.metrics.result
-        if self.training:
+        if self.training or not self.args.verbose:
             LOGGER.info(format_table({name: result[name] for name in HEADLINE}))
             return
         LOGGER.info("\n" + format_table(result))

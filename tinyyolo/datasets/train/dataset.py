@@ -12,7 +12,7 @@ import torch
 from ultralytics.data.dataset import YOLODataset
 
 from tinyyolo.boxes.convert import sides, to_fractions
-from tinyyolo.compat import LOGGER, RandomPerspective, TinyPerspective, read_images_by
+from tinyyolo.compat import LOGGER, RandomPerspective, TinyPerspective, own_albumentations, read_images_by
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.images import NOT_DECODED, load, look
@@ -117,8 +117,9 @@ class TinyDataset(YOLODataset):
                 label["cls"][~regions] = 0
 
     def build_transforms(self, hyp: Any) -> Any:
-        """Ultralytics' transforms with the perspective step that keeps tiny objects."""
-        transforms = super().build_transforms(hyp)
+        """Ultralytics' transforms with the perspective step that keeps tiny objects; albumentations only if given."""
+        with own_albumentations(getattr(hyp, "augmentations", None)):
+            transforms = super().build_transforms(hyp)
         replace_perspective(transforms)
         if self.augment and (count := getattr(hyp, "paste", 0)):
             transforms.transforms.insert(1, PasteTiny(self, count))

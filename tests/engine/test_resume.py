@@ -1,0 +1,192 @@
+"""What resuming restores, value by value: each line of `resume.restore` and `resume.state` is needed here."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from tests.engine.test_engine import RUN, TINY
+from tests.test_cli import call
+from tinyyolo import Model
+from tinyyolo.config import UserError
+from tinyyolo.engine import checkpoint, resume
+
+ROWS = ["epoch,time,train/box", "1,1.0,9.0", "2,2.0,8.0", "3,3.0,7.0", "4,4.0,6.0"]
+
+
+def stand_in(folder, seed):
+    """What `resume` reads and writes of a trainer, every value its seed's own; one optimiser step is done."""
+    torch.manual_seed(seed)
+    model, average = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * seed, momentum=0.9)
+    model(torch.ones(1, 3) * seed).sum().backward()
+    optimizer.step()
+    folder.mkdir()
+    (folder / "results.csv").write_text("\n".join(ROWS) + "\n")
+    return SimpleNamespace(
+        model=model,
+        ema=SimpleNamespace(ema=average, updates=10 * seed),
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler("cpu", init_scale=2.0**seed, enabled=True),
+        best_fitness=0.1 * seed,
+        stopper=SimpleNamespace(best_fitness=0.2 * seed, best_epoch=seed),
+        csv=folder / "results.csv",
+        start_epoch=0,
+        epochs=9,
+    )
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A trainer that was saved after epoch index 2, and another that was put where it stood."""
+    saved, other = stand_in(tmp_path / "a", 3), stand_in(tmp_path / "b", 5)
+    content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": resume.state(saved)}
+    torch.save(checkpoint.plain(content), tmp_path / "last.pt")
+    resume.restore(other, torch.load(tmp_path / "last.pt", weights_only=True))
+    return saved, other
+
+
+def assert_same_tensors(found, expected):
+    assert set(found) == set(expected)
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+
+
+class TestRestored:
+    def test_weights(self, pair):
+        saved, other = pair
+        assert_same_tensors(other.model.state_dict(), saved.model.state_dict())
+
+    def test_average_and_its_age(self, pair):
+        saved, other = pair
+        assert_same_tensors(other.ema.ema.state_dict(), saved.ema.ema.state_dict())
+        assert other.ema.updates == 30
+
+    def test_optimiser(self, pair):
+        saved, other = pair
+        assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.3)
+        found, expected = (t.optimizer.state_dict()["state"] for t in (other, saved))
+        for i in (0, 1):
+            assert expected[i]["momentum_buffer"].abs().sum() > 0
+            torch.testing.assert_close(found[i]["momentum_buffer"], expected[i]["momentum_buffer"], rtol=0, atol=0)
+
+    def test_scaler(self, pair):
+        assert pair[1].scaler.get_scale() == 8.0
+
+    def test_a_run_without_mixed_precision_has_no_scale(self, tmp_path):
+        saved, other = stand_in(tmp_path / "a", 3), stand_in(tmp_path / "b", 5)
+        saved.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": resume.state(saved)}
+        resume.restore(other, content)
+        assert other.scaler.get_scale() == 32.0
+
+    def test_best_epoch(self, pair):
+        other = pair[1]
+        assert other.best_fitness == pytest.approx(0.3)
+        assert (other.stopper.best_fitness, other.stopper.best_epoch) == (pytest.approx(0.6), 3)
+
+    def test_epoch(self, pair):
+        assert pair[1].start_epoch == 3
+
+    def test_rows_of_the_epochs_that_count(self, pair):
+        assert pair[1].csv.read_text().splitlines() == ROWS[:4]  # the fourth was written, its checkpoint was not
+
+
+class Killed(Exception):
+    pass
+
+
+def kill(trainer):
+    if trainer.epoch == 1:
+        raise Killed
+
+
+def run(data, name, dies=False, **recipe):
+    """A model after 3 epochs, or one that died in the second."""
+    model = Model("tinyyolo-n.yaml", overrides=TINY)
+    if dies:
+        model.add_callback("on_train_epoch_end", kill)
+    try:
+        model.train(data=data, **{**RUN, "epochs": 3, "name": name, **recipe})
+    except Killed:
+        assert dies
+    return model
+
+
+# The published schedule, which counts iterations and scales the rate, and a fine-tuning with everything else.
+RECIPES = {
+    "published": {
+        "optimizer": "SGD",
+        "decay_all": True,
+        "lr0": 0.01,
+        "lr_batch": 4,
+        "lr_steps": [2],
+        "warmup_iters": 5,
+        "clip_grad": None,
+        "ema": False,
+    },
+    "fine-tuning": {"freeze": ["backbone.stem"], "box": 2.5, "close_mosaic": 2, "patience": 7, "seed": 4, "paste": 2},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_resumed_equals_uninterrupted(tiny_set, name):
+    recipe = RECIPES[name]
+    whole, victim = run(tiny_set, "whole", **recipe), run(tiny_set, "victim", dies=True, **recipe)
+    at_start = {}
+    resumed = Model(victim.trainer.last)
+    resumed.add_callback("on_train_epoch_start", lambda t: at_start.setdefault("rates", t.scheduler.base_lrs))
+    resumed.train(resume=True)
+    assert at_start["rates"] == whole.trainer.scheduler.base_lrs
+    assert resumed.trainer.close_mosaic == whole.trainer.close_mosaic == recipe.get("close_mosaic", 0)
+    assert_same_tensors(resumed.trainer.model.state_dict(), whole.trainer.model.state_dict())
+    assert_same_tensors(*(checkpoint.load(m.trainer.last)["model"] for m in (resumed, whole)))
+    own = {"name", "save_dir", "resume"}  # of the run, not of its result
+    found, expected = ({k: v for k, v in vars(m.trainer.args).items() if k not in own} for m in (resumed, whole))
+    assert found == expected
+    assert resumed.trainer.own == whole.trainer.own
+    assert resumed.trainer.model.bbox_head.gains == whole.trainer.model.bbox_head.gains
+    assert resumed.trainer.frozen == whole.trainer.frozen == recipe.get("freeze", [])
+    without_time = [
+        [row.split(",")[:1] + row.split(",")[2:] for row in m.trainer.csv.read_text().splitlines()]
+        for m in (whole, resumed)
+    ]
+    assert without_time[0] == without_time[1] and len(without_time[0]) == 4
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("words", [["resume="], ["resume=true"], ["resume=null", "epochs=1"]])
+    def test_resume_without_a_checkpoint_starts_nothing(self, words, tmp_path, capsys):
+        code, _, err = call("train", *words, capsys=capsys)
+        assert code == 2 and "resume=runs/train/weights/last.pt" in err and len(err.strip().splitlines()) == 1
+        assert not (tmp_path / "runs").exists()
+
+    def test_a_missing_checkpoint(self, capsys):
+        code, _, err = call("train", "resume=gone.pt", capsys=capsys)
+        assert code == 2 and "gone.pt: no such checkpoint" in err
+
+    @pytest.mark.parametrize("given", [{"patience": "soon"}, {"cache": "rma"}])
+    def test_values_are_looked_at(self, given):
+        with pytest.raises(UserError, match=next(iter(given))):
+            resume.arguments("last.pt", given)
+
+    def test_what_may_change(self, tmp_path):
+        torch.save(
+            {
+                "format": 1,
+                "yaml": {},
+                "names": {},
+                "model": {},
+                "train_args": {"patience": 7, "lr0": 0.5, "gone": 1},
+                "resume": {"model": {}},
+            },
+            tmp_path / "last.pt",
+        )
+        _, args = resume.arguments(tmp_path / "last.pt", {"patience": "9", "plots": None})
+        assert args == {
+            "patience": 9,
+            "lr0": 0.5,
+            "resume": str(tmp_path / "last.pt"),
+            "save_dir": str(tmp_path.resolve().parent),
+        }
