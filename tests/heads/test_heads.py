@@ -180,6 +180,7 @@ def test_equal_boxes_suppress_each_other_within_a_level_only(levels, kept):
         deltas[level][0, :4, row, column] = DeltaCoder().encode(base, box)
     boxes, scores = head.proposals((logits, deltas), SIZE)
     assert int((scores > 0.5).sum()) == kept
+    torch.testing.assert_close(scores[scores > 0.5], torch.full((kept,), 0.9525741))  # 1 / (1 + e^-3)
     torch.testing.assert_close(boxes[scores > 0.5], box.expand(kept, 4))
 
 
@@ -227,6 +228,23 @@ def test_retina_starts_from_its_prior():
     assert head.retina_reg.bias.abs().max() == 0 and math.isclose(
         head.retina_cls.weight.detach().std(), 0.01, rel_tol=0.5
     )
+
+
+def test_rpn_starts_small():
+    torch.manual_seed(0)
+    head = RPNHead((CHANNELS,) * 2, STRIDES, grid(), RankingAssigner(), RandomSampler(16, 0.5), channels=128)
+    for conv in (head.rpn_conv, head.rpn_cls, head.rpn_reg):
+        assert 0.008 < conv.weight.std() < 0.012 and (conv.bias == 0).all()
+
+
+def test_normaliser_of_the_rpn_by_hand():
+    """Image 0 has positives and negatives; image 1 only ignored anchors and still counts as one of each."""
+    head, maps = rpn(), maps_of()
+    everything = {**TARGETS[1], "ignore": torch.tensor([[-100.0, -100, 300, 300]])}
+    *_, gt_index, count = head._draw(maps, [TARGETS[0], everything], SIZE, sample=False)
+    anchors = len(head.grid.boxes(SIZE))
+    ignored = int((head.assigner.on_grid(head.grid, SIZE, TARGETS[0]["boxes"]).gt_index == -2).sum())
+    assert len(gt_index) == anchors - ignored and count == anchors - ignored + 2
 
 
 def test_focal_loss_is_torchvisions():

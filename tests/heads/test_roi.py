@@ -1,5 +1,7 @@
 """Box heads: levels, pooling, sampling, losses by hand, and the cascade's refinement."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -178,6 +180,27 @@ def test_refinement_drops_ground_truth_rows_and_keeps_images_apart():
     torch.testing.assert_close(found[0], expected[2:6])
     torch.testing.assert_close(found[1], expected[6:])
     assert not any(boxes.requires_grad for boxes in found)
+
+
+def test_refinement_by_hand():
+    """std .1 and .2: dx = 1 moves an 8 px box by .8 px, dw = ln 2 / .2 doubles it; the object itself is left out."""
+    head = cascade().bbox_head[0]
+    rois = torch.tensor([[0.0, 8, 8, 16, 16], [0, 8, 8, 16, 16], [1, 56, 40, 64, 48]])
+    from_gt = torch.tensor([True, False, False])
+    sample = RoISample(rois, torch.tensor([2, 2, C]), rois[:, 1:], from_gt)
+    deltas = torch.tensor([[[0.0, 0, 0, 0]], [[1, 0, 0, 0]], [[0, -1, math.log(2) / 0.2, 0]]])
+    first, second = refined(head, sample, deltas, SIZE, images=2)
+    torch.testing.assert_close(first, torch.tensor([[8.8, 8, 16.8, 16]]))
+    torch.testing.assert_close(second, torch.tensor([[52.0, 39.2, 64, 47.2]]))  # cut at 64
+
+
+def test_box_head_starts_small():
+    torch.manual_seed(0)
+    head = RoIHead((D,) * 5, (*STRIDES, 64), C, overlap(0.5), RandomSampler(4, 0.25), DeltaCoder()).bbox_head
+    assert 0.009 < head.fc_cls.weight.std() < 0.011 and 0.0009 < head.fc_reg.weight.std() < 0.0011
+    bound = (6 / (D * 49 + 1024)) ** 0.5  # Glorot's
+    assert 0.99 * bound < head.shared_fcs[0].weight.abs().max() <= bound
+    assert not any(layer.bias.any() for layer in (head.fc_cls, head.fc_reg, *head.shared_fcs))
 
 
 def test_cascade_learns_on_refined_boxes_with_stage_weights():
