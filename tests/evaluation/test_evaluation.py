@@ -12,7 +12,8 @@ from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.datasets.formats import coco
 from tinyyolo.evaluation import COCO, COCO_MAX_DETS, evaluate, format_table
 from tinyyolo.evaluation.commands import evaluate_command
-from tinyyolo.evaluation.inputs import read_detections, read_truth
+from tinyyolo.evaluation.detections import read_detections
+from tinyyolo.evaluation.inputs import read_truth
 
 OVERALL = "AP AP50 AP75 AP_vt AP_t AP_s AP_m AR100 AR300 AR1500 AR_vt AR_t AR_s AR_m oLRP oLRP_loc oLRP_fp oLRP_fn"
 

@@ -22,14 +22,15 @@ from tinyyolo.boxes.nms import select
 from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, subset
-from tinyyolo.datasets.formats.coco import positions, write_results
+from tinyyolo.datasets.formats.coco import write_results
+from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
 from tinyyolo.engine.data import data_dict
 from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
+from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
-from tinyyolo.evaluation.inputs import from_columns
 
 MAX_CANDIDATES = 30_000  # best candidates of an image that enter NMS
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")

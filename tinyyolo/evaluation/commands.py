@@ -10,8 +10,9 @@ from typing import Any
 
 from tinyyolo.config import UserError, suggest
 from tinyyolo.evaluation.agreement import changed_boxes, compare
+from tinyyolo.evaluation.detections import read_detections
 from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
-from tinyyolo.evaluation.inputs import read_detections, read_truth, tell
+from tinyyolo.evaluation.inputs import read_truth, tell
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json

@@ -37,6 +37,5 @@ def confusion_counts(errors: Errors) -> np.ndarray:
     add(counts, (classes, told[shown & ~paired]), 1)
     missed = errors.state == MISSED
     missed[errors.partner[errors.verdict == CONFUSION]] = False
-    add: Any = np.add.at
     add(counts, (errors.truth.labels[missed], classes), 1)
     return counts

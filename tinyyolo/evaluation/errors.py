@@ -17,7 +17,8 @@ from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import IGNORED as NO_CLASS
 from tinyyolo.datasets.annotations import Annotations, subset, take
 from tinyyolo.datasets.formats import coco
-from tinyyolo.evaluation.inputs import read_detections, read_truth, spread_regions
+from tinyyolo.evaluation.detections import read_detections
+from tinyyolo.evaluation.inputs import read_truth, spread_regions
 from tinyyolo.evaluation.matching import match, overlapping_pairs, rank_detections, scores_of
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, ALL_AREAS, LRP_TAU, evaluate
 from tinyyolo.io import new_file

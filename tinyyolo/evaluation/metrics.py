@@ -9,7 +9,8 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.evaluation.accumulate import Curves, accumulate, empty_curves
-from tinyyolo.evaluation.inputs import read_detections, read_truth, spread_regions
+from tinyyolo.evaluation.detections import read_detections
+from tinyyolo.evaluation.inputs import read_truth, spread_regions
 from tinyyolo.evaluation.matching import WORD, lane_groups, match, rank_detections
 from tinyyolo.sizes import AITOD, LARGEST_SIDE
 
