@@ -137,7 +137,7 @@ class Model(EngineModel):
         kept = {key: content["train_args"].get(key) for key in KEPT}
         self.overrides = {"model": str(path), "task": "detect"} | {k: v for k, v in kept.items() if v is not None}
 
-    def load(self, weights: Any) -> Model:
+    def load(self, weights: Any) -> Model:  # type: ignore[override]  # upstream's default is a file it downloads
         """Copy weights into this model: a tinyyolo checkpoint, or the authors' by name ({"state_dict": ...}).
 
         Args:

@@ -14,14 +14,33 @@ from ultralytics.utils.torch_utils import init_seeds
 
 from tinyyolo.compat import engine_args, get_cfg
 from tinyyolo.config import UserError
+from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint, recipe
-from tinyyolo.engine.data import data_dict
 from tinyyolo.engine.keys import OWN
+
+
+def data_dict(name: str | DataSpec) -> dict[str, Any]:
+    """What the engine wants to know of a data YAML; `spec` is what our datasets use.
+
+    Raises:
+        UserError: no such YAML, or a fault in it.
+    """
+    spec = data_yaml.load(name)
+    return {
+        **{split: split for split in spec.splits},
+        "val": "val" if "val" in spec.splits else next(iter(spec.splits)),
+        "names": spec.names,
+        "nc": len(spec.names),
+        "channels": 3,
+        "path": spec.path,
+        "yaml_file": str(spec.file),
+        "spec": spec,
+    }
 
 
 class PreparedTrainer(DetectionTrainer):

@@ -222,8 +222,8 @@ class TinyTrainer(PreparedTrainer):
 
     def copy(self) -> Detector:
         """A copy of the model on the CPU."""
-        detector: Detector = deepcopy(unwrap_model(self.model)).cpu()
-        return detector
+        detector: Any = deepcopy(unwrap_model(self.model))
+        return detector.cpu()
 
     # ---- checkpoints
 

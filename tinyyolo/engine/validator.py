@@ -26,7 +26,7 @@ from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
-from tinyyolo.engine.data import data_dict
+from tinyyolo.engine.prepare import data_dict
 from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
@@ -221,12 +221,13 @@ class TinyValidator(DetectionValidator):
             self.draw()
 
     def print_results(self) -> None:
-        """The table, in percent: one line during training, all of it at the end."""
+        """The table, in percent: one line during training or without `verbose`, else every class."""
         result = self.metrics.result
-        if self.training or not self.args.verbose:
-            LOGGER.info(format_table({name: result[name] for name in HEADLINE}))
+        short = format_table({name: result[name] for name in HEADLINE})
+        if self.training:
+            LOGGER.info(short)
             return
-        LOGGER.info("\n" + format_table(result))
+        LOGGER.info("\n" + format_table(result) if self.args.verbose else short)
         report_left_out(self.dataloader.dataset)
         if self.strangers:
             counts = ", ".join(f"{count:,} {name}" for name, count in self.strangers.most_common())
