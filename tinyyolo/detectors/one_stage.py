@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tinyyolo.detectors.base import Detector
-from tinyyolo.heads.retina import RetinaHead
-from tinyyolo.heads.yolo import YoloHead
+from tinyyolo.heads.dense import DenseHead
 
 
 class OneStage(Detector):
@@ -16,11 +15,11 @@ class OneStage(Detector):
 
     Args:
         backbone, neck: see `Detector`.
-        head: has `losses(maps, targets, size_hw, sample)` and `candidates(maps, size_hw)`.
+        head: on every anchor of the maps.
         base: further arguments of `Detector`.
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, head: RetinaHead | YoloHead, **base: Any):
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: DenseHead, **base: Any):
         super().__init__(backbone, neck, **base)
         self.bbox_head = head
 

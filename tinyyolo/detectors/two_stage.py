@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyyolo.detectors.base import Detector
-from tinyyolo.heads.cascade import CascadeHead
-from tinyyolo.heads.roi import RoIHead
+from tinyyolo.heads.roi import StagedHead
 from tinyyolo.heads.rpn import RPNHead
 
 
@@ -18,10 +17,8 @@ class TwoStage(Detector):
 
     Args:
         backbone, neck: see `Detector`.
-        rpn_head: called on the maps; has `losses_and_proposals(maps, targets, size_hw, sample)` and
-            `proposals(outputs, size_hw)`.
-        roi_head: has `losses(maps, proposals, targets, size_hw, sample)` and
-            `candidates(maps, proposals, valid, size_hw)`.
+        rpn_head: proposes regions.
+        roi_head: classifies them and refines their boxes, in one stage or several.
         base: further arguments of `Detector`.
     """
 
@@ -30,7 +27,7 @@ class TwoStage(Detector):
         backbone: nn.Module,
         neck: nn.Module,
         rpn_head: RPNHead,
-        roi_head: RoIHead | CascadeHead,
+        roi_head: StagedHead,
         **base: Any,
     ):
         super().__init__(backbone, neck, **base)
