@@ -125,7 +125,7 @@ def test_detections_of_classes_that_the_data_lack_are_told(model, found, tmp_pat
     spec = yaml.safe_load(data.read_text())
     data.write_text(yaml.safe_dump({**spec, "names": ["dark"], "train": "images", "annotations": {"val": "val.json"}}))
     monkeypatch.setattr("tinyyolo.engine.validator.LOGGER.propagate", True)
-    metrics = model.val(data=data, imgsz=160, plots=False, verbose=False, split="val")
+    metrics = model.val(data=data, imgsz=160, plots=False, split="val")
     told = {r.getMessage() for r in caplog.records if "no such class" in r.getMessage()}
     rows = json.loads((Path(metrics.save_dir) / "predictions.json").read_text())
     assert len(told) == 1 and "21 bright" in told.pop() and {row["category_id"] for row in rows} == {3}

@@ -1,11 +1,19 @@
-"""AI-TOD's and COCO's figures, what went wrong, and how two annotation sets agree. Needs numpy only."""
+"""AI-TOD's and COCO's figures, what went wrong, and how two annotation sets agree. Needs numpy and msgspec only.
 
-from tinyyolo.evaluation.agreement import compare
-from tinyyolo.evaluation.errors import count_errors, find_errors, missed_labels, write_missed_labels
+What the figures alone do not need is imported on first use: a small set is scored in the time of the imports.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
-from tinyyolo.evaluation.report import write_pngs, write_report
-from tinyyolo.evaluation.table import format_table, write_csv, write_json
 from tinyyolo.sizes import AITOD, COCO
+
+if TYPE_CHECKING:
+    from tinyyolo.evaluation.agreement import compare
+    from tinyyolo.evaluation.errors import count_errors, find_errors, missed_labels, write_missed_labels
+    from tinyyolo.evaluation.report import write_pngs, write_report
+    from tinyyolo.evaluation.table import format_table, write_csv, write_json
 
 __all__ = [
     "AITOD",
@@ -25,3 +33,17 @@ __all__ = [
     "write_pngs",
     "write_report",
 ]
+LATER = {
+    "agreement": ("compare",),
+    "errors": ("count_errors", "find_errors", "missed_labels", "write_missed_labels"),
+    "report": ("write_pngs", "write_report"),
+    "table": ("format_table", "write_csv", "write_json"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of LATER."""
+    for module, names in LATER.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,41 +84,52 @@ def copy_limit(curves: Curves, k: int, a: int, m: int) -> None:
         array[..., k, a, m] = array[..., k, a, m - 1]
 
 
+class Pairs(NamedTuple):
+    """Matched pairs of a class by falling score: places of detections, whether in range, and what `Wins` holds."""
+
+    place: np.ndarray
+    lanes: np.ndarray
+    ignored: np.ndarray
+    iou: np.ndarray
+    in_range: np.ndarray
+
+
 class ClassLane:
     """One class and area range: what its detections share over thresholds and limits."""
 
     def __init__(self, ranked: Ranked, wins: Wins, rows: slice, pairs: slice, in_range: np.ndarray, count: int) -> None:
         self.scores, self.rank = ranked.scores[rows], ranked.rank[rows]
-        self.place = wins.detection[pairs] - rows.start
-        self.lanes, self.ignored, self.iou = wins.lanes[pairs], wins.ignored[pairs], wins.iou[pairs]
         self.in_range, self.count = in_range, count
+        place = wins.detection[pairs] - rows.start
+        self.pairs = Pairs(place, wins.lanes[pairs], wins.ignored[pairs], wins.iou[pairs], in_range[place])
 
     def fill(self, curves: Curves, at: tuple[int, int, int], limit: int, first_lane: int, tau: int | None) -> None:
         kept = self.rank < limit
-        kept_pairs = kept[self.place]
+        pairs = self.pairs if kept.all() else Pairs(*(column[kept[self.pairs.place]] for column in self.pairs))
         counted = np.cumsum(self.in_range & kept)  # detections that are a false positive unless matched
         for t in range(len(curves.recall)):
-            place, falses, _ = self.true_positives(first_lane + t, kept_pairs, counted)
+            place, falses, _ = self.true_positives(pairs, first_lane + t, counted)
             k, a, m = at
             curves.recall[t, k, a, m], curves.precision[t, :, k, a, m], curves.scores[t, :, k, a, m] = self.curve(
                 place, falses
             )
         if tau is not None:
-            place, falses, iou = self.true_positives(first_lane + tau, kept_pairs, counted)
+            place, falses, iou = self.true_positives(pairs, first_lane + tau, counted)
             opening = self.first_counted(first_lane + tau, kept)
             for part, value in zip(LRP_PARTS, self.lrp(place, falses, iou, opening, 0.5), strict=True):
                 curves.lrp[part][at] = value
 
-    def true_positives(
-        self, lane: int, kept: np.ndarray, counted: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    @staticmethod
+    def true_positives(pairs: Pairs, lane: int, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places, false positives up to there, and IoU of the true positives of one lane, by falling score."""
         bit = np.uint64(1 << lane)
-        matched = np.flatnonzero(((self.lanes & bit) != 0) & kept)
-        place = self.place[matched]
-        falses = counted[place] - np.cumsum(self.in_range[place])
-        true = (self.ignored[matched] & bit) == 0
-        return place[true], falses[true], self.iou[matched[true]]
+        matched = np.flatnonzero((pairs.lanes & bit) != 0)
+        place = pairs.place[matched]
+        falses = counted[place] - np.cumsum(pairs.in_range[matched])
+        true = (pairs.ignored[matched] & bit) == 0
+        if true.all():
+            return place, falses, pairs.iou[matched]
+        return place[true], falses[true], pairs.iou[matched[true]]
 
     def curve(self, place: np.ndarray, falses: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Recall, and precision and score at each of RECALLS."""
@@ -140,9 +152,9 @@ class ClassLane:
     def first_counted(self, lane: int, kept: np.ndarray) -> int:
         """Place of the first detection that is not ignored in a lane, -1 if there is none."""
         bit = np.uint64(1 << lane)
-        matched = np.flatnonzero((self.lanes & bit) != 0)
+        matched = np.flatnonzero((self.pairs.lanes & bit) != 0)
         counts = self.in_range.copy()
-        counts[self.place[matched]] = (self.ignored[matched] & bit) == 0
+        counts[self.pairs.place[matched]] = (self.pairs.ignored[matched] & bit) == 0
         counts &= kept
         return int(np.argmax(counts)) if counts.any() else -1
 

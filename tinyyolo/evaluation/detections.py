@@ -163,9 +163,9 @@ def check_detections(columns: Mapping[str, np.ndarray], source: str) -> None:
     wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
     if wrong.size:
         raise UserError(f"{source}: detection {wrong[0]} has score {scores[wrong[0]]}, expected 0 to 1")
-    near = (abs(xywh) <= FARTHEST) if len(xywh) else np.ones((0, 4), bool)
-    wrong = np.flatnonzero(~(near.all(axis=1) & (xywh[:, 2] >= 0) & (xywh[:, 3] >= 0)))
-    if wrong.size:
+    if not (xywh.max(initial=0) <= FARTHEST and xywh.min(initial=0) >= -FARTHEST and xywh[:, 2:].min(initial=0) >= 0):
+        good = (abs(xywh) <= FARTHEST).all(axis=1) & (xywh[:, 2:] >= 0).all(axis=1)
+        wrong = np.flatnonzero(~good)
         box = xywh[wrong[0]].tolist()
         raise UserError(f"{source}: detection {wrong[0]} has bbox {box}: not finite, a negative size, or too far away")
 
