@@ -1,10 +1,15 @@
-"""What the engine is told of a data YAML."""
+"""What the engine is told of a data YAML, and the part of a split that a run looks at."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from tinyyolo.datasets import spec as data_yaml
+from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.spec import DataSpec
 
 
@@ -25,3 +30,20 @@ def data_dict(name: str | DataSpec) -> dict[str, Any]:
         "yaml_file": str(spec.file),
         "spec": spec,
     }
+
+
+def of_classes(annotations: Annotations, classes: Sequence[int]) -> Annotations:
+    """The objects of some classes, counted anew from 0, and every ignore region; the other classes are gone.
+
+    Args:
+        annotations: of all classes.
+        classes: indices.
+    """
+    order = np.array(sorted(classes), np.int64)
+    part = subset(annotations, boxes=(annotations.labels < 0) | np.isin(annotations.labels, order))
+    return replace(
+        part,
+        names={new: annotations.names[old] for new, old in enumerate(order.tolist())},
+        category_ids=annotations.category_ids[order],
+        labels=np.where(part.labels < 0, part.labels, np.searchsorted(order, part.labels)),
+    )
