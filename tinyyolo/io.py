@@ -63,6 +63,25 @@ def copy_file(source: str | Path, target: str | Path, *, overwrite: bool = False
         shutil.copyfileobj(content, stream)
 
 
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Any]:
+    """A binary file as `new_file` gives it, in place of an older one, on the disk before it is renamed.
+
+    A killed process or a full disk leaves the older file whole.
+
+    Raises:
+        UserError: it cannot be written; says why. torch reports a full disk as a RuntimeError.
+    """
+    try:
+        with new_file(path, overwrite=True, mode="wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: not written: {' '.join(str(reason).split())[:200]}") from error
+
+
 def current_umask() -> int:
     """The process's umask, which mkstemp does not apply."""
     mask = os.umask(0)

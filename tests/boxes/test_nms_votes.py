@@ -8,7 +8,6 @@ from tinyyolo import Model
 from tinyyolo.boxes import nms
 from tinyyolo.boxes.nms import select, vote
 from tinyyolo.config import UserError
-from tinyyolo.detectors.base import votes_of
 from tinyyolo.detectors.build import build_model
 
 # One object found four times and one false box, class 0; the same place in class 1.
@@ -77,9 +76,8 @@ def test_nothing_to_vote_on():
 
 
 def test_who_votes_is_up_to_the_model():
-    assert votes_of(Model("tinyyolo-n.yaml").model) == 4
-    assert votes_of(Model("faster-rcnn-r18.yaml").model) == 1
-    assert votes_of(object()) == 1
+    assert Model("tinyyolo-n.yaml").model.settings.votes == 4
+    assert Model("faster-rcnn-r18.yaml").model.settings.votes == 1
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_key_without_effect_is_refused_with_what_to_use(mode):
         ("train", {"dfl": 0.0}),
         ("train", {"profile": True}),
         ("train", {"save_txt": True}),
-        ("val", {"rect": False}),  # it would not be obeyed
+        ("export", {"device": 0}),
         ("val", {"nms": True}),
         ("predict", {"augment": True}),
         ("predict", {"channels_last": False}),
@@ -75,7 +75,7 @@ def test_what_asks_for_nothing_is_taken(given):
         ({"decay_all": True, "optimizer": "AdamW"}, "optimizer=AdamW: decay_all=true needs"),
         ({"augmentations": "Blur"}, "augmentations=Blur: expected a list"),
         ({"cache": "rma"}, "did you mean 'ram'"),
-        ({"classes": ["ship"]}, "class indices"),
+        ({"classes": [0.5]}, "classes such as ship"),
         ({"task": "segment"}, "task=segment"),
         ({"mode": "val"}, "this is train"),
         ({"model": "tinyyolo-s.yaml"}, r"Model\(...\) takes it"),

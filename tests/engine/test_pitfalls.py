@@ -11,7 +11,7 @@ from ultralytics.utils.instance import Instances
 from tests.engine.test_engine import RUN, TINY, trained
 from tests.support.sets import SIZE, write_set
 from tinyyolo import Model
-from tinyyolo.boxes.nms import class_wise_nms, select
+from tinyyolo.boxes.nms import grouped_nms, select
 from tinyyolo.compat import TinyPerspective
 from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.datasets import spec as data_yaml
@@ -28,8 +28,8 @@ class TestSuppression:
         boxes = torch.tensor([a, b])
         overlap = (102 - 100.6665) / (102.6665 - 100)
         labels, scores = torch.tensor([7, 7]), torch.tensor([0.9, 0.8])
-        assert class_wise_nms(boxes, scores, labels, iou=overlap + 1e-4).tolist() == [0, 1]
-        assert class_wise_nms(boxes, scores, labels, iou=overlap - 1e-4).tolist() == [0]
+        assert grouped_nms(boxes, scores, labels, overlap + 1e-4).tolist() == [0, 1]
+        assert grouped_nms(boxes, scores, labels, overlap - 1e-4).tolist() == [0]
 
     def test_no_image_is_dropped_by_time(self, monkeypatch):
         """A clock that jumps an hour at each look changes nothing."""

@@ -1,6 +1,8 @@
-"""Class-wise non-maximum suppression that loses neither precision nor images."""
+"""Non-maximum suppression within groups, and which candidates become detections; loses neither precision nor images."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -11,41 +13,38 @@ VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
 ROWS = 256  # detections voted on at a time, which bounds the memory
 
 
-def class_wise_nms(
-    boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det: int | None = None, agnostic: bool = False
-) -> Tensor:
-    """Indices of the boxes that survive suppression within their class, by falling score.
+def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+    """Indices (K,) of the boxes that survive suppression among those of their group, by falling score.
 
-    One NMS call per class on the coordinates as they are: shifting classes apart by an offset, as is often done,
-    rounds float32 boxes to 1/256 px and changes which of two tiny boxes survives.
+    One NMS per group on the coordinates as they are: shifting groups apart by an offset, as is often done, rounds
+    float32 boxes to 1/256 px and changes which of two tiny boxes survives.
 
     Args:
-        boxes: (N, 4) xyxy in pixels.
-        scores: (N,) floats.
-        labels: (N,) int64.
-        iou: boxes of one class that overlap more than this with a better one are dropped.
-        max_det: keep at most this many (all if None).
-        agnostic: suppress across classes.
-
-    Returns:
-        (K,) int64 indices into `boxes`.
+        boxes: (N, 4) float32 xyxy in pixels.
+        scores: (N,) float32; one sort of all decides which of two equal scores comes first, as in the authors' code.
+        groups: (N,) int64: classes, or levels of images.
+        iou: boxes that overlap more than this with a better one of their group are dropped.
 
     Examples:
         >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5], [0, 0, 4, 4]])
-        >>> class_wise_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), iou=0.5).tolist()
-        [0, 2]
+        >>> grouped_nms(boxes, torch.tensor([0.8, 0.9, 0.7]), torch.tensor([0, 0, 1]), 0.5).tolist()
+        [1, 2]
     """
-    # Of equal scores the first of this sort wins, as in the authors' code; boxes at a border often score exactly alike.
-    order = scores.float().sort(descending=True).indices
-    boxes, scores, labels = boxes[order].float(), scores[order].float(), labels[order]
-    parts = []
-    if agnostic:
-        labels = torch.zeros_like(labels)
-    for label in labels.unique():
-        index = (labels == label).nonzero().squeeze(1)
-        parts.append(index[nms(boxes[index], scores[index], iou)])
-    keep = order[torch.cat(parts).sort().values] if parts else order
-    return keep if max_det is None else keep[:max_det]
+    order = scores.sort(descending=True).indices
+    keep: Tensor = _traceable(boxes[order], scores[order], groups[order], iou)
+    return order[keep]
+
+
+def _survive(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+    """(N,) bool: which boxes survive among those of their group."""
+    keep = torch.zeros_like(groups, dtype=torch.bool)
+    for group in torch.unique(groups):
+        index = torch.where(groups == group)[0]
+        keep[index[nms(boxes[index], scores[index], iou)]] = True
+    return keep
+
+
+_traceable = torch.jit.script_if_tracing(_survive)  # a trace keeps the loop
 
 
 def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int) -> tuple[Tensor, Tensor]:
@@ -59,7 +58,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         boxes: (N, 4) xyxy in pixels, all candidates.
         scores: (N,) floats.
         labels: (N,) int64.
-        keep: (K,) indices of detections, from `class_wise_nms`.
+        keep: (K,) indices of detections, from `grouped_nms`.
         votes: at least 1; scores stay as they are at 1.
 
     Returns:
@@ -73,7 +72,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         (True, 4.4)
     """
     voted, means = boxes[keep].clone(), scores[keep].clone()
-    for label in labels[keep].unique():
+    for label in torch.unique(labels[keep]):
         mine, voters = (labels[keep] == label).nonzero().squeeze(1), labels == label
         around, weights = boxes[voters], scores[voters]
         for part in mine.split(ROWS):
@@ -94,11 +93,11 @@ def select(
     iou: float,
     max_det: int,
     max_candidates: int | None = None,
-    classes: list[int] | None = None,
+    classes: Collection[int] | None = None,
     agnostic: bool = False,
     votes: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Final detections of one image from candidates: score filter, class-wise NMS, the best `max_det`.
+    """Final detections of one image from candidates: score filter, class-wise NMS, the best `max_det`, votes on them.
 
     Args:
         boxes: (N, 4) xyxy in pixels, one for all classes of a candidate.
@@ -117,16 +116,15 @@ def select(
     """
     above = scores > (min_score if votes == 1 else min(min_score, VOTER_SCORE))
     if classes is not None:
-        wanted = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
-        wanted[[c for c in classes if 0 <= c < scores.shape[1]]] = True
-        above = above & wanted
+        above[:, [label for label in range(scores.shape[1]) if label not in classes]] = False
     rows, labels = above.nonzero(as_tuple=True)
     boxes, scores = boxes[rows].float(), scores[rows, labels].float()
     if max_candidates is not None and len(scores) > max_candidates:
         top = scores.topk(max_candidates).indices
         boxes, scores, labels = boxes[top], scores[top], labels[top]
     able = (scores > min_score).nonzero().squeeze(1)
-    keep = able[class_wise_nms(boxes[able], scores[able], labels[able], iou, max_det, agnostic)]
+    groups = torch.zeros_like(able) if agnostic else labels[able]
+    keep = able[grouped_nms(boxes[able], scores[able], groups, iou)[:max_det]]
     if votes == 1:
         return boxes[keep], scores[keep], labels[keep]
     voted, means = vote(boxes, scores, labels, keep, votes)

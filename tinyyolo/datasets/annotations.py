@@ -198,6 +198,23 @@ def by_id(annotations: Annotations) -> Annotations:
     return annotations if (np.diff(images) == 1).all() else arrange(annotations, images)
 
 
+def of_classes(annotations: Annotations, classes: Sequence[int]) -> Annotations:
+    """The objects of some classes, counted anew from 0, and every ignore region; the other classes are gone.
+
+    Args:
+        annotations: of all classes.
+        classes: indices.
+    """
+    order = np.array(sorted(classes), np.int64)
+    part = subset(annotations, boxes=(annotations.labels < 0) | np.isin(annotations.labels, order))
+    return replace(
+        part,
+        names={new: annotations.names[old] for new, old in enumerate(order.tolist())},
+        category_ids=annotations.category_ids[order],
+        labels=np.where(part.labels < 0, part.labels, np.searchsorted(order, part.labels)),
+    )
+
+
 def as_names(names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     """Class names as {0: first, 1: second, ...}; a mapping must have exactly these keys.
 

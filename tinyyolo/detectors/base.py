@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
-from tinyyolo.boxes.nms import select
+from tinyyolo.boxes.convert import convert, to_pixels
+from tinyyolo.config import UserError
+from tinyyolo.detectors.postprocess import Postprocess
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 ENGINE_STRIDE = 32  # images are padded to its multiples; not the largest stride: an 800 px image stays 800 px
-PUBLISHED_TEST = {"score": 0.05, "iou": 0.5, "max_det": 3000, "votes": 1}
 
 
 class Detector(BaseModel):
@@ -32,17 +33,23 @@ class Detector(BaseModel):
         backbone: image -> list of maps, finest first, with `.channels` and `.strides`.
         neck: list of maps -> list of maps, with `.channels` and `.strides`.
         num_classes: C.
-        test: {"score", "iou", "max_det", "votes"} of `detect`, the published test settings where given.
+        test: the section `test:` of the model YAML, see `Postprocess.of`.
         normalize: {"mean": 3 floats, "std": 3 floats} applied to RGB in [0, 1]; None for none.
         spec: the resolved model YAML that rebuilds this model.
+
+    Raises:
+        UserError: a bad key or value in `test`.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
         backbone: nn.Module,
         neck: nn.Module,
         num_classes: int,
-        test: Mapping[str, float] | None = None,
+        test: Mapping[str, Any] | None = None,
         normalize: Mapping[str, Sequence[float]] | None = None,
         spec: Mapping[str, Any] | None = None,
     ):
@@ -51,7 +58,8 @@ class Detector(BaseModel):
         self.channels_last = bool(getattr(backbone, "channels_last", False))
         self.nc = num_classes
         self.names = {i: str(i) for i in range(num_classes)}
-        self.test = {**PUBLISHED_TEST, **(test or {})}
+        self.test = dict(test or {})
+        self.settings = Postprocess.of(self.test)
         normalize = normalize or {"mean": (0.0,) * 3, "std": (1.0,) * 3}
         self.register_buffer("mean", torch.tensor(normalize["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalize["std"]).view(3, 1, 1), persistent=False)
@@ -91,17 +99,38 @@ class Detector(BaseModel):
         # A quarter less time on a CPU; but the backward pass of wide backbones (R-50) takes more.
         if images.device.type == "cpu" and (not self.training or self.channels_last):
             images = images.contiguous(memory_format=torch.channels_last)
-        return self.neck(self.backbone((images - self.mean) / self.std))
+        maps: list[Tensor] = self.neck(self.backbone((images - self.mean) / self.std))
+        return maps
 
     def predict(self, x: Tensor, profile: bool = False, augment: bool = False, embed: Any = None) -> Any:
-        """Eval-mode forward of the engine: (y, maps). In train mode the maps alone."""
+        """Eval-mode forward of the engine: (y, maps), or vectors for `embed`. In train mode the maps alone.
+
+        Args:
+            x: (B, 3, H, W) RGB in [0, 1].
+            profile, augment: upstream's; not used.
+            embed: indices of the neck's maps, 0 the finest: per image one vector, the means of these maps in a row.
+
+        Raises:
+            UserError: no such map.
+        """
         maps = self.features(x)
+        if embed is not None:
+            return self.embedding(maps, embed)
         if self.training:
             return maps
-        boxes, scores = self.candidates(maps, tuple(x.shape[-2:]))
-        centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
-        y = torch.cat([centres, sizes, scores], dim=-1).transpose(1, 2)
+        boxes, scores = self.candidates(maps, (x.shape[-2], x.shape[-1]))
+        y = torch.cat([convert(boxes, "xyxy", "cxcywh"), scores], dim=-1).transpose(1, 2)
         return y if self.export else (y, maps)
+
+    def embedding(self, maps: list[Tensor], levels: Sequence[int]) -> list[Tensor]:
+        """Per image a vector: the mean over every map in `levels`, one after the other.
+
+        Raises:
+            UserError: no such map.
+        """
+        if not levels or any(level not in range(len(maps)) for level in levels):
+            raise UserError(f"embed={levels}: expected maps of the neck; Choices: 0 (finest) to {len(maps) - 1}")
+        return list(torch.cat([maps[level].mean(dim=(2, 3)) for level in levels], dim=1).unbind())
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The engine's loss: (sum over losses, {name: detached scalar}) of a batch as the dataset collates it."""
@@ -110,27 +139,17 @@ class Detector(BaseModel):
             maps = self.features(images)
         else:
             maps = preds[1] if isinstance(preds, tuple) else preds
-        losses = self.losses(maps, targets_of(batch), tuple(images.shape[-2:]))
-        return sum(losses.values()), {name: value.detach() for name, value in losses.items()}
+        losses = self.losses(maps, targets_of(batch), (images.shape[-2], images.shape[-1]))
+        total = sum(losses.values(), images.new_zeros(()))
+        return total, {name: value.detach() for name, value in losses.items()}
 
     @torch.no_grad()
     def detect(self, maps: list[Tensor], size_hw: tuple[int, int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per image (boxes (K, 4), scores (K,), labels (K,)) after the test settings' score filter and NMS."""
-        boxes, scores = self.candidates(maps, size_hw)
-        settings = self.test
-        return [
-            select(b, s, settings["score"], settings["iou"], int(settings["max_det"]), votes=int(settings["votes"]))
-            for b, s in zip(boxes, scores, strict=True)
-        ]
+        """Per image boxes (K, 4), scores (K,) and labels (K,) by the model's own test settings."""
+        return self.settings(*self.candidates(maps, size_hw))
 
     def set_head_attr(self, **attributes: Any) -> None:
         """The engine passes max_det here for heads that do their own NMS; ours leave NMS to the engine."""
-
-
-def votes_of(model: Any) -> int:
-    """How many candidates vote on a detection of a Detector, the engine's wrapper of one, or an export."""
-    inner = model if isinstance(model, Detector) else getattr(model, "model", None)
-    return int(inner.test["votes"] if isinstance(inner, Detector) else getattr(model, "votes", 1))
 
 
 def targets_of(batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:
@@ -140,17 +159,14 @@ def targets_of(batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:
         batch: "img" (B, 3, H, W), "batch_idx" (K,), "cls" (K, 1), "bboxes" (K, 4) normalised cxcywh, and optionally
             "ignore_idx" (J,), "ignore_bboxes" (J, 4).
     """
-    images = batch["img"]
-    height, width = images.shape[-2:]
-    scale = torch.tensor([width, height, width, height], device=images.device, dtype=torch.float32)
+    images, size_hw = batch["img"], batch["img"].shape[-2:]
 
-    def corners(boxes: Tensor) -> Tensor:
-        boxes = boxes.to(images.device, torch.float32) * scale
-        return torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], dim=1)
+    def pixels(boxes: Tensor) -> Tensor:
+        return to_pixels(boxes.to(images.device, torch.float32), size_hw)
 
-    boxes, owner = corners(batch["bboxes"]), batch["batch_idx"].to(images.device)
+    boxes, owner = pixels(batch["bboxes"]), batch["batch_idx"].to(images.device)
     labels = batch["cls"].to(images.device).view(-1).long()
-    ignore = corners(batch["ignore_bboxes"]) if "ignore_bboxes" in batch else boxes[:0]
+    ignore = pixels(batch["ignore_bboxes"]) if "ignore_bboxes" in batch else boxes[:0]
     ignore_owner = batch["ignore_idx"].to(images.device) if "ignore_bboxes" in batch else owner[:0]
     return [
         {"boxes": boxes[owner == i], "labels": labels[owner == i], "ignore": ignore[ignore_owner == i]}

@@ -9,10 +9,11 @@ from tinyyolo.assigners import ASSIGNERS, Assigner, RandomSampler
 from tinyyolo.backbones import BACKBONES
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
-from tinyyolo.config import Table, UserError, above, build, construct, shown, suggest, whole, within
+from tinyyolo.config import Table, UserError, above, build, construct, shown, suggest, whole
 from tinyyolo.detectors.auto import settle
-from tinyyolo.detectors.base import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_TEST, Detector
+from tinyyolo.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tinyyolo.detectors.one_stage import OneStage
+from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.detectors.two_stage import TwoStage
 from tinyyolo.detectors.weights import load_backbone
 from tinyyolo.heads import HEADS, ROI_HEADS, RPN_HEADS
@@ -89,18 +90,7 @@ def check_sections(spec: Any) -> None:
             raise UserError(f"{key}: no section of a {name} model; {suggest(key, allowed)}")
     if missing := [key for key in needed if key not in spec]:
         raise UserError(f"model: a {name} detector needs the section {', '.join(missing)}")
-    construct(check_test, spec.get("test") or {}, "test")
-
-
-def check_test(
-    score: float = PUBLISHED_TEST["score"],
-    iou: float = PUBLISHED_TEST["iou"],
-    max_det: int = int(PUBLISHED_TEST["max_det"]),
-    votes: int = int(PUBLISHED_TEST["votes"]),
-) -> None:
-    """Raise ValueError for a value in a YAML's `test:` that cannot be."""
-    within(0, 1, score=score, iou=iou)
-    whole(1, max_det=max_det, votes=votes)
+    Postprocess.of(spec.get("test") or {})
 
 
 def classes_of(

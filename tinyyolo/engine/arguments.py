@@ -7,8 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+from ultralytics.utils.torch_utils import select_device
+
 from tinyyolo.compat import DEFAULT_CFG_DICT
-from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value
+from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, suggest
+from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.engine.keys import KEYS, OWN, check_keys
 from tinyyolo.engine.kinds import shown
 
@@ -50,8 +54,10 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
         raise UserError(f"mode={args['mode']}: this is {mode}")
     args["mode"] = mode
     args["project"] = str(Path(str(args["project"] or "runs")).expanduser().absolute())
-    if isinstance(args["classes"], int):
-        args["classes"] = [args["classes"]]
+    published = Postprocess()
+    for key, setting in {"iou": published.iou, "max_det": published.max_det, "conf": None}.items():
+        if args[key] is None:
+            args[key] = recipe.get(key, setting)
     check_together(mode, args, given)
     if args["nbs"] is None:
         args["nbs"] = args["batch"] if args["batch"] >= 1 else DEFAULT_CFG_DICT["nbs"]
@@ -99,6 +105,7 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
         raise UserError(f"imgsz={args['imgsz']}: {mode} takes one number, the longer side")
     if mode != "train" and args["batch"] < 1:
         raise UserError(f"batch={args['batch']}: {mode} takes images per step, 1 or more")
+    check_device(args["device"])
     if mode == "val" and given.get("save_json") is False:
         raise UserError("save_json=false: val always writes predictions.json")
     if given.get("save_conf") and not args["save_txt"]:
@@ -113,3 +120,14 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
         raise UserError(f"optimizer={args['optimizer']}: decay_all=true needs optimizer=SGD")
     if args.get("augmentations") and find_spec("albumentations") is None:
         raise UserError("augmentations: they need the package albumentations, which is not installed")
+
+
+def check_device(device: Any) -> None:
+    """Raise UserError for a device that this machine does not have; upstream says so in ten lines."""
+    if device is None:
+        return
+    try:
+        select_device(device, verbose=False)
+    except ValueError as error:
+        choices = ["cpu", *range(torch.cuda.device_count()), *(["mps"] if torch.backends.mps.is_available() else [])]
+        raise UserError(f"device={shown(device)}: not on this machine; {suggest(device, choices)}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -16,28 +15,20 @@ from tinyyolo import __version__
 from tinyyolo.config import UserError
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
+from tinyyolo.io import whole_file
 
 FORMAT = 1
 KEYS = ("format", "yaml", "names", "model", "train_args")
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write to a temporary file beside `path`, then rename: a killed or full disk leaves the old file whole.
+    """Write a checkpoint, whole or not at all.
 
     Raises:
         UserError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            torch.save(plain(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: not written: {' '.join(str(error).split())}") from error
+    with whole_file(path) as file:
+        torch.save(plain(content), file)
 
 
 def load(path: str | Path) -> dict[str, Any]:

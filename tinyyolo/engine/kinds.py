@@ -91,7 +91,8 @@ BATCH = Kind(
     "images per step (1 or more), -1 or a share of GPU memory",
     lambda v: Number(-1)(v) and (v == -1 or 0 < v < 1 or EPOCHS(v)),
 )
-CLASSES = Kind("class indices such as 0 or [0,2]", lambda v: COUNT(v) or is_list(v, COUNT))
+CLASS = Kind("", lambda v: isinstance(v, str) or COUNT(v))
+CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS(v) or is_list(v, CLASS))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR(v) or is_list(v, Number(0), 2))
 SHARE = Kind("a share from 0 to 1, or a number of images", lambda v: v != 0 and (FACTOR(v) or EPOCHS(v)))
 FREEZE = Kind(

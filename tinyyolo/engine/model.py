@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
+from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint, resume
 from tinyyolo.engine import recipe as recipes
@@ -23,10 +24,12 @@ from tinyyolo.engine.arguments import OWN, resolve, with_file
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
+from tinyyolo.export.torchscript import metadata, torchscript
 from tinyyolo.io import named
 
 FORMATS = ("torchscript",)
 KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
+WRITES = ("save", "save_txt", "save_crop", "save_json")  # what predict makes of detections
 # A 2 px line and a label would hide what they mark.
 DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
 
@@ -71,7 +74,8 @@ class Model(EngineModel):
         if task not in {None, "detect"}:
             raise UserError(f"task={task}: every tinyyolo model is task=detect")
         self._given = dict(overrides or {})
-        self.spec: dict[str, Any] = {}  # the resolved model YAML; of an export nothing is known
+        self.spec: dict[str, Any] = {}  # the resolved model YAML
+        self.exported: dict[str, Any] = {}  # what an export says of itself
         name = str(model)
         if not name.endswith((".pt", ".pth", ".torchscript", ".yaml", ".yml")):
             name += ".yaml"
@@ -123,8 +127,9 @@ class Model(EngineModel):
         self.task, self.model_name, self.ckpt_path = "detect", str(path), str(path)
         self.overrides = {"model": str(path), "task": "detect"}
         if path.suffix == ".torchscript":
-            if not path.is_file():
-                raise UserError(f"{path}: no such file")
+            self.exported = metadata(path)
+            height, width = self.exported["imgsz"]
+            self.overrides["imgsz"] = height if height == width else [height, width]
             self.model, self.ckpt = str(path), None
             return
         self._hold(path, checkpoint.load(path))
@@ -195,7 +200,7 @@ class Model(EngineModel):
         else:
             given = with_file("train", kwargs)
             recipe = self.spec.get("train") or {}
-            args, content = resolve("train", recipe, given), None
+            args, content = resolve("train", {**self.test_keys(), **recipe}, given), None
             spec = recipes.with_gains(self.spec, {**recipe, **given})
             args |= recipes.gains(spec)
             args["model"], weights = self.overrides["model"], self.first_weights(args["pretrained"])
@@ -245,9 +250,12 @@ class Model(EngineModel):
 
         Returns:
             Metrics by name: `.AP`, `.AP50`, `.AP_vt`, `.AR1500`, `.per_class["ship"]["AP"]`, fractions.
+
+        Raises:
+            UserError: a key or value that does not fit, missing data, or no class in common with it.
         """
-        recipe = {"conf": self.test_settings().get("score", 0.001), "plots": True}
-        args = resolve("val", {**recipe, **self.kept()}, kwargs)
+        args = resolve("val", {**self.test_keys(), "plots": True, "rect": True, **self.kept()}, kwargs)
+        self.check_size(args["imgsz"])
         if args["data"] is None:
             raise UserError(f"data= is missing: this model was not trained on a set that is here. {data_names()}")
         args["data"] = str(data_yaml.load(args["data"]).file)
@@ -261,42 +269,72 @@ class Model(EngineModel):
         """Ultralytics Results of images, folders, globs, videos, arrays; see its documentation.
 
         Raises:
-            UserError: no source, or one that does not exist.
+            UserError: no source, one that does not exist, or a key or value that does not fit.
         """
         if source is None:
             raise UserError("source= is missing: an image, a folder, a glob, a video or a list of paths")
         check_source(source)
         recipe = {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}
-        args = resolve("predict", {**recipe, **self.kept()}, kwargs)
-        settings = {key: value for key, value in engine_args(args, OWN).items() if value != DEFAULT_CFG_DICT.get(key)}
-        return super().predict(
-            source,
-            stream,
-            predictor,
-            **{**settings, **recipe, **{k: args[k] for k in (*recipe, "imgsz", "iou", "max_det", "project")}},
-        )
+        args = resolve("predict", {**self.test_keys(), **recipe, **self.kept()}, kwargs)
+        self.check_size(args["imgsz"])
+        if args["embed"] is not None:
+            self._check_is_pytorch_model()
+            if written := [key for key in WRITES if args[key]]:
+                raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
+        settings = {key: value for key, value in engine_args(args, OWN).items() if key != "source"}
+        return super().predict(source, stream, predictor, **settings)
+
+    def embed(self, source: Any = None, stream: bool = False, embed: Sequence[int] | None = None, **kwargs: Any) -> Any:
+        """One vector (D,) an image: the means of the neck's maps, from the finest to the coarsest, in a row.
+
+        Args:
+            source: as `predict` takes it.
+            stream: a generator instead of a list.
+            embed: only these maps, 0 the finest.
+            kwargs: as `predict` takes them.
+
+        Raises:
+            UserError: no source, no such map, or an export, which has no maps to look at.
+        """
+        self._check_is_pytorch_model()
+        levels = range(len(self.model.neck.channels)) if embed is None else embed
+        return self.predict(source, stream, embed=list(levels), **kwargs)
 
     def kept(self) -> dict[str, Any]:
         """What this model's training says of how to run it."""
         return {key: self.overrides[key] for key in KEPT if key in self.overrides}
 
-    def test_settings(self) -> dict[str, Any]:
-        """The `test:` section of the model's YAML."""
-        return dict(self.spec.get("test") or {})
+    def test_keys(self) -> dict[str, Any]:
+        """The model's own test settings as keys of a run; its least score is the validator's to look up."""
+        own = Postprocess.of(self.exported.get("test") or self.spec.get("test") or {})
+        return {"iou": own.iou, "max_det": own.max_det}
+
+    def check_size(self, imgsz: int | Sequence[int]) -> None:
+        """Raise UserError for another image size than that of an export."""
+        sides = [imgsz] * 2 if isinstance(imgsz, int) else list(imgsz)
+        if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
+            raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")
 
     def export(self, **kwargs: Any) -> str:
-        """Write a TorchScript file beside the checkpoint; `Model(path)` predicts with it.
+        """Write a TorchScript file beside the checkpoint; `Model(path)` predicts and validates with it.
+
+        Args:
+            kwargs: `imgsz`, the size that it takes; `format`, torchscript.
+
+        Returns:
+            The path of the file.
 
         Raises:
-            UserError: another format.
+            UserError: another format, a key that does nothing here, or a file that cannot be written.
         """
         self._check_is_pytorch_model()
-        kwargs.setdefault("format", "torchscript")
-        if kwargs["format"] not in FORMATS:
-            raise UserError(f"format={kwargs['format']}: not supported yet; {suggest(kwargs['format'], FORMATS)}")
-        from tinyyolo.export.torchscript import torchscript
-
-        return torchscript(self, resolve("export", self.kept(), kwargs))
+        args = resolve("export", self.kept(), kwargs)
+        if args["format"] not in FORMATS:
+            raise UserError(f"format={args['format']}: not supported yet; {suggest(args['format'], FORMATS)}")
+        name = Path(str(self.model_name))
+        path = Path(self.ckpt_path or name.name).with_suffix(".torchscript")
+        torchscript(self.model, path, args["imgsz"], name.stem)
+        return str(path)
 
     def info(
         self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640

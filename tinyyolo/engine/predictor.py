@@ -17,26 +17,30 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import select
 from tinyyolo.compat import LOGGER, on_unreadable
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
-from tinyyolo.detectors.base import votes_of
-from tinyyolo.engine.validator import MAX_CANDIDATES, corners
+from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.io import named, new_file
 
+LEAST_SCORE = 0.25  # of a detection that is shown
 SHOW = 80  # characters of a wrong source in a message
 
 
 class TinyPredictor(DetectionPredictor):
     """Predicts with any tinyyolo detector or its TorchScript export."""
 
+    # Upstream starts these as None.
+    dataset: Any
+    plotted_img: Any
+
     def setup_source(self, source: Any, stride: int | None = None) -> None:
         """As upstream; a list of files is read file by file, and what cannot be read is noted in `bad_images`.
 
         Raises:
-            UserError: nothing to read there, or no kind of source.
+            UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
+        self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
         try:
             files = isinstance(source, (list, tuple)) and source and all(map(is_file, source))
             super().setup_source(load_files(source, self.args.batch, self.args.vid_stride) if files else source, stride)
@@ -52,8 +56,11 @@ class TinyPredictor(DetectionPredictor):
             UserError: not one could.
         """
         results = super().stream_inference(*args, **kwargs)
-        yield from write_rows(results, self.save_dir / "predictions.json") if self.args.save_json else results
-        if self.bad_images and not self.seen:
+        count = 0
+        for result in write_rows(results, self.save_dir / "predictions.json") if self.args.save_json else results:
+            count += 1
+            yield result
+        if self.bad_images and not count:
             raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
         report("", "unreadable images left out", self.bad_images)
 
@@ -76,29 +83,15 @@ class TinyPredictor(DetectionPredictor):
         if not self.vid_writer[save_path].isOpened():
             raise UserError(f"{save_path}: the video cannot be written")
 
-    def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **kwargs: Any) -> list[Results]:
+    def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
-        y = preds[0] if isinstance(preds, (list, tuple)) else preds
-        settings = self.args
-        found = []
-        for candidates in y.transpose(1, 2):
-            boxes, scores, labels = select(
-                corners(candidates[:, :4].float()),
-                candidates[:, 4:],
-                settings.conf,
-                kwargs.get("iou", settings.iou),
-                settings.max_det,
-                MAX_CANDIDATES,
-                settings.classes
-                if settings.classes is None or isinstance(settings.classes, list)
-                else [settings.classes],
-                settings.agnostic_nms,
-                votes_of(self.model),
-            )
-            found.append(torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1))
+        found = [
+            torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1)
+            for boxes, scores, labels in self.rules.of_output(preds)
+        ]
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
-        return self.construct_results(found, img, orig_imgs)
+        return self.construct_results(found, img, orig_imgs)  # type: ignore[no-untyped-call]  # upstream's
 
 
 def is_file(item: Any) -> bool:
@@ -107,9 +100,9 @@ def is_file(item: Any) -> bool:
     return isinstance(item, (str, Path)) and Path(item).suffix[1:].lower() in formats and Path(item).is_file()
 
 
-def load_files(paths: Sequence[str | Path], batch: int, vid_stride: int) -> LoadImagesAndVideos:
+def load_files(paths: Sequence[str | Path], batch: int, vid_stride: int) -> Any:
     """A loader of files: upstream decodes a list whole and predicts it as one batch. Images keep their order."""
-    loader = LoadImagesAndVideos([str(path) for path in paths], batch, vid_stride)
+    loader: Any = LoadImagesAndVideos([str(path) for path in paths], batch, vid_stride)
     if loader.ni == len(paths):
         loader.files = [str(Path(path).absolute()) for path in paths]  # upstream sorts them
     loader.source_type = SourceTypes()

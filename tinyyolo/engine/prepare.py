@@ -20,6 +20,7 @@ from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
+from tinyyolo.detectors.postprocess import class_indices
 from tinyyolo.engine import checkpoint, recipe
 from tinyyolo.engine.keys import OWN
 
@@ -143,7 +144,7 @@ class PreparedTrainer(DetectionTrainer):
             stride=ENGINE_STRIDE,
             pad=0.0,
             prefix=colorstr(f"{mode}: "),
-            classes=self.args.classes,
+            classes=class_indices(self.args.classes, self.data["spec"].names),
             fraction=self.args.fraction if train else 1.0,
         )
 

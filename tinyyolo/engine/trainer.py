@@ -170,10 +170,8 @@ class TinyTrainer(PreparedTrainer):
     # ---- validation and plots
 
     def get_validator(self) -> TinyValidator:
-        """Our validator, which does not know our training keys, at the score from which the model's YAML counts."""
+        """Our validator, which does not know our training keys."""
         args = engine_args(vars(copy(self.args)), OWN)
-        if args["conf"] is None:
-            args["conf"] = (unwrap_model(self.model).yaml.get("test") or {}).get("score")
         validator = TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
         validator.data = self.data
         return validator

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from ultralytics.data import build_dataloader
@@ -18,21 +17,21 @@ from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.ops import scale_boxes
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import select
 from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, subset
+from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
-from tinyyolo.detectors.base import ENGINE_STRIDE, votes_of
+from tinyyolo.detectors.base import ENGINE_STRIDE
+from tinyyolo.detectors.postprocess import class_indices, of_run
 from tinyyolo.engine.prepare import data_dict
 from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
 
-MAX_CANDIDATES = 30_000  # best candidates of an image that enter NMS
+LEAST_SCORE = 0.001  # of a detection that counts, for a model whose YAML says nothing of it
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
 DECIMALS, SCORE_DECIMALS = 3, 7  # of px and of scores: what predictions.json says is what is scored
 PICTURES = 8  # images of the comparison picture
@@ -45,7 +44,7 @@ class TinyMetrics:
     Fractions; -1 where there is no object of that size, as COCO's tools have it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.result: dict[str, Any] = {}
         self.speed: dict[str, float] = {}
         self.save_dir: Path | None = None
@@ -81,13 +80,23 @@ class TinyMetrics:
 class TinyValidator(DetectionValidator):
     """Validates any tinyyolo detector; `metrics` is a `TinyMetrics`."""
 
+    # Upstream starts these as None or as things of its own.
+    data: Any
+    device: Any
+    names: Any
+    nc: Any
+    seen: Any
+    jdict: Any
+    metrics: Any
+
     def __init__(self, dataloader: Any = None, save_dir: Path | None = None, args: Any = None, _callbacks: Any = None):
+        given = (args if isinstance(args, Mapping) else vars(args)).get("conf")
         super().__init__(dataloader, save_dir, args, _callbacks)
+        self.args.conf = given  # upstream puts a score of its own for none: here the model's own counts
         self.metrics = TinyMetrics()
 
     def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
         """Run, reading data YAMLs by our own loader."""
-        self.args.rect = True  # upstream turns it off for an export, whose size is fixed
         known = self.data  # of a training; each YAML is read once
         with own_data(data_dict if known is None else lambda name: known):
             return super().__call__(trainer, model, **kwargs)
@@ -108,15 +117,25 @@ class TinyValidator(DetectionValidator):
             stride=ENGINE_STRIDE,
             pad=0.0,
             prefix=colorstr(f"{mode}: "),
-            classes=self.args.classes,
+            classes=self.data_classes(),
             fraction=1.0,
         )
 
+    def data_classes(self) -> list[int] | None:
+        """The data's indices of the classes that `classes` names; numbers there are the model's.
+
+        Raises:
+            UserError: one that the model or the data do not have.
+        """
+        own = self.data["spec"].names
+        if self.args.classes is None or self.args.single_cls:  # a model of one class knows no names to choose from
+            return class_indices(self.args.classes, own)
+        wanted = class_indices(self.args.classes, self.names) or []
+        return class_indices([self.names[i] for i in wanted], own)
+
     def get_dataloader(self, dataset_path: str | None, batch_size: int) -> Any:
         """A loader over `build_dataset`."""
-        if dataset_path is None:
-            self.data["spec"].split(self.args.split)  # raises, naming the splits there are
-        dataset = self.build_dataset(dataset_path, batch=batch_size)
+        dataset = self.build_dataset(dataset_path or self.args.split, batch=batch_size)
         return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
 
     # ---- detections
@@ -124,8 +143,8 @@ class TinyValidator(DetectionValidator):
     def init_metrics(self, model: Any) -> None:
         """Empty the memory; match the model's classes with the data's by name."""
         self.names, self.nc, self.seen, self.jdict = model.names, len(model.names), 0, []
-        self.votes = votes_of(model)
-        self.truth = by_id(ground_truth(self.dataloader.dataset))
+        self.rules = of_run(model, vars(self.args), LEAST_SCORE)
+        self.truth = by_id(ground_truth(self.dataloader.dataset, self.data_classes()))
         self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
         self.class_of = match_classes(self.names, self.truth)
         self.found: dict[int, dict[str, np.ndarray]] = {}  # image of the truth -> its detections
@@ -137,25 +156,8 @@ class TinyValidator(DetectionValidator):
         return "validating"
 
     def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
-        """Score filter and class-wise NMS image by image; no time limit, so none is dropped."""
-        y = preds[0] if isinstance(preds, (list, tuple)) else preds
-        settings = self.args
-        out = []
-        for candidates in y.transpose(1, 2):
-            boxes = corners(candidates[:, :4].float())
-            boxes, scores, labels = select(
-                boxes,
-                candidates[:, 4:],
-                settings.conf,
-                settings.iou,
-                settings.max_det,
-                MAX_CANDIDATES,
-                settings.classes,
-                settings.agnostic_nms or settings.single_cls,
-                self.votes,
-            )
-            out.append({"bboxes": boxes, "conf": scores, "cls": labels})
-        return out
+        """Detections by the model's test settings under the run's keys; no time limit, so no image is dropped."""
+        return [{"bboxes": b, "conf": s, "cls": labels} for b, s, labels in self.rules.of_output(preds)]
 
     def update_metrics(self, preds: list[dict[str, Tensor]], batch: dict[str, Any]) -> None:
         """Keep a batch's detections in pixels of the original images."""
@@ -259,16 +261,17 @@ class TinyValidator(DetectionValidator):
         """Drawn once, at the end, by `draw`."""
 
 
-def corners(boxes: Tensor) -> Tensor:
-    """(N, 4) cxcywh -> xyxy."""
-    return torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], dim=1)
+def ground_truth(dataset: TinyDataset, classes: Sequence[int] | None = None) -> Annotations:
+    """The annotations of exactly the images that the dataset shows; one class "item" for single_cls.
 
-
-def ground_truth(dataset: TinyDataset) -> Annotations:
-    """The annotations of exactly the images that the dataset shows; one class "item" for single_cls."""
+    Args:
+        dataset: what is validated on.
+        classes: objects of these alone; None for all.
+    """
     images = np.zeros(len(dataset.annotations), dtype=bool)
     images[dataset.rows] = True
     notes = subset(dataset.annotations, images)
+    notes = notes if classes is None else of_classes(notes, classes)
     if not dataset.single_cls:
         return notes
     objects = notes.labels >= 0

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.boxes.nms import grouped_nms
 from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, AnchorHead, best, flat, objects_of, rows, shared
 from tinyyolo.layers.blocks import initialise, normal
@@ -167,10 +167,8 @@ class RPNHead(AnchorHead):
         total, levels = min(self.max_proposals, int(scores.shape[1])), len(self.grid.strides)
         image = torch.arange(scores.shape[0], device=level.device)[:, None].expand(level.shape)
         real = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
-        # One sort of all levels decides which of two equal scores comes first, as in the official code.
-        ranked, order = scores[real].sort(descending=True)
-        ranked_boxes, image, level = boxes[real][order], image[real][order], level[real][order]
-        keep = grouped_nms(ranked_boxes, ranked, image * levels + level, self.nms_iou)
+        real_boxes, real_scores, image = boxes[real], scores[real], image[real]
+        keep = grouped_nms(real_boxes, real_scores, image * levels + level[real], self.nms_iou)
         keep = keep[image[keep].argsort(stable=True)]  # image by image, each by falling score
         image = image[keep]
         place = torch.arange(keep.shape[0], device=keep.device) - torch.searchsorted(image, image)
@@ -178,31 +176,9 @@ class RPNHead(AnchorHead):
         keep, image, place = keep[fits], image[fits], place[fits]
         padded_boxes = boxes.new_zeros(boxes.shape[0], total, BOX)
         padded_scores = scores.new_full((scores.shape[0], total), PADDING_SCORE)
-        padded_boxes[image, place] = ranked_boxes[keep]
-        padded_scores[image, place] = ranked[keep]
+        padded_boxes[image, place] = real_boxes[keep]
+        padded_scores[image, place] = real_scores[keep]
         return padded_boxes, padded_scores
-
-
-def nms_in_groups(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Tensor:
-    """Rising indices (K,) of the boxes that survive suppression among those of their group.
-
-    A loop over groups on the coordinates as they are: offsets between groups would round them. A trace keeps the loop.
-
-    Args:
-        boxes: (N, 4) xyxy by falling score.
-        scores: (N,).
-        group: (N,) int64.
-        iou: boxes that overlap more than this with a better one are dropped.
-    """
-    keep = torch.zeros_like(group, dtype=torch.bool)
-    for g in torch.unique(group):
-        index = torch.where(group == g)[0]
-        keep[index[nms(boxes[index], scores[index], iou)]] = True
-    return torch.where(keep)[0]
-
-
-# As a name and not as a decorator, which has no types; a comment about that would keep torch from reading the source.
-grouped_nms: Callable[[Tensor, Tensor, Tensor, float], Tensor] = torch.jit.script_if_tracing(nms_in_groups)
 
 
 def _pick(outputs: tuple[list[Tensor], list[Tensor]], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,133 @@
+"""From candidates to detections, by the same rules and settings wherever a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from tinyyolo.boxes.convert import convert
+from tinyyolo.boxes.nms import select
+from tinyyolo.config import UserError, construct, whole, within
+
+RUN_KEYS = {"conf": "score", "iou": "iou", "max_det": "max_det"}  # a run's key -> the setting that it overrides
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """How candidates become detections; the defaults are the published test settings.
+
+    Attributes:
+        score: detections must score more than this.
+        iou: NMS threshold within a class.
+        max_det: at most this many detections an image.
+        votes: so many candidates vote on a detection, see `boxes.nms.vote`; 1 for none.
+        classes: keep these class indices only; None keeps all.
+        agnostic: suppress across classes.
+        max_candidates: at most this many enter NMS, the best ones.
+    """
+
+    score: float = 0.05
+    iou: float = 0.5
+    max_det: int = 3000
+    votes: int = 1
+    classes: tuple[int, ...] | None = None
+    agnostic: bool = False
+    max_candidates: int = 30_000
+
+    def __post_init__(self) -> None:
+        within(0, 1, score=self.score, iou=self.iou)
+        whole(1, max_det=self.max_det, votes=self.votes, max_candidates=self.max_candidates)
+
+    @classmethod
+    def of(cls, test: Mapping[str, Any], **fallback: Any) -> Postprocess:
+        """The settings of a model YAML's `test:` (all but classes and agnostic), over `fallback` where it is silent.
+
+        Raises:
+            UserError: an unknown key, or a value of the wrong kind or out of its range.
+
+        Examples:
+            >>> Postprocess.of({"iou": 0.6}, score=0.001).iou, Postprocess.of({"iou": 0.6}, score=0.001).score
+            (0.6, 0.001)
+        """
+        own: Postprocess = construct(cls, test, "test", classes=None, agnostic=False)  # these two are a run's
+        return replace(own, **{key: value for key, value in fallback.items() if key not in test})
+
+    def over(self, args: Mapping[str, Any], names: Mapping[int, str]) -> Postprocess:
+        """These settings under a run's keys conf, iou, max_det, classes, agnostic_nms and single_cls; null is no word.
+
+        Args:
+            args: the run's arguments.
+            names: the model's classes.
+
+        Raises:
+            UserError: a class that the model does not have.
+        """
+        given = {setting: args[key] for key, setting in RUN_KEYS.items() if args.get(key) is not None}
+        single = bool(args.get("single_cls"))  # all is one class, and `classes` are those of the data
+        wanted = None if single else class_indices(args.get("classes"), names)
+        return replace(
+            self,
+            **given,
+            classes=None if wanted is None else tuple(wanted),
+            agnostic=single or bool(args.get("agnostic_nms")),
+        )
+
+    def __call__(self, boxes: Tensor, scores: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Detections of every image.
+
+        Args:
+            boxes: (B, N, 4) xyxy in pixels.
+            scores: (B, N, C).
+
+        Returns:
+            Per image boxes (K, 4), scores (K,), labels (K,) int64, by falling score.
+        """
+        options = (self.score, self.iou, self.max_det, self.max_candidates, self.classes, self.agnostic, self.votes)
+        return [select(b, s, *options) for b, s in zip(boxes, scores, strict=True)]
+
+    def of_output(self, y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Detections of every image from a network's output: (B, 4 + C, N), cxcywh and class scores, or (that, ...)."""
+        rows = (y if isinstance(y, Tensor) else y[0]).transpose(1, 2)
+        return self(convert(rows[..., :4].float(), "cxcywh", "xyxy"), rows[..., 4:])
+
+
+def of_run(model: Any, args: Mapping[str, Any], score: float) -> Postprocess:
+    """The settings of a run: the model's own, under the keys of the run.
+
+    Args:
+        model: a Detector, the engine's wrapper of one, or of an export.
+        args: the run's arguments.
+        score: for a model that says nothing of it.
+
+    Raises:
+        UserError: an export that does not carry its settings, or a class that the model does not have.
+    """
+    for holder in (model, getattr(model, "model", None)):
+        if isinstance(test := getattr(holder, "test", None), Mapping):
+            return Postprocess.of(test, score=score).over(args, model.names)
+    raise UserError(f"{args.get('model')}: no export of this version of tinyyolo: export the checkpoint again")
+
+
+def class_indices(classes: Any, names: Mapping[int, str]) -> list[int] | None:
+    """Class indices of what stands behind `classes=`: a number, a name, or a list of either; None for all.
+
+    Raises:
+        UserError: no such class; names the choices.
+
+    Examples:
+        >>> class_indices(["ship", 0], {0: "car", 1: "ship"}), class_indices(1, {0: "car", 1: "ship"})
+        ([1, 0], [1])
+    """
+    if classes is None:
+        return None
+    index: dict[Any, int] = {name: i for i, name in names.items()}
+    index |= {i: i for i in names}
+    wanted = list(classes) if isinstance(classes, (list, tuple, set)) else [classes]
+    for item in wanted or ["[]"]:
+        if isinstance(item, (bool, float)) or not isinstance(item, (int, str)) or item not in index:
+            choices = ", ".join(f"{i} {name}" for i, name in names.items())
+            raise UserError(f"classes={item}: no such class; Choices: {choices}")
+    return list(dict.fromkeys(index[item] for item in wanted))
