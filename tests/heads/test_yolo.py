@@ -233,6 +233,7 @@ def test_float32_whatever_the_precision():
         ({"gains": {"box": 1.0, "obj": 1.0}}, r"gains: unknown obj\. Choices: box, cls"),
         ({"gains": {"box": "abc"}}, r"gains=\{'box': 'abc'\}: expected a number for each of some of box, cls"),
         ({"gains": 3}, r"gains=3: expected a number"),
+        ({"gains": {"box": -1.0}}, r"gains\.box=-1\.0: expected a number of at least 0"),
         ({"box_loss": {"ciuo": 1.0}}, r"box_loss: unknown ciuo\. Choices: .*ciou"),
         ({"constant": 0}, r"constant=0: expected a number above 0"),
         ({"constant": -1.5}, r"constant=-1\.5: expected a number above 0"),
