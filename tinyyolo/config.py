@@ -163,7 +163,9 @@ def apply_overrides(spec: Mapping[str, Any], overrides: Mapping[str, Any], sourc
         first = dotted.partition(".")[0]
         if first not in out:
             choices = [key for key in out if isinstance(out[key], dict) or not parents]
-            raise UserError(f"{dotted}: {source} has no {first!r}; {suggest(first, choices)}")
+            raise UserError(
+                f"{dotted}: {source} has no {'section' if parents else 'key'} {first!r}; {suggest(first, choices)}"
+            )
         node = out
         for i, part in enumerate(parents):
             node = node.setdefault(part, {})
