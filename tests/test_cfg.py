@@ -120,6 +120,8 @@ def test_mistakes_are_one_line_with_choices(overrides, says):
         ({"rpn.anchors": "auto"}, "rpn.anchors=.*: expected a section"),
         ({"rpn.coder": "delta"}, "rpn.coder=delta: .*write rpn.coder.type=delta"),
         ({"roi.assigner": [{"type": "threshold"}]}, "roi.assigner=.*: expected a section"),
+        ({"neck.type": "rfp"}, "neck: .* needs a backbone of type detectors_resnet"),
+        ({"rpn.coder": {"stds": [1, 1, 1, 0]}}, "rpn.coder.stds=.*: expected numbers above 0"),
         ({"backbone.weights": 3}, "backbone.weights=3: expected the path of a file"),
         ({"backbone.depth": 1e400}, "backbone.depth=inf: expected a whole number, found a number"),
     ],
@@ -195,7 +197,7 @@ def test_a_yaml_that_is_none_is_one_line(tmp_path, text, says):
 )
 def test_what_a_checkpoint_may_hold_instead_of_a_yaml(content):
     with pytest.raises(UserError) as caught:
-        build_model(content, 3, pretrained=False)
+        build_model(content, 3)
     assert "\n" not in str(caught.value)
 
 

@@ -162,8 +162,8 @@ def apply_overrides(spec: Mapping[str, Any], overrides: Mapping[str, Any], sourc
         *parents, last = dotted.split(".")
         first = dotted.partition(".")[0]
         if first not in out:
-            choices = [key for key in out if isinstance(out[key], dict) or not parents]
-            raise UserError(f"{dotted}: {source} has no {first!r}; {suggest(first, choices)}")
+            kind, choices = ("section", [k for k in out if isinstance(out[k], dict)]) if parents else ("key", list(out))
+            raise UserError(f"{dotted}: {source} has no {kind} {first!r}; {suggest(first, choices)}")
         node = out
         for i, part in enumerate(parents):
             node = node.setdefault(part, {})

@@ -353,11 +353,11 @@ def test_bad_settings_raise(kind, settings, match):
 
 def test_more_than_there_are_anchors_raises_on_both_paths():
     grid = AnchorGrid((8,), (1,), (1,))
-    with pytest.raises(ValueError, match="topk is 5 but only 4"):
+    with pytest.raises(ValueError, match="topk=5: only 4"):
         RankingAssigner(topk=5)(grid.boxes((16, 16)), ROW)
-    with pytest.raises(ValueError, match="topk is 5 but only 4"):
+    with pytest.raises(ValueError, match="topk=5: only 4"):
         RankingAssigner(topk=5).on_grid(grid, (16, 16), ROW)
-    with pytest.raises(ValueError, match="topk is 4 but only 1"):
+    with pytest.raises(ValueError, match="topk=4: only 1"):
         RankingAssigner(topk=4).on_grid(grid, (16, 16), ROW, inside_only=True)
 
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from benchmarks import ablate, peers
-from tinyyolo.config import load_model_yaml
+from tinyyolo.assigners import ASSIGNERS
+from tinyyolo.config import build, load_model_yaml
 from tinyyolo.datasets.spec import load
-from tinyyolo.detectors.build import PARTS
 from tinyyolo.engine import arguments
 
 SPECS = sorted((Path(ablate.__file__).parent / "specs").glob("*.yaml"))
@@ -249,7 +249,7 @@ def test_every_row_of_the_specs_is_accepted(path, tmp_path):
     jobs = ablation.jobs([], [0], ["toy-easy.yaml"])
     models = [load_model_yaml(k["model"], {n: v for n, v in k.items() if "." in n}) for k in ours(ablation, jobs)]
     for model in models:
-        PARTS["assigner"](model.get("head", model.get("rpn"))["assigner"], "assigner")
+        build(ASSIGNERS, model.get("head", model.get("rpn"))["assigner"], "assigner")
     assert len({ablate.fingerprint(ablation.settings(job)) for job in jobs}) == len(jobs)
 
 

@@ -145,8 +145,16 @@ def test_empty():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"means": (0, 0)}, {"stds": (1, 1, 1)}, {"stds": (1, 1, 0, 1)}, {"clip": 0}, {"clip": -1.0}]
+    "arguments",
+    [
+        {"means": (0, 0)},
+        {"stds": (1, 1, 1)},
+        {"stds": (1, 1, 0, 1)},
+        {"means": (0, 0, math.nan, 0)},
+        {"clip": 0},
+        {"clip": -1.0},
+    ],
 )
 def test_bad_settings_raise(arguments):
-    with pytest.raises(ValueError, match=r"means and stds|must be > 0"):
+    with pytest.raises(ValueError, match=r"=.*: expected (4 numbers|a number above 0|numbers above)"):
         DeltaCoder(**arguments)

@@ -10,7 +10,7 @@ from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background,
 from tinyyolo.assigners.search import Search, WassersteinSearch, can_search, search_for
 from tinyyolo.assigners.threshold import ThresholdAssigner
 from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
-from tinyyolo.config import above, whole, within
+from tinyyolo.config import UserError, above, whole, within
 
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
 
@@ -111,7 +111,7 @@ class RankingAssigner(Assigner):
 
     def _check_topk(self, active: int) -> None:
         if self.topk > active:
-            raise ValueError(f"topk is {self.topk} but only {active} anchors take part")
+            raise UserError(f"topk={self.topk}: only {active} anchors take part")  # in a training, one line
 
     def _assign(self, anchors: Tensor, gt_boxes: Tensor, level_sizes: list[int]) -> Tensor:
         self._check_topk(len(anchors))

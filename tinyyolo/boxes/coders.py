@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.boxes.convert import centres, clip, convert, sides
+from tinyyolo.config import above
 
 MAX_LOG_RATIO = math.log(1000 / 16)  # the R-CNN family's bound: no box grows beyond 62.5 times its anchor in one step
 MAX_LOG_RATIO_YOLO = math.log(16)  # the anchor YOLO's sides stay within a factor 16 of their anchor's
@@ -39,10 +40,11 @@ class DeltaCoder:
         stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         clip: float = MAX_LOG_RATIO,
     ):
-        if len(means) != 4 or len(stds) != 4:
-            raise ValueError(f"means and stds must be 4 numbers each, got {list(means)} and {list(stds)}")
-        if not all(s > 0 for s in stds) or not clip > 0:
-            raise ValueError(f"stds and clip must be > 0, got {list(stds)} and {clip}")
+        for name, values in {"means": means, "stds": stds}.items():
+            if len(values) != 4:
+                raise ValueError(f"{name}={list(values)}: expected 4 numbers")
+        above(-math.inf, means=list(means))
+        above(0, stds=list(stds), clip=clip)
         self.means, self.stds, self.clip = tuple(means), tuple(stds), clip
 
     def encode(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:

@@ -45,13 +45,12 @@ DETECTORS = {
 }
 
 
-def build_model(spec: Mapping[str, Any], num_classes: int | None = None, pretrained: bool = True) -> Detector:
+def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Detector:
     """The detector of a resolved model YAML.
 
     Args:
         spec: as `config.load_model_yaml` returns it.
         num_classes: C; by default the YAML's `nc`, else 8.
-        pretrained: False leaves out the file of `backbone.weights`: a checkpoint has the weights itself.
 
     Raises:
         UserError: an unknown detector, section, type or key, or a value that a constructor refuses.
@@ -60,8 +59,6 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None, pretrai
     rest = {key: spec[key] for key in REST if key in spec} | ({} if num_classes is None else {"nc": num_classes})
     num_classes = construct(classes_of, rest, "")
     resolved, spec = {**spec, "nc": num_classes}, settle(spec)
-    if not pretrained and isinstance(spec["backbone"], Mapping):
-        resolved["backbone"] = spec["backbone"] = without_weights(spec["backbone"])
     backbone = build_backbone(spec["backbone"])
     given = {"in_channels": backbone.channels, "in_strides": backbone.strides, "backbone": backbone}
     neck = build(NECKS, spec["neck"], "neck", **given)  # recursive necks run a twin of the backbone
@@ -133,14 +130,10 @@ def build_backbone(spec: Any) -> Any:
     """
     if not isinstance(spec, Mapping):
         return build(BACKBONES, spec, "backbone")
-    weights, backbone = spec.get("weights"), build(BACKBONES, without_weights(spec), "backbone")
+    options = {key: value for key, value in spec.items() if key != "weights"}
+    weights, backbone = spec.get("weights"), build(BACKBONES, options, "backbone")
     if weights is not None:
         if not isinstance(weights, str):
             raise UserError(f"backbone.weights={shown(weights)}: expected the path of a file")
         load_backbone(backbone, weights)
     return backbone
-
-
-def without_weights(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's section without the file that it starts from."""
-    return {key: value for key, value in spec.items() if key != "weights"}

@@ -28,7 +28,7 @@ class RFP(FPN):
         steps: how often the pyramid is made; 1 is a plain FPN.
 
     Raises:
-        ValueError: steps < 1, or as FPN and ASPP.
+        ValueError: steps < 1, a backbone without a twin, or as FPN and ASPP.
 
     Examples:
         >>> import torch
@@ -48,6 +48,8 @@ class RFP(FPN):
         steps: int = 2,
     ):
         whole(1, steps=steps, channels=channels)
+        if not isinstance(backbone, DetectoRSResNet):
+            raise ValueError("a recursive pyramid needs a backbone of type detectors_resnet, which looks twice")
         super().__init__(in_channels[1:], in_strides[1:], channels, levels)
         self.rfp_modules = nn.ModuleList(backbone.twin(channels) for _ in range(steps - 1))
         self.rfp_aspp = ASPP(channels, channels)
