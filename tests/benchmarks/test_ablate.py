@@ -16,7 +16,7 @@ from benchmarks import ablate, peers
 from tinyyolo.assigners import ASSIGNERS
 from tinyyolo.config import build, load_model_yaml
 from tinyyolo.datasets.spec import load
-from tinyyolo.engine import arguments
+from tinyyolo.engine import keys
 
 SPECS = sorted((Path(ablate.__file__).parent / "specs").glob("*.yaml"))
 SPEC = {
@@ -279,7 +279,8 @@ def test_a_new_key_at_its_default_leaves_recorded_runs_as_they_were(bench, tiny_
     ablation = ablate.Ablation(bench.spec, bench.out, bench.runs)
     job = ablate.Job("default", 0, str(tiny_set))
     before = ablate.fingerprint(ablation.settings(job))
-    monkeypatch.setitem(arguments.OWN, "brand_new", 0)
+    monkeypatch.setitem(keys.OWN, "brand_new", 0)
+    monkeypatch.setitem(keys.KEYS, "brand_new", keys.KEYS["paste"])
     assert ablate.fingerprint(ablation.settings(job)) == before
     ablation.spec["train"]["brand_new"] = 1
     assert ablate.fingerprint(ablation.settings(job)) != before
