@@ -51,3 +51,15 @@ def test_documented_command_lines_are_taken(page, line):
         takes = inspect.signature(function).parameters
         assert set(plain) <= set(takes), f"{page}: {line}"
     assert not positional or name.startswith(("data", "analyze", "compare")), f"{page}: {line}"
+
+
+def test_files_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w/]+\.(?:py|yaml|md)\b", text))
+    there = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.suffix in {".py", ".yaml", ".md"}}
+    for name in named - {"NAME.py", "tinyyolo/assigners/NAME.py"}:
+        assert any(path == name or path.endswith(f"/{name}") for path in there), name
+    stops = re.findall(r'\["[^"]+: ([\w/]+\.py)"\]', text)
+    assert len(stops) >= 27 and all((ROOT / "tinyyolo" / stop).is_file() for stop in stops)
+    routes = text.split("subgraph")[1:]
+    assert [len(re.findall(r'\["', route)) for route in routes] == [10, 8, 9], "at most ten stops each"
