@@ -9,6 +9,7 @@ import torch
 from tinyyolo.assigners import ASSIGNERS
 from tinyyolo.config import UserError, load_model_yaml, yaml_names
 from tinyyolo.detectors.build import build_model
+from tinyyolo.engine import checkpoint
 
 BIG = ("r50", "r101", "w32")
 SMALL_SIZE = 128
@@ -196,9 +197,11 @@ def test_a_yaml_that_is_none_is_one_line(tmp_path, text, says):
     ],
 )
 def test_what_a_checkpoint_may_hold_instead_of_a_yaml(content):
-    with pytest.raises(UserError) as caught:
-        build_model(content, 3)
-    assert "\n" not in str(caught.value)
+    held = {"yaml": content, "names": {0: "a"}, "model": {}, "train_args": {}}
+    for build in (lambda: build_model(content, 3), lambda: checkpoint.to_model(held, "best.pt")):
+        with pytest.raises(UserError) as caught:
+            build()
+        assert "\n" not in str(caught.value)
 
 
 SHRUNK = {

@@ -70,7 +70,7 @@ def to_model(content: Mapping[str, Any], path: str | Path | None = None) -> Dete
 
 def own_yaml(content: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's model YAML without the file of backbone weights, which its state dict has."""
-    spec = dict(content["yaml"])
+    spec = dict(content["yaml"]) if isinstance(content["yaml"], Mapping) else {}
     if isinstance(spec.get("backbone"), Mapping):
         spec["backbone"] = {key: value for key, value in spec["backbone"].items() if key != "weights"}
     return spec
