@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from ultralytics.data import build_dataloader
+from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, YAML, IterableSimpleNamespace, colorstr
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, YAML, colorstr
 from ultralytics.utils.torch_utils import init_seeds
 
-from tinyyolo.compat import engine_args, get_cfg
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
@@ -44,11 +43,30 @@ def data_dict(name: str | DataSpec) -> dict[str, Any]:
     }
 
 
+def split_dataset(
+    data: Mapping[str, Any], split: str, args: Any, mode: str, batch: int | None, **options: Any
+) -> TinyDataset:
+    """The dataset of a split under a run's arguments, unpadded: an 800 px image is looked at at 800 px.
+
+    Args:
+        data: from `data_dict`.
+        split: its name.
+        args: the run's.
+        mode: train or val, for the messages.
+        batch: images at a time.
+        options: of `TinyDataset`.
+
+    Raises:
+        UserError: no such split, or not one readable image.
+    """
+    own = {"imgsz": args.imgsz, "hyp": args, "single_cls": args.single_cls, "stride": ENGINE_STRIDE, "pad": 0.0}
+    return TinyDataset(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
+
+
 class PreparedTrainer(DetectionTrainer):
     """A trainer whose data were looked at and whose model was built before anything is written.
 
     Args:
-        cfg: ultralytics' configuration.
         overrides: all arguments, ours included.
         spec: the resolved model YAML.
         data: the data YAML.
@@ -56,7 +74,7 @@ class PreparedTrainer(DetectionTrainer):
         content: the checkpoint to resume from.
 
     Raises:
-        UserError: data that are not there, or a model that cannot be built for them.
+        UserError: data that are not there, or a model that cannot be built for them or has no part for an argument.
     """
 
     # Upstream sets these to None or a path first, which is all that their types know.
@@ -70,8 +88,7 @@ class PreparedTrainer(DetectionTrainer):
 
     def __init__(
         self,
-        cfg: Any = DEFAULT_CFG_DICT,
-        overrides: dict[str, Any] | None = None,
+        overrides: Mapping[str, Any],
         _callbacks: Any = None,
         *,
         spec: Mapping[str, Any],
@@ -79,33 +96,28 @@ class PreparedTrainer(DetectionTrainer):
         weights: Mapping[str, Tensor] | None = None,
         content: dict[str, Any] | None = None,
     ):
-        overrides = dict(overrides or {})
-        self.own = {key: overrides.pop(key, default) for key, default in OWN.items()}
+        given = dict(overrides)
+        self.own = {key: given.pop(key, default) for key, default in OWN.items()}
         self.ckpt, self.data_spec = content, data
-        self.frozen: list[str] = []  # modules that `freeze=` names
         self.detector: Detector | None = None  # the best one, when all is done
-        cfg = engine_args(vars(cfg) if isinstance(cfg, IterableSimpleNamespace) else cfg, OWN)
-        self.args = get_cfg(cfg, overrides)
+        self.args = get_cfg(overrides=given)
         self.data = self.get_dataset()
         init_seeds(self.args.seed + 1 + RANK)
-        detector = self.get_model(spec, weights, self.args.verbose)
-        self.frozen = recipe.freeze(detector, self.args.freeze)
-        super().__init__(cfg, overrides, _callbacks)
-        self.model = detector
+        model = self.get_model(spec, weights, self.args.verbose)
+        self.frozen = recipe.freeze(model, self.args.freeze)  # modules
+        if self.args.cls_pw and not hasattr(getattr(model, "bbox_head", None), "class_weights"):
+            raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
+        super().__init__(overrides=given, _callbacks=_callbacks)
+        self.model = model
         vars(self.args).update(self.own)  # for args.yaml, checkpoints and worker processes
-        if RANK in {-1, 0}:
-            YAML.save(self.save_dir / "args.yaml", vars(self.args))
-            self.say(overrides)
-
-    def say(self, given: Mapping[str, Any]) -> None:
-        """What became of `freeze=`, and of `workers=` on a CPU."""
+        if RANK not in {-1, 0}:
+            return
+        YAML.save(self.save_dir / "args.yaml", vars(self.args))
         if self.frozen:
-            count = sum(recipe.under(name, self.frozen) for name, _ in self.model.named_parameters())
+            count = sum(recipe.under(name, self.frozen) for name, _ in model.named_parameters())
             LOGGER.info(f"freeze={self.args.freeze}: {count} tensors do not learn: {', '.join(self.frozen)}")
         if given.get("workers") not in {None, DEFAULT_CFG_DICT["workers"], self.args.workers}:
             LOGGER.info(f"workers={given['workers']}: {self.args.workers} on a CPU, whose cores are all at work")
-
-    # ---- data and model
 
     def get_dataset(self) -> dict[str, Any]:
         """The data YAML as a dict; its annotations are read, and remembered by it.
@@ -128,41 +140,25 @@ class PreparedTrainer(DetectionTrainer):
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> TinyDataset:
         """The dataset of the split named `img_path`."""
-        train = mode == "train"
-        return TinyDataset(
-            self.data["spec"],
-            img_path,
-            skip_empty=train and self.own["skip_empty"],
-            min_side=self.own["min_side"] if train else 0.0,
-            imgsz=self.args.imgsz,
-            batch_size=batch,
-            augment=train,
-            hyp=self.args,
-            rect=not train or self.args.rect,
-            cache=self.args.cache or None,
-            single_cls=self.args.single_cls,
-            stride=ENGINE_STRIDE,
-            pad=0.0,
-            prefix=colorstr(f"{mode}: "),
-            classes=class_indices(self.args.classes, self.data["spec"].names),
-            fraction=self.args.fraction if train else 1.0,
-        )
-
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """A loader over `build_dataset`; no file is written, so no process waits for another."""
-        dataset = self.build_dataset(dataset_path, mode, batch_size)
-        workers = self.args.workers if mode == "train" else self.args.workers * 2
-        shuffle = mode == "train" and not dataset.rect
-        return build_dataloader(
-            dataset, batch=batch_size, workers=workers, shuffle=shuffle, rank=rank, device=self.device
-        )
+        classes = class_indices(self.args.classes, self.data["spec"].names)
+        options: dict[str, Any] = {"cache": self.args.cache or None, "classes": classes}
+        if mode == "train":
+            options |= {key: self.own[key] for key in ("skip_empty", "min_side")}
+            options |= {"augment": True, "rect": self.args.rect, "fraction": self.args.fraction}
+        else:
+            options |= {"augment": False, "rect": True}
+        return split_dataset(self.data, img_path, self.args, mode, batch, **options)
 
     def get_model(  # type: ignore[override]  # upstream takes a module for weights; ours are tensors
-        self, cfg: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None, verbose: bool = True
+        self, cfg: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, verbose: bool = True
     ) -> Detector:
         """A detector of the resolved YAML `cfg` for the data's classes, with the tensors of `weights` that fit."""
         if is_auto(cfg):
-            cfg = settle(cfg, self.object_sizes())
+            notes = self.data["spec"].read("train")
+            objects = notes.labels >= 0
+            owners = notes.sizes_hw[notes.image_index[objects]]
+            boxes = torch.from_numpy(notes.boxes[objects].copy())
+            cfg = settle(cfg, object_sizes(boxes, torch.from_numpy(owners.copy()), self.args.imgsz))
             LOGGER.info(describe(cfg))
         model = build_model(cfg, self.data["nc"])
         model.names = self.data["names"]
@@ -172,15 +168,6 @@ class PreparedTrainer(DetectionTrainer):
         if verbose and RANK in {-1, 0}:
             model.info(imgsz=self.args.imgsz)
         return model
-
-    def object_sizes(self) -> torch.Tensor:
-        """(K, 2) w, h of the training objects in px of the network input."""
-        notes = self.data["spec"].read("train")
-        objects = notes.labels >= 0
-        owners = notes.sizes_hw[notes.image_index[objects]]
-        return object_sizes(
-            torch.from_numpy(notes.boxes[objects].copy()), torch.from_numpy(owners.copy()), self.args.imgsz
-        )
 
     def setup_model(self) -> dict[str, Any] | None:
         """The model stands already; returns the checkpoint to resume from."""

@@ -1,46 +1,39 @@
-"""What a run's arguments make of a model and its optimiser: loss gains, frozen parts, published schedules."""
+"""What a run's arguments make of a model: its loss gains, and which parts do not learn."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn, optim
+from torch import nn
 
 from tinyyolo.config import UserError
 from tinyyolo.detectors.base import Detector
 from tinyyolo.heads import HEADS
 
-STEP_DECAY = 0.1  # at each of `lr_steps`
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
 
 
-def with_gains(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a model YAML with the loss gains `box` and `cls` of `given`, where it has any.
+def with_gains(spec: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """A copy of a model YAML with the loss gains `box` and `cls` of `given`, and what these two then are, if anything.
 
     Raises:
         UserError: the head of this model weighs no losses.
 
     Examples:
         >>> with_gains({"head": {"type": "yolo", "gains": {"box": 7.5, "cls": 1.0}}}, {"box": 5, "lr0": 0.1})
-        {'head': {'type': 'yolo', 'gains': {'box': 5, 'cls': 1.0}}}
+        ({'head': {'type': 'yolo', 'gains': {'box': 5, 'cls': 1.0}}}, {'box': 5, 'cls': 1.0})
     """
     gains = {key: given[key] for key in GAINS if given.get(key) is not None}
-    if not gains:
-        return dict(spec)
     head = spec.get("head") or {}
     kind = HEADS.get(str(head.get("type")))
-    if kind is None or "gains" not in inspect.signature(kind).parameters:
+    if gains and (kind is None or "gains" not in inspect.signature(kind).parameters):
         name, value = next(iter(gains.items()))
         raise UserError(f"{name}={value}: this model's losses have no gains, as published; only the anchor YOLO's do")
-    return {**spec, "head": {**head, "gains": {**(head.get("gains") or {}), **gains}}}
-
-
-def gains(spec: Mapping[str, Any]) -> dict[str, float]:
-    """The loss gains of a model YAML by their keys; empty for a model without."""
-    own = (spec.get("head") or {}).get("gains") or {}
-    return {key: own[key] for key in GAINS if isinstance(own.get(key), (int, float))}
+    own = {**(head.get("gains") or {}), **gains}
+    spec = {**spec, "head": {**head, "gains": own}} if gains else dict(spec)
+    return spec, {key: own[key] for key in GAINS if isinstance(own.get(key), (int, float))}
 
 
 def parts(model: Detector) -> list[list[str]]:
@@ -106,50 +99,4 @@ def under(name: str, modules: Sequence[str]) -> bool:
         >>> under("backbone.stages.1.conv", ["backbone.stages.1"]), under("backbone.stages.10", ["backbone.stages.1"])
         (True, False)
     """
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
-
-
-def keep_statistics(model: nn.Module, frozen: Sequence[str]) -> None:
-    """Put the batch norms of frozen modules into eval mode: their running statistics stay as they are."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and under(name, frozen):
-            module.eval()
-
-
-def twins(average: nn.Module, model: nn.Module, frozen: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
-    """Tensors of frozen modules in the moving average and in the model: averaging would round them."""
-    own = model.state_dict()
-    return [(tensor, own[name]) for name, tensor in average.state_dict().items() if under(name, frozen)]
-
-
-def step_schedule(steps: Sequence[int]) -> Callable[[int], float]:
-    """Share of the first learning rate in an epoch: a tenth after each of `steps`.
-
-    Examples:
-        >>> [round(step_schedule([8, 11])(epoch), 3) for epoch in (7, 8, 11)]
-        [1.0, 0.1, 0.01]
-    """
-    return lambda epoch: STEP_DECAY ** sum(epoch >= step for step in steps)
-
-
-def warmed(iteration: int, total: int, first: float) -> float:
-    """Share of the learning rate in an iteration of a linear warm-up from `first` to 1 over `total` iterations.
-
-    Examples:
-        >>> warmed(0, 4, 0.1), warmed(4, 4, 0.1)
-        (0.1, 1.0)
-    """
-    return 1 - (1 - iteration / total) * (1 - first)
-
-
-def plain_sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> optim.SGD:
-    """SGD over every trainable parameter in one group, as published."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    optimizer.param_groups[0]["param_group"] = "all"  # upstream rescales the decay of groups called "weight"
-    return optimizer
-
-
-def no_decay(updates: int) -> float:
-    """EMA decay of recipes without one: the average is the model itself."""
-    return 0.0
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)

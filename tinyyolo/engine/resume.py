@@ -18,13 +18,15 @@ from tinyyolo.io import new_file
 MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "val", "data")
 
 
-def arguments(path: str | Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def arguments(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint to go on from, and its arguments with those of `given`, which do not change the result.
 
     Raises:
-        UserError: no checkpoint, an argument that a running training cannot change, or a run that is finished;
-            ultralytics would start another on a downloaded set.
+        UserError: no checkpoint, or none named, an argument that a running training cannot change, or a run that is
+            finished; ultralytics would start another on a downloaded set.
     """
+    if not path:
+        raise UserError("resume= needs the checkpoint of the run: resume=runs/train/weights/last.pt")
     more = {key: parse_value(value) if key != "data" else value for key, value in given.items() if value is not None}
     for key in more:
         if key not in MAY_CHANGE:

@@ -13,17 +13,18 @@ from torch import Tensor, nn, optim
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from tinyyolo.compat import engine_args, own_amp_check
+from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.dataset import report_left_out
-from tinyyolo.detectors.base import Detector, targets_of
+from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint, recipe, resume
-from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.arguments import engine_args
 from tinyyolo.engine.prepare import PreparedTrainer
 from tinyyolo.engine.validator import TinyValidator
 from tinyyolo.io import named
 
 EPOCH_SEED = 1_000_003  # a prime: seeds of (run, epoch) do not meet
+STEP_DECAY = 0.1  # of the learning rate at each of `lr_steps`
 
 
 class TinyTrainer(PreparedTrainer):
@@ -42,7 +43,7 @@ class TinyTrainer(PreparedTrainer):
     def __init__(self, *args: Any, **parts: Any):
         super().__init__(*args, **parts)
         self.still: list[nn.Parameter] = []  # parameters that do not learn
-        self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average and in the model
+        self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
         self.iteration = self.close_mosaic = 0
         self.add_callback("on_train_start", TinyTrainer.start)
         self.add_callback("on_train_epoch_start", TinyTrainer.seed_epoch)
@@ -58,7 +59,7 @@ class TinyTrainer(PreparedTrainer):
         with own_amp_check():
             super()._setup_train()
         if not self.own["ema"]:
-            self.ema.decay = recipe.no_decay
+            self.ema.decay = lambda updates: 0.0  # the average is the model itself
 
     def _build_train_pipeline(self) -> None:
         """Freeze again before the optimiser is built."""
@@ -69,7 +70,7 @@ class TinyTrainer(PreparedTrainer):
     def build_optimizer(  # type: ignore[override]  # what we pass on is `more`
         self, model: nn.Module, name: str = "auto", lr: float = 0.001, momentum: float = 0.9, **more: Any
     ) -> Any:
-        """Plain SGD over every trainable parameter for `decay_all`, else upstream's groups; `lr_batch` scales the rate.
+        """SGD over every trainable parameter in one group, as published, for `decay_all`; `lr_batch` scales the rate.
 
         Raises:
             UserError: `decay_all` with another optimiser.
@@ -80,41 +81,36 @@ class TinyTrainer(PreparedTrainer):
             return super().build_optimizer(model, name, lr, momentum, **more)
         if name != "SGD":
             raise UserError(f"optimizer={name}: decay_all needs optimizer=SGD")
-        return recipe.plain_sgd(model, lr, momentum, self.args.weight_decay)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=self.args.weight_decay)
+        optimizer.param_groups[0]["param_group"] = "all"  # upstream rescales the decay of groups called "weight"
+        return optimizer
 
     def _model_train(self) -> None:
-        """Train mode, but for the statistics of frozen parts."""
+        """Train mode, but for the batch norms of frozen parts, whose statistics stay as they are."""
         super()._model_train()
-        recipe.keep_statistics(unwrap_model(self.model), self.frozen)
+        for name, module in unwrap_model(self.model).named_modules():
+            if isinstance(module, nn.BatchNorm2d) and recipe.under(name, self.frozen):
+                module.eval()
 
     def set_class_weights(self) -> None:
-        """Weights of the classes in the anchor YOLO's class loss: (1 / objects)^cls_pw over their mean per object.
-
-        Raises:
-            UserError: cls_pw for a model without such weights.
-        """
+        """Weights of the classes in the anchor YOLO's class loss: (1 / objects)^cls_pw over their mean per object."""
         if not self.args.cls_pw:
             return
-        head: Any = getattr(unwrap_model(self.model), "bbox_head", None)
-        if not hasattr(head, "class_weights"):
-            raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
-        counts = self.get_class_counts()
+        labels = np.concatenate([label["cls"][:, 0] for label in self.train_loader.dataset.labels])
+        counts = np.bincount(labels[labels >= 0].astype(int), minlength=self.data["nc"]).astype(np.float32)
         weights = self.compute_class_weights(counts)
         weights = weights / max((weights * counts).sum() / max(counts.sum(), 1), 1e-12)
+        head: Any = unwrap_model(self.model).bbox_head
         head.class_weights = torch.from_numpy(weights).to(self.device, torch.float32)
         LOGGER.info(f"Class weights: {weights.round(3)}")
 
-    def get_class_counts(self) -> np.ndarray:
-        """(C,) training objects of each class, ignore regions left out."""
-        labels = np.concatenate([label["cls"][:, 0] for label in self.train_loader.dataset.labels])
-        return np.bincount(labels[labels >= 0].astype(int), minlength=self.data["nc"]).astype(np.float32)
-
     def _setup_scheduler(self) -> None:
-        """Steps at `lr_steps`, else upstream's."""
-        if self.own["lr_steps"] is None:
+        """A tenth of the rate after each of `lr_steps`, else upstream's."""
+        if (steps := self.own["lr_steps"]) is None:
             super()._setup_scheduler()
             return
-        self.lf = recipe.step_schedule(self.own["lr_steps"])
+        self.lf = lambda epoch: STEP_DECAY ** sum(epoch >= step for step in steps)
         self.scheduler = optim.lr_scheduler.LambdaLR(self.optimizer, lr_lambda=self.lf)
 
     def _get_warmup_iterations(self, num_batches: int) -> int:
@@ -138,7 +134,8 @@ class TinyTrainer(PreparedTrainer):
         """Count iterations from where the run begins; take closing mosaic over from the loop, see `seed_epoch`."""
         trainer.iteration = trainer.start_epoch * len(trainer.train_loader)
         trainer.close_mosaic, trainer.args.close_mosaic = trainer.args.close_mosaic, 0
-        trainer.twins = recipe.twins(trainer.ema.ema, unwrap_model(trainer.model), trainer.frozen)
+        own, average = unwrap_model(trainer.model).state_dict(), trainer.ema.ema.state_dict()
+        trainer.twins = [(average[name], own[name]) for name in own if recipe.under(name, trainer.frozen)]
 
     @staticmethod
     def seed_epoch(trainer: TinyTrainer) -> None:
@@ -163,7 +160,7 @@ class TinyTrainer(PreparedTrainer):
         iteration, total = trainer.iteration, trainer.own["warmup_iters"]
         trainer.iteration += 1
         if total and iteration <= total:
-            factor = recipe.warmed(iteration, total, trainer.own["warmup_factor"])
+            factor = 1 - (1 - iteration / total) * (1 - trainer.own["warmup_factor"])
             for group in trainer.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * trainer.lf(trainer.epoch) * factor
 
@@ -171,7 +168,7 @@ class TinyTrainer(PreparedTrainer):
 
     def get_validator(self) -> TinyValidator:
         """Our validator, which does not know our training keys."""
-        args = engine_args(vars(copy(self.args)), OWN)
+        args = engine_args(vars(self.args))
         validator = TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
         validator.data = self.data
         return validator
@@ -189,10 +186,9 @@ class TinyTrainer(PreparedTrainer):
         from tinyyolo import plots
 
         images = (batch["img"].cpu().numpy()[:, ::-1].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
-        targets = targets_of(batch)
         rows = [
             {"image": image, "boxes": t["boxes"].cpu().numpy(), "labels": t["labels"].cpu().numpy()}
-            for image, t in zip(images, targets, strict=True)
+            for image, t in zip(images, targets_of(batch), strict=True)
         ]
         names = [self.data["names"][i] for i in range(self.data["nc"])]
         self.on_plot(plots.label_mosaic(rows, names, self.save_dir / f"train_batch{ni}.jpg"))
@@ -213,15 +209,11 @@ class TinyTrainer(PreparedTrainer):
         if best.exists():
             LOGGER.info(f"\nValidating {best}...")
             self.validator.args.plots = self.args.plots
-            self.detector = checkpoint.fill(self.copy(), checkpoint.load(best), best)
+            own: Any = deepcopy(unwrap_model(self.model))
+            self.detector = checkpoint.fill(own.cpu(), checkpoint.load(best), best)
             self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
         report_left_out(self.train_loader.dataset)
-
-    def copy(self) -> Detector:
-        """A copy of the model on the CPU."""
-        detector: Any = deepcopy(unwrap_model(self.model))
-        return detector.cpu()
 
     # ---- checkpoints
 
