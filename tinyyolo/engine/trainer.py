@@ -13,6 +13,7 @@ from torch import Tensor, nn, optim
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from tinyyolo.boxes.convert import areas
 from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.dataset import report_left_out
@@ -99,8 +100,10 @@ class TinyTrainer(PreparedTrainer):
             return
         labels = np.concatenate([label["cls"][:, 0] for label in self.train_loader.dataset.labels])
         counts = np.bincount(labels[labels >= 0].astype(int), minlength=self.data["nc"]).astype(np.float32)
+        if not counts.any():
+            return
         weights = self.compute_class_weights(counts)
-        weights = weights / max((weights * counts).sum() / max(counts.sum(), 1), 1e-12)
+        weights = weights / ((weights * counts).sum() / counts.sum())
         head: Any = unwrap_model(self.model).bbox_head
         head.class_weights = torch.from_numpy(weights).to(self.device, torch.float32)
         LOGGER.info(f"Class weights: {weights.round(3)}")
@@ -178,7 +181,7 @@ class TinyTrainer(PreparedTrainer):
         from tinyyolo import plots
 
         notes = self.train_loader.dataset.annotations
-        sides = np.sqrt(np.prod(notes.boxes[notes.labels >= 0, 2:] - notes.boxes[notes.labels >= 0, :2], axis=1))
+        sides = np.sqrt(areas(notes.boxes[notes.labels >= 0]))
         self.on_plot(plots.size_histogram(sides, self.save_dir / "labels.png"))
 
     def plot_training_samples(self, batch: dict[str, Any], ni: int) -> None:
