@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, parse_value, suggest
+from tinyyolo.config import UserError, parse_value, shown, suggest
 
 
 class Command(NamedTuple):
@@ -83,9 +83,9 @@ def describe(words: str, function: Callable[..., Any]) -> str:
     """A command's help: how it is called, with the defaults of its keys, and its docstring.
 
     Examples:
-        >>> def count(data: str, *, start: int = 0, loud: bool = False) -> None: "Count things."
+        >>> def count(data: str, *, start=0, only=None, loud=False, sizes=(8, 16)) -> None: "Count things."
         >>> print(describe("count", count))
-        tinyyolo count DATA start=0 loud=false
+        tinyyolo count DATA start=0 only=null loud=false sizes=[8,16]
         <BLANKLINE>
         Count things.
     """
@@ -96,20 +96,9 @@ def describe(words: str, function: Callable[..., Any]) -> str:
         elif p.kind is p.VAR_POSITIONAL:
             parts.append(f"[{p.name.upper()} ...]")
         else:
-            parts.append(p.name.upper() if p.default is p.empty else f"{p.name}={as_typed(p.default)}")
+            value = shown(list(p.default) if isinstance(p.default, tuple) else p.default).replace(" ", "")
+            parts.append(p.name.upper() if p.default is p.empty else f"{p.name}={value}")
     return " ".join(parts) + f"\n\n{inspect.getdoc(function) or ''}"
-
-
-def as_typed(value: object) -> str:
-    """A value as one writes it on the command line.
-
-    Examples:
-        >>> as_typed(None), as_typed(True), as_typed(()), as_typed(.3)
-        ('null', 'true', '[]', '0.3')
-    """
-    if isinstance(value, tuple):
-        return f"[{','.join(map(as_typed, value))}]"
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

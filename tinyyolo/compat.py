@@ -73,11 +73,8 @@ def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
         return
     append = loader._append_image
 
-    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: np.ndarray | None, index: int) -> None:
-        if image is None:
-            tell(path)
-        else:
-            append(paths, images, info, path, image, index)
+    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
+        tell(path) if image is None else append(paths, images, info, path, image, index)
 
     vars(loader).update(_append_image=append_or_tell)
 
@@ -92,11 +89,7 @@ def local_font(font: str = "") -> str:
 def orthogonalised(matrices: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
     """Muon's update: singular values brought near 1 by five Newton-Schulz steps (Jordan et al., 2024).
 
-    As upstream, whose bfloat16 takes three times as long on a CPU without it: there in float32.
-
-    Args:
-        matrices: (..., m, n).
-        eps: against division by 0.
+    As upstream, of (..., m, n); but its bfloat16 takes three times as long on a CPU without it: there in float32.
     """
     if matrices.device.type != "cpu":
         return upstream_orthogonalised(matrices, eps)
@@ -151,13 +144,7 @@ class TinyPerspective(RandomPerspective):
     def box_candidates(  # type: ignore[override]  # its other limits are what tiny boxes must not meet
         box1: np.ndarray, box2: np.ndarray, area_thr: float = MIN_VISIBLE, **_: Any
     ) -> np.ndarray:
-        """(N,) bool: boxes of which enough area is left, however small they are.
-
-        Args:
-            box1: (4, N) xyxy before, already scaled.
-            box2: (4, N) xyxy after clipping to the picture.
-            area_thr: least share of the area.
-        """
+        """(N,) bool: of which of the boxes (4, N) xyxy, before and after clipping, enough area is left."""
         before = (box1[2] - box1[0]) * (box1[3] - box1[1])
         width, height = box2[2] - box2[0], box2[3] - box2[1]
         return (width > 0) & (height > 0) & (width * height > area_thr * before)

@@ -84,11 +84,8 @@ AUGMENTATIONS = Kind(
 NOTHING: dict[Kind, tuple[Any, ...]] = {SWITCH: (False,), FACTOR: (0,)}  # what says nothing where nothing is to be said
 NULLABLE = {"nbs", "iou", "max_det", "lr_steps", "lr_batch", "warmup_iters", "clip_grad"}  # and ultralytics' with null
 
+TRACED = "TorchScript has no such setting"
 OTHER_TASK = "no model here has such a part: every one finds upright boxes"
-OTHER_FORMAT = "TorchScript has no such setting"
-NO_QAT = "training and prediction are in float32, or mixed precision by amp="
-ONE_STAGE_NMS = "suppression is never part of the network; iou=, max_det= and agnostic_nms= set it"
-HALF = "tiny boxes need float32; amp= trains in mixed precision"
 
 
 class Key(NamedTuple):
@@ -124,7 +121,7 @@ KEYS: dict[str, Key] = {
     "save_dir": Key("tvp", ANY, "the run's folder itself", "an export stands beside its checkpoint"),
     "exist_ok": Key("tvp", SWITCH, "write into a run folder that exists"),
     "verbose": Key("tvp", SWITCH, "say more: the model's size, every class, every image"),
-    "batch": Key("tvp", BATCH, "images at a time; in training also -1 or a share of GPU memory", OTHER_FORMAT),
+    "batch": Key("tvp", BATCH, "images at a time; in training also -1 or a share of GPU memory", TRACED),
     "workers": Key("tv", COUNT, "processes that load images; 0 on a CPU"),
     "classes": Key("tvp", CLASSES, "only these classes, by name or index", "predict and val take classes="),
     "single_cls": Key("tv", SWITCH, "take every object for one class", "use agnostic_nms=true"),
@@ -137,7 +134,6 @@ KEYS: dict[str, Key] = {
     "save_period": Key("t", number(-1, whole=True), "keep a checkpoint of its own every so many epochs"),
     "cache": Key("t", one_of(True, False, "ram", "disk"), "keep decoded images in memory or as .npy files"),
     "pretrained": Key("t", START, "false: start from scratch; a path: from its weights", "model= is the checkpoint"),
-    "cls_remap": Key("", SWITCH, "rows of the class layer by class name", "weights go over by tensor name and shape"),
     "optimizer": Key("t", OPTIMIZER, "MuSGD, SGD, AdamW, ..."),
     "seed": Key("t", COUNT, "of weights, order and augmentation"),
     "deterministic": Key("t", SWITCH, "only operations that give the same twice"),
@@ -149,9 +145,7 @@ KEYS: dict[str, Key] = {
     "fraction": Key("t", SHARE, "share of the training images to use, or how many"),
     "freeze": Key("t", FREEZE, "parts that do not learn: the first so many, a list of their numbers or of names"),
     "multi_scale": Key("t", FACTOR, "vary the image size by this share"),
-    "compile": Key("", ANY, "torch.compile", "the loss is not made for it; use amp=, workers= or a smaller model"),
     "channels_last": Key("t", LAYOUT, "memory layout on a GPU", "evaluation on a CPU is always channels-last"),
-    "profile": Key("", SWITCH, "speed for loggers while training", "see benchmarks/latency.py"),
     "val": Key("t", SWITCH, "validate after every epoch, not only the last"),
     "lr0": Key("t", POSITIVE, "first learning rate"),
     "lrf": Key("t", FACTOR, "last learning rate as a share of the first"),
@@ -164,14 +158,6 @@ KEYS: dict[str, Key] = {
     "box": Key("t", POSITIVE, "weight of the box loss: the model's `head.gains.box`"),
     "cls": Key("t", POSITIVE, "weight of the class loss: the model's `head.gains.cls`"),
     "cls_pw": Key("t", FACTOR, "weigh rare classes more (anchor YOLO): 1 / objects to this power"),
-    "dfl": Key("", POSITIVE, "distribution focal loss", "no such loss here; use box=, or head.box_loss.NAME="),
-    "dropout": Key("", FACTOR, "of a classifier", "no layer here drops out; use weight_decay="),
-    "distill_model": Key("", ANY, "a teacher", "no distillation; start from a checkpoint: model=best.pt"),
-    "dis": Key("", POSITIVE, "weight of distillation", "no distillation; start from a checkpoint: model=best.pt"),
-    **dict.fromkeys(("pose", "kobj", "rle", "angle"), Key("", POSITIVE, "loss of poses or turned boxes", OTHER_TASK)),
-    **dict.fromkeys(("dlog", "dgrad", "dlam"), Key("", POSITIVE, "loss of depth", OTHER_TASK)),
-    "overlap_mask": Key("", SWITCH, "masks", OTHER_TASK),
-    "mask_ratio": Key("", ONE_UP, "masks", OTHER_TASK),
     # ---- augmentation
     "hsv_h": Key("t", FACTOR, "vary the hue by this share"),
     "hsv_s": Key("t", FACTOR, "vary the saturation"),
@@ -188,10 +174,6 @@ KEYS: dict[str, Key] = {
     "mixup": Key("t", FACTOR, "chance of two images blended"),
     "cutmix": Key("t", FACTOR, "chance of a piece of another image"),
     "augmentations": Key("t", AUGMENTATIONS, "a list of albumentations transforms, in Python; none unless given"),
-    "copy_paste": Key("", FACTOR, "copies of masks", "boxes have no masks; use paste="),
-    "copy_paste_mode": Key("", TEXT, "copies of masks", "boxes have no masks; use paste="),
-    "auto_augment": Key("", TEXT, "of a classifier", "use hsv_h=, scale=, mosaic=, paste="),
-    "erasing": Key("", FACTOR, "of a classifier", "use cutmix="),
     # ---- validation
     "split": Key("tv", TEXT, "the split to validate on"),
     "save_json": Key("tvp", SWITCH, "write predictions.json; val always does"),
@@ -199,20 +181,10 @@ KEYS: dict[str, Key] = {
     "iou": Key("tvp", FACTOR, "NMS takes boxes above it for one; the model's, or .5"),
     "max_det": Key("tvp", ONE_UP, "detections an image; the model's, or 3000"),
     "agnostic_nms": Key("tvp", SWITCH, "NMS across classes"),
-    "quantize": Key("", ANY, "8 or 16 bits", NO_QAT),
-    "half": Key("", SWITCH, "16 bits", HALF),
-    "int8": Key("", SWITCH, "8 bits", HALF),
-    "dnn": Key("", SWITCH, "OpenCV's ONNX reader", "a .torchscript export runs by torch"),
-    "nms": Key("", SWITCH, "suppression in the network", ONE_STAGE_NMS),
-    "end2end": Key("", SWITCH, "suppression in the network", ONE_STAGE_NMS),
-    "augment": Key("", SWITCH, "detect at several sizes and flips", "use a larger imgsz="),
     # ---- prediction
     "vid_stride": Key("p", ONE_UP, "every so many frames of a video"),
     "stream_buffer": Key("p", SWITCH, "of a stream: every frame, not the latest"),
-    "visualize": Key("", SWITCH, "heat maps", "plots=true of val and `tinyyolo report` show what went wrong"),
-    "retina_masks": Key("", SWITCH, "masks", OTHER_TASK),
     "embed": Key("p", INDEX, "in Python: a vector an image from these maps of the neck; `Model.embed` takes all"),
-    "tracker": Key("", TEXT, "a tracker", "there is no tracking; use predict"),
     "show": Key("p", SWITCH, "open a window"),
     "save_frames": Key("p", SWITCH, "every frame of a video as an image"),
     "save_txt": Key("vp", SWITCH, "detections as YOLO txt", "use `tinyyolo val save_txt=true` afterwards"),
@@ -224,12 +196,6 @@ KEYS: dict[str, Key] = {
     "line_width": Key("p", ONE_UP, "of boxes in px"),
     # ---- export
     "format": Key("e", TEXT, "torchscript"),
-    "optimize": Key("", SWITCH, "of one chip's compiler", OTHER_FORMAT),
-    "dynamic": Key("", SWITCH, "any image size", "an export has the size of imgsz="),
-    "simplify": Key("", SWITCH, "of ONNX", OTHER_FORMAT),
-    "opset": Key("", ONE_UP, "of ONNX", OTHER_FORMAT),
-    "workspace": Key("", POSITIVE, "of TensorRT", OTHER_FORMAT),
-    "keras": Key("", SWITCH, "of TensorFlow", OTHER_FORMAT),
     # ---- tinyyolo's own
     "lr_steps": Key("t", STEPS, "epochs at which the learning rate falls by ten"),
     "lr_batch": Key("t", number(1), "lr0 is for this batch size and grows with `batch`"),
@@ -242,6 +208,32 @@ KEYS: dict[str, Key] = {
     "min_side": Key("t", POSITIVE, "leave objects with a side under so many px out"),
     "paste": Key("t", COUNT, "copies of other training objects an image, at most"),
 }
+# Keys that work nowhere: what to use instead, their kind where a value of it says nothing, and their names.
+REFUSED = (
+    (OTHER_TASK, ANY, "pose kobj rle angle dlog dgrad dlam mask_ratio"),
+    (OTHER_TASK, SWITCH, "overlap_mask retina_masks"),
+    ("weights go over by tensor name and shape", SWITCH, "cls_remap"),
+    ("the loss is not made for it; use amp=, workers= or a smaller model", ANY, "compile"),
+    ("see benchmarks/latency.py", SWITCH, "profile"),
+    ("no such loss here; use box=, or head.box_loss.NAME=", ANY, "dfl"),
+    ("no layer here drops out; use weight_decay=", FACTOR, "dropout"),
+    ("no distillation; start from a checkpoint: model=best.pt", ANY, "distill_model dis"),
+    ("boxes have no masks; use paste=", FACTOR, "copy_paste"),
+    ("boxes have no masks; use paste=", ANY, "copy_paste_mode"),
+    ("use hsv_h=, scale=, mosaic=, paste=", ANY, "auto_augment"),
+    ("use cutmix=", FACTOR, "erasing"),
+    ("training and prediction are in float32, or mixed precision by amp=", ANY, "quantize"),
+    ("tiny boxes need float32; amp= trains in mixed precision", SWITCH, "half int8"),
+    ("suppression is never part of the network; iou=, max_det= and agnostic_nms= set it", SWITCH, "nms end2end"),
+    ("use a larger imgsz=", SWITCH, "augment"),
+    ("plots=true of val and `tinyyolo report` show what went wrong", SWITCH, "visualize"),
+    ("there is no tracking; use predict", ANY, "tracker"),
+    ("a .torchscript export runs by torch", SWITCH, "dnn"),
+    ("an export has the size of imgsz=", SWITCH, "dynamic"),
+    (TRACED, SWITCH, "optimize simplify keras"),
+    (TRACED, ANY, "opset workspace"),
+)
+KEYS |= {name: Key("", kind, "", instead) for instead, kind, names in REFUSED for name in names.split()}
 
 
 def check_keys(mode: str, given: Mapping[str, Any], where: str = "") -> None:
@@ -285,7 +277,8 @@ def markdown() -> str:
     for name, row in KEYS.items():
         marks = ["yes" if letter in row.modes else "-" for letter in MODES]
         instead = next(filter(None, map(row.refusal, MODES.values())), "")
-        lines.append(f"| `{name}` | {' | '.join(marks)} | {row.kind.words} | {row.text} | {instead} |")
+        words = row.kind.words if row.modes else ""
+        lines.append(f"| `{name}` | {' | '.join(marks)} | {words} | {row.text} | {instead} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,16 +11,15 @@ import torch
 from ultralytics.engine.model import Model as EngineModel
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest, yaml_names
-from tinyyolo.datasets import spec as data_yaml
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.detectors.weights import load_reference
-from tinyyolo.engine import checkpoint, resume
+from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.predictor import TinyPredictor, check_source
-from tinyyolo.engine.recipe import with_gains
+from tinyyolo.engine.prepare import data_of, with_gains
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.torchscript import metadata, torchscript
@@ -29,17 +28,9 @@ from tinyyolo.io import named
 FORMATS = ("torchscript",)
 KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
 WRITES = ("save", "save_txt", "save_crop", "save_json")  # what predict makes of detections
+PARTS = {"model": Detector, "trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
 # A 2 px line and a label would hide what they mark.
 DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
-
-
-def not_yet(name: str, instead: str) -> Any:
-    """A method of upstream's that refuses."""
-
-    def refuse(self: Model, *args: Any, **kwargs: Any) -> None:
-        raise UserError(f"{name}: not supported yet; {instead}")
-
-    return refuse
 
 
 class Model(EngineModel):
@@ -92,8 +83,7 @@ class Model(EngineModel):
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
         """The engine's parts; one task for every detector."""
-        parts = {"trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
-        return {"detect": {"model": Detector, **parts}}
+        return {"detect": PARTS}
 
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         """Read a model YAML."""
@@ -146,23 +136,17 @@ class Model(EngineModel):
         Args:
             weights: a path, a state dict (bare, or under "state_dict"), or a module.
 
-        Returns:
-            This object.
-
         Raises:
             UserError: no such file, or weights of another model.
         """
         self._check_is_pytorch_model()
-        if isinstance(weights, torch.nn.Module):
-            weights = weights.state_dict()
-        own = isinstance(weights, (str, Path)) and Path(weights).suffix == ".pt"
-        content = checkpoint.load(weights)["model"] if own else weights
-        if own:
-            count, total = checkpoint.transfer(self.model, content), len(self.model.state_dict())
-            if count < total // 2:
+        if isinstance(weights, (str, Path)) and Path(weights).suffix == ".pt":
+            count = checkpoint.transfer(self.model, checkpoint.load(weights)["model"])
+            if count < (total := len(self.model.state_dict())) // 2:
                 raise UserError(f"{weights}: the weights of another model: {count} of {total} tensors fit")
         else:
-            print(load_reference(self.model, content))
+            state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
+            print(load_reference(self.model, state))
         self.predictor = None
         self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
@@ -192,7 +176,7 @@ class Model(EngineModel):
         parts: dict[str, Any] = {}
         if (last := kwargs.get("resume")) is not None and last is not False:
             given = {key: value for key, value in kwargs.items() if key != "resume"}
-            parts["content"], args = resume.arguments(self.ckpt_path if last is True else last, given)
+            parts["content"], args = checkpoint.to_resume(self.ckpt_path if last is True else last, given)
             parts["spec"] = parts["content"]["yaml"]
         else:
             given = with_file("train", kwargs)
@@ -200,11 +184,11 @@ class Model(EngineModel):
             args = resolve("train", {**self.test_keys(), **recipe}, given)
             parts["spec"], gains = with_gains(self.spec, {**recipe, **given})
             args |= {**gains, "model": self.overrides["model"]}
-            parts["weights"] = self.first_weights(args["pretrained"])
-        if args["data"] is None:
-            raise UserError(f"data= is missing; a data YAML, its path or its name. {data_names()}")
-        parts["data"] = data_yaml.load(args["data"])
-        args["data"] = str(parts["data"].file)
+            if isinstance(first := args["pretrained"], (str, Path)):
+                parts["weights"] = checkpoint.load(first)["model"]
+            elif self.ckpt and first is not False:
+                parts["weights"] = self.model.state_dict() if "model" in self._modules else self.ckpt["model"]
+        parts["data"] = data_of(args)
         with named(args["project"]):
             self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
         with named(self.trainer.save_dir):
@@ -212,18 +196,8 @@ class Model(EngineModel):
         if RANK in {-1, 0}:
             best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
             self._hold(best, checkpoint.load(best))
-            if self.trainer.detector is not None:  # several GPUs train in processes of their own
-                self.model = self.trainer.detector
-            self.metrics = getattr(self.trainer.validator, "metrics", None)
+            self.model, self.metrics = self.trainer.detector, self.trainer.validator.metrics
         return self.metrics
-
-    def first_weights(self, pretrained: bool | str | Path) -> Mapping[str, torch.Tensor] | None:
-        """What training starts from: a file's weights, this checkpoint's, or None for new ones."""
-        if isinstance(pretrained, (str, Path)):
-            return checkpoint.load(pretrained)["model"]
-        if not self.ckpt or pretrained is False:
-            return None
-        return self.model.state_dict() if "model" in self._modules else self.ckpt["model"]
 
     def val(self, validator: type[TinyValidator] | None = None, **kwargs: Any) -> TinyMetrics:
         """Validate on `data` (by default the training data), `split=` val or test.
@@ -235,9 +209,7 @@ class Model(EngineModel):
             UserError: a key or value that does not fit, missing data, or no class in common with it.
         """
         args = self.arguments("val", {"plots": True, "rect": True}, kwargs)
-        if args["data"] is None:
-            raise UserError(f"data= is missing: this model was not trained on a set that is here. {data_names()}")
-        args["data"] = str(data_yaml.load(args["data"]).file)
+        data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
         self.validator = (validator or TinyValidator)(args=args, _callbacks=self.callbacks)
@@ -252,8 +224,6 @@ class Model(EngineModel):
         Raises:
             UserError: no source, one that does not exist, or a key or value that does not fit.
         """
-        if source is None:
-            raise UserError("source= is missing: an image, a folder, a glob, a video or a list of paths")
         check_source(source)
         args = self.arguments("predict", {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}, kwargs)
         if args["embed"] is not None:
@@ -279,22 +249,14 @@ class Model(EngineModel):
         levels = range(len(self.model.neck.channels)) if embed is None else embed
         return self.predict(source, stream, embed=list(levels), **kwargs)
 
-    def kept(self) -> dict[str, Any]:
-        """What this model's training says of how to run it."""
-        return {key: self.overrides[key] for key in KEPT if key in self.overrides}
-
     def test_keys(self) -> dict[str, Any]:
         """The model's own test settings as keys of a run; its least score is the validator's to look up."""
         own = Postprocess.of(self.exported.get("test") or self.spec.get("test") or {})
         return {"iou": own.iou, "max_det": own.max_det}
 
     def arguments(self, mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The engine's arguments of a validation or prediction.
-
-        Raises:
-            UserError: a key or value that does not fit, or another image size than that of an export.
-        """
-        args = engine_args(resolve(mode, {**self.test_keys(), **recipe, **self.kept()}, given))
+        """The engine's arguments of a validation or prediction; an export takes its own image size alone."""
+        args = engine_args(resolve(mode, {**self.test_keys(), **recipe, **self.overrides}, given))
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
             raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")
@@ -313,7 +275,7 @@ class Model(EngineModel):
             UserError: another format, a key that does nothing here, or a file that cannot be written.
         """
         self._check_is_pytorch_model()
-        args = resolve("export", self.kept(), kwargs)
+        args = resolve("export", self.overrides, kwargs)
         if args["format"] not in FORMATS:
             raise UserError(f"format={args['format']}: not supported yet; {suggest(args['format'], FORMATS)}")
         name = Path(str(self.model_name))
@@ -321,23 +283,20 @@ class Model(EngineModel):
         torchscript(self.model, path, args["imgsz"], name.stem)
         return str(path)
 
-    def info(
-        self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640
-    ) -> tuple[int, int, int, float] | None:
+    def info(self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640) -> Any:
         """Layers, parameters, gradients, GFLOPs; printed when verbose."""
         self._check_is_pytorch_model()
         return deepcopy(self.model).info(detailed=detailed, verbose=verbose, imgsz=imgsz)
 
-    track = not_yet("track", "use predict")
-    tune = not_yet("tune", "use train with the values to compare")
-    benchmark = not_yet("benchmark", "see benchmarks/ in the repository")
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        """What upstream has and this package has not."""
+        raise UserError(
+            "track, tune and benchmark: not supported; use predict, train with the values to compare, or val"
+        )
+
+    track = tune = benchmark = _refuse
 
     def _check_is_pytorch_model(self) -> None:
         """Raise UserError for an export, which can only predict and validate."""
         if not self.spec:
             raise UserError(f"{self.model}: an export predicts and validates; use the .pt checkpoint for anything else")
-
-
-def data_names() -> str:
-    """The data YAMLs that come with the package, in words."""
-    return "Choices: " + ", ".join(yaml_names("data"))

@@ -18,9 +18,9 @@ from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.dataset import report_left_out
 from tinyyolo.detectors.base import targets_of
-from tinyyolo.engine import checkpoint, recipe, resume
+from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
-from tinyyolo.engine.prepare import PreparedTrainer
+from tinyyolo.engine.prepare import PreparedTrainer, under
 from tinyyolo.engine.validator import TinyValidator
 from tinyyolo.io import named
 
@@ -29,16 +29,10 @@ STEP_DECAY = 0.1  # of the learning rate at each of `lr_steps`
 
 
 class TinyTrainer(PreparedTrainer):
-    """Trains any tinyyolo detector.
+    """Trains any tinyyolo detector; arguments and what they raise are those of `PreparedTrainer`.
 
     Differences from ultralytics' trainer: arguments of our own (`OWN`), published schedules, plain checkpoints with all
     that resuming needs, and seeding per epoch, so that a run that was killed and resumed equals one that was not.
-
-    Args:
-        args, parts: see `PreparedTrainer`.
-
-    Raises:
-        UserError: data that are not there, or a model that cannot be built for them.
     """
 
     def __init__(self, *args: Any, **parts: Any):
@@ -71,11 +65,7 @@ class TinyTrainer(PreparedTrainer):
     def build_optimizer(  # type: ignore[override]  # what we pass on is `more`
         self, model: nn.Module, name: str = "auto", lr: float = 0.001, momentum: float = 0.9, **more: Any
     ) -> Any:
-        """SGD over every trainable parameter in one group, as published, for `decay_all`; `lr_batch` scales the rate.
-
-        Raises:
-            UserError: `decay_all` with another optimiser.
-        """
+        """For `decay_all` SGD over all that learns in one group, as published; `lr_batch` scales the rate."""
         if self.own["lr_batch"]:
             lr = lr * self.batch_size / self.own["lr_batch"]
         if not self.own["decay_all"]:
@@ -91,7 +81,7 @@ class TinyTrainer(PreparedTrainer):
         """Train mode, but for the batch norms of frozen parts, whose statistics stay as they are."""
         super()._model_train()
         for name, module in unwrap_model(self.model).named_modules():
-            if isinstance(module, nn.BatchNorm2d) and recipe.under(name, self.frozen):
+            if isinstance(module, nn.BatchNorm2d) and under(name, self.frozen):
                 module.eval()
 
     def set_class_weights(self) -> None:
@@ -138,7 +128,7 @@ class TinyTrainer(PreparedTrainer):
         trainer.iteration = trainer.start_epoch * len(trainer.train_loader)
         trainer.close_mosaic, trainer.args.close_mosaic = trainer.args.close_mosaic, 0
         own, average = unwrap_model(trainer.model).state_dict(), trainer.ema.ema.state_dict()
-        trainer.twins = [(average[name], own[name]) for name in own if recipe.under(name, trainer.frozen)]
+        trainer.twins = [(average[name], own[name]) for name in own if under(name, trainer.frozen)]
 
     @staticmethod
     def seed_epoch(trainer: TinyTrainer) -> None:
@@ -232,8 +222,7 @@ class TinyTrainer(PreparedTrainer):
             {**vars(self.args), "close_mosaic": self.close_mosaic},
             epoch=self.epoch,
             metrics={**self.metrics, "fitness": self.fitness},
-            results=resume.read_csv(self.csv),
-            resume=resume.state(self),
+            resume=checkpoint.state(self),
         )
         checkpoint.save(self.last, content)
         if self.best_fitness == self.fitness:
@@ -243,13 +232,13 @@ class TinyTrainer(PreparedTrainer):
         return True
 
     def check_resume(self, overrides: Mapping[str, Any]) -> None:
-        """The arguments are the checkpoint's already, see `resume.arguments`; upstream would load it its own way."""
+        """The arguments are the checkpoint's already, by `checkpoint.to_resume`; upstream would load it its own way."""
         self.resume = self.ckpt is not None
 
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:
         """Go on where the checkpoint was written."""
         if ckpt is not None:
-            resume.restore(self, ckpt)
+            checkpoint.restore(self, ckpt)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Stop with the cause: repeating an epoch from the same state with the same seed ends the same way."""

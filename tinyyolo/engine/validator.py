@@ -97,8 +97,6 @@ class TinyValidator(DetectionValidator):
         with own_data(data_dict if known is None else lambda name: known):
             return super().__call__(trainer, model, **kwargs)
 
-    # ---- data
-
     def get_dataloader(self, dataset_path: str | None, batch_size: int) -> Any:
         """A loader over a split; upstream's would drop classes by their number."""
         options = {"augment": False, "rect": self.args.rect, "classes": self.data_classes()}
@@ -106,18 +104,12 @@ class TinyValidator(DetectionValidator):
         return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
 
     def data_classes(self) -> list[int] | None:
-        """The data's indices of the classes that `classes` names; numbers there are the model's.
-
-        Raises:
-            UserError: one that the model or the data do not have.
-        """
+        """The data's indices of the classes that `classes` names; numbers there are the model's."""
         own = self.data["spec"].names
         if self.args.classes is None or self.args.single_cls:  # a model of one class knows no names to choose from
             return class_indices(self.args.classes, own)
         wanted = class_indices(self.args.classes, self.names) or []
         return class_indices([self.names[i] for i in wanted], own)
-
-    # ---- detections
 
     def init_metrics(self, model: Any) -> None:
         """Empty the memory; match the model's classes with the data's by name."""
@@ -166,9 +158,8 @@ class TinyValidator(DetectionValidator):
         self.detections = self.collected()
         result = evaluate(self.truth, self.detections, arrays=bool(self.args.plots))
         self.precision: Any = result.get("precision")
-        self.metrics.result = {
-            key: value for key, value in result.items() if not hasattr(value, "shape") and key != "lrp"
-        }
+        arrays = {"precision", "recall", "scores", "lrp"}
+        self.metrics.result = {key: value for key, value in result.items() if key not in arrays}
         return dict(self.metrics.results_dict)
 
     def collected(self) -> Annotations:
@@ -249,15 +240,10 @@ def ground_truth(dataset: TinyDataset, classes: Sequence[int] | None) -> Annotat
 
 
 def match_classes(names: Mapping[int, str], truth: Annotations) -> dict[int, int]:
-    """The model's class index -> the truth's, by name.
-
-    Raises:
-        UserError: model and data have no class in common.
-    """
+    """The model's class index -> the truth's, by name. UserError: they have no class in common."""
     ids = {name: i for i, name in truth.names.items()}
     out = {index: ids[name] for index, name in names.items() if name in ids}
     if not out:
-        raise UserError(
-            f"{truth.path}: none of its classes ({', '.join(ids)}) is one of the model's ({', '.join(names.values())})"
-        )
+        own = ", ".join(names.values())
+        raise UserError(f"{truth.path}: none of its classes ({', '.join(ids)}) is one of the model's ({own})")
     return out
