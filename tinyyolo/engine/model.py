@@ -75,10 +75,8 @@ class Model(EngineModel):
         self._given = dict(overrides or {})
         self.spec: dict[str, Any] = {}  # the resolved model YAML
         self.exported: dict[str, Any] = {}  # what an export says of itself
-        name = str(model)
-        if not name.endswith((".pt", ".pth", ".torchscript", ".yaml", ".yml")):
-            name += ".yaml"
-        super().__init__(name, task="detect", verbose=verbose)
+        known = str(model).endswith((".pt", ".pth", ".torchscript", ".yaml", ".yml"))
+        super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
@@ -278,9 +276,8 @@ class Model(EngineModel):
         args = resolve("export", self.overrides, kwargs)
         if args["format"] not in FORMATS:
             raise UserError(f"format={args['format']}: not supported yet; {suggest(args['format'], FORMATS)}")
-        name = Path(str(self.model_name))
-        path = Path(self.ckpt_path or name.name).with_suffix(".torchscript")
-        torchscript(self.model, path, args["imgsz"], name.stem)
+        path = Path(self.ckpt_path or Path(self.model_name).name).with_suffix(".torchscript")
+        torchscript(self.model, path, args["imgsz"], path.stem)
         return str(path)
 
     def info(self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640) -> Any:

@@ -214,11 +214,10 @@ class TinyValidator(DetectionValidator):
         names = [errors.truth.names[i] for i in range(len(errors.truth.names))]
         self.on_plot(plots.confusion_matrix(confusion_counts(errors), names, folder / "confusion_matrix.png"))
 
-    def plot_val_samples(self, batch: dict[str, Any], ni: int) -> None:
+    def plot_val_samples(self, *_: Any, **__: Any) -> None:
         """Drawn once, at the end, by `draw`."""
 
-    def plot_predictions(self, batch: dict[str, Any], preds: Any, ni: int, max_det: int | None = None) -> None:
-        """Drawn once, at the end, by `draw`."""
+    plot_predictions = plot_val_samples
 
 
 def ground_truth(dataset: TinyDataset, classes: Sequence[int] | None) -> Annotations:
