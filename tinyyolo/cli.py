@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, parse_value, shown, suggest
+from tinyyolo.config import UserError, parse_value, suggest
 
 
 class Command(NamedTuple):
@@ -96,9 +96,14 @@ def describe(words: str, function: Callable[..., Any]) -> str:
         elif p.kind is p.VAR_POSITIONAL:
             parts.append(f"[{p.name.upper()} ...]")
         else:
-            value = shown(list(p.default) if isinstance(p.default, tuple) else p.default).replace(" ", "")
-            parts.append(p.name.upper() if p.default is p.empty else f"{p.name}={value}")
+            parts.append(p.name.upper() if p.default is p.empty else f"{p.name}={as_typed(p.default)}")
     return " ".join(parts) + f"\n\n{inspect.getdoc(function) or ''}"
+
+
+def as_typed(value: object) -> str:
+    """A value as one writes it on the command line."""
+    text = f"[{','.join(map(as_typed, value))}]" if isinstance(value, tuple) else str(value)
+    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
