@@ -23,25 +23,26 @@ class Command(NamedTuple):
 Table = Mapping[str, "Command | Table"]
 
 DATA: Table = {
-    "check": Command("tinyyolo.datasets.audit.check:check", "everything that is wrong with a data set, by name"),
-    "stats": Command("tinyyolo.analysis.stats:stats", "objects by class, split and size, and advice"),
-    "convert": Command("tinyyolo.datasets.convert.convert:convert", "to coco, yolo, visdrone or dota; cut scenes"),
-    "build-aitod": Command("tinyyolo.datasets.convert.aitod:build_aitod", "AI-TOD's images from xView's scenes"),
+    "check": Command("datasets.audit.check:check", "everything that is wrong with a data set, by name"),
+    "stats": Command("analysis.stats:stats", "objects by class, split and size, and advice"),
+    "convert": Command("datasets.convert.convert:convert", "to coco, yolo, visdrone or dota; cut scenes"),
+    "build-aitod": Command("datasets.convert.aitod:build_aitod", "AI-TOD's images from xView's scenes"),
 }
 COMMANDS: Table = {
-    "train": Command("tinyyolo.engine.commands:train", "train a model; alone: the smallest on a drawn toy set"),
-    "val": Command("tinyyolo.engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
-    "predict": Command("tinyyolo.engine.commands:predict", "detect objects in images, folders or videos"),
-    "export": Command("tinyyolo.engine.commands:export", "write a checkpoint as TorchScript"),
-    "info": Command("tinyyolo.engine.commands:info", "size and cost of a model"),
-    "models": Command("tinyyolo.detectors.catalogue:models", "the models, their sizes and published figures"),
+    "train": Command("engine.commands:train", "train a model; alone: the smallest on a drawn toy set"),
+    "val": Command("engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
+    "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
+    "export": Command("engine.commands:export", "write a checkpoint as TorchScript"),
+    "info": Command("engine.commands:info", "size and cost of a model"),
+    "models": Command("detectors.catalogue:models", "the models, their sizes and published figures"),
     "data": DATA,
-    "analyze": Command("tinyyolo.analysis.command:analyze", "which anchors learn which objects, before any training"),
-    "evaluate": Command("tinyyolo.evaluation.commands:evaluate_command", "score any detector's results: gt= dt="),
-    "report": Command("tinyyolo.evaluation.commands:report_command", "what went wrong, as a page: gt= dt= images="),
-    "compare": Command("tinyyolo.evaluation.commands:compare_command", "agreement of two sets: a.json b.json"),
+    "analyze": Command("analysis.command:analyze", "which anchors learn which objects, before any training"),
+    "evaluate": Command("evaluation.commands:evaluate_command", "score any detector's results: gt= dt="),
+    "report": Command("evaluation.commands:report_command", "what went wrong, as a page: gt= dt= images="),
+    "compare": Command("evaluation.commands:compare_command", "agreement of two sets: a.json b.json"),
 }
-HELP = {"help", "--help", "-h"}  # asked for as one of the first two words, or behind a command with a dash
+FLAGS = {"--help", "-h"}
+HELP = {"help", *FLAGS}  # asked for as one of the first two words, or behind a command with a dash
 # Faults of the machine, not of the program: told in one line, without a traceback.
 NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
 USAGE = """\
@@ -70,11 +71,11 @@ def leaves(table: Table, before: str = "") -> Iterator[tuple[str, Command]]:
             yield from leaves(entry, f"{before}{word} ")
 
 
-def usage(table: Table = COMMANDS, before: str = "") -> str:
+def usage(table: Table, before: str = "") -> str:
     """The help text of all commands, or of those behind a word."""
-    rows = list(leaves(table, before))
-    width = max(len(words) for words, _ in rows)
-    lines = "\n".join(f"  {words:<{width}}  {command.text}" for words, command in rows)
+    rows = dict(leaves(table, before))
+    width = max(map(len, rows))
+    lines = "\n".join(f"  {words:<{width}}  {command.text}" for words, command in rows.items())
     return lines if before else USAGE.format(version=__version__, commands=lines)
 
 
@@ -82,9 +83,9 @@ def describe(words: str, function: Callable[..., Any]) -> str:
     """A command's help: how it is called, with the defaults of its keys, and its docstring.
 
     Examples:
-        >>> def count(data: str, *, start: int = 0, loud: bool = False) -> None: "Count things."
+        >>> def count(data: str, *, start=0, only=None, loud=False, sizes=(8, 16)) -> None: "Count things."
         >>> print(describe("count", count))
-        tinyyolo count DATA start=0 loud=false
+        tinyyolo count DATA start=0 only=null loud=false sizes=[8,16]
         <BLANKLINE>
         Count things.
     """
@@ -100,22 +101,13 @@ def describe(words: str, function: Callable[..., Any]) -> str:
 
 
 def as_typed(value: object) -> str:
-    """A value as one writes it on the command line.
-
-    Examples:
-        >>> as_typed(None), as_typed(True), as_typed(()), as_typed(.3)
-        ('null', 'true', '[]', '0.3')
-    """
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+    """A value as one writes it on the command line."""
+    text = f"[{','.join(map(as_typed, value))}]" if isinstance(value, tuple) else str(value)
+    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Positional words and key=value pairs, values read as YAML.
-
-    Raises:
-        UserError: an empty key, or the same key twice.
+    """Positional words and key=value pairs, values read as YAML; UserError for an empty key or one given twice.
 
     Examples:
         >>> parse(["a.json", "epochs=3", "resume"])
@@ -127,27 +119,24 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         key, equals, value = word.removeprefix("--").partition("=")
         if not equals:
             positional.append(word)
-            continue
-        if not key:
+        elif not key:
             raise UserError(f"{word}: no key before '='")
-        if key in pairs:
+        elif key in pairs:
             raise UserError(f"{key}: given twice")
-        pairs[key] = parse_value(value)
+        else:
+            pairs[key] = parse_value(value)
     return positional, pairs
 
 
 def resolve(command: Command) -> Callable[..., Any]:
     """The function of a command."""
     module, _, name = command.place.partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
+    function: Callable[..., Any] = getattr(import_module(f"tinyyolo.{module}"), name)
     return function
 
 
 def find(words: Sequence[str], table: Table = COMMANDS, before: str = "") -> tuple[str, Command | Table, list[str]]:
     """The command that the first words name, or the table where they end in one, and the words that are left.
-
-    Raises:
-        UserError: no such command; names the choices.
 
     Examples:
         >>> find(["data", "check", "my.yaml"])[::2]
@@ -163,20 +152,15 @@ def find(words: Sequence[str], table: Table = COMMANDS, before: str = "") -> tup
 
 
 def call(words: str, function: Callable[..., Any], given: Sequence[str]) -> int:
-    """Call a command's function with the words given to it.
-
-    Raises:
-        UserError: a key or word that it does not take, or one that it needs and that is missing.
-    """
+    """Call a command's function with the words given to it; UserError for one too many, or one that is missing."""
     positional, pairs = parse(given)
     parameters = inspect.signature(function).parameters.values()
+    kinds = {p.kind for p in parameters}
     keys = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for key in pairs:
-            if key not in keys:
-                raise UserError(f"{words}: unknown key {key!r}; {suggest(key, keys)}")
     needed = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
-    if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+    if inspect.Parameter.VAR_KEYWORD not in kinds and (unknown := [key for key in pairs if key not in keys]):
+        raise UserError(f"{words}: unknown key {unknown[0]!r}; {suggest(unknown[0], keys)}")
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
         places = [name for name in needed if name not in pairs]
         if len(positional) > len(places):
             raise UserError(f"{words}: expected key=value, found {positional[len(places)]!r}")
@@ -188,46 +172,41 @@ def call(words: str, function: Callable[..., Any], given: Sequence[str]) -> int:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command line; returns its exit code.
-
-    Raises:
-        UserError: a mistake of the user.
-    """
+    """Run one command line; returns its exit code. UserError for a mistake of the user."""
     if words and words[0] in {"--version", "-v", "version"}:
         print(__version__)
         return 0
     asked = bool(HELP & set(words[:2]))
     name, entry, rest = find([*(word for word in words[:2] if word not in HELP), *words[2:]])
-    if not isinstance(entry, Command):
-        if name and not asked:
-            raise UserError(f"{name}: expected a word; {suggest('', entry)}")
-        print(usage(entry, f"{name} " if name else ""))
-        return 0
-    function = resolve(entry)
-    if asked or {"--help", "-h"} & set(rest):
+    if isinstance(entry, Command):
+        function = resolve(entry)
+        if not asked and not FLAGS & set(rest):
+            return call(name, function, rest)
         print(describe(name, function))
-        return 0
-    return call(name, function, rest)
+    elif name and not asked:
+        raise UserError(f"{name}: expected a word; {suggest('', entry)}")
+    else:
+        print(usage(entry, f"{name} " if name else ""))
+    return 0
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point: a user's mistake or a full or closed disk is one line on stderr and exit code 2."""
+    code, line = MISTAKE, ""
     try:
         code = run(sys.argv[1:] if words is None else words)
     except UserError as error:
         line = str(error).rpartition("tinyyolo.config.UserError: ")[2].strip()  # a worker process sends its traceback
-        print(f"tinyyolo: {line}", file=sys.stderr)
-        code = MISTAKE
     except KeyboardInterrupt:
-        print("tinyyolo: interrupted", file=sys.stderr)
-        code = 130
+        code, line = 130, "interrupted"
     except BrokenPipeError:
         code = 0
     except OSError as error:
         if error.errno not in NOT_OURS:
             raise
-        print(f"tinyyolo: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
-        code = MISTAKE
+        line = f"{error.filename or 'output'}: {error.strerror}"
+    if line:
+        print(f"tinyyolo: {line}", file=sys.stderr)
     if words is None:
         sys.exit(code)
     return code

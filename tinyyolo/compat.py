@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -24,33 +24,12 @@ import ultralytics.utils.events
 import ultralytics.utils.patches
 import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
-from ultralytics.cfg import get_cfg
-from ultralytics.data.augment import BaseTransform, Compose, Mosaic, RandomPerspective
+from ultralytics.data.augment import Compose, RandomPerspective
 from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.nn.modules import SPPF, C2f, Conv
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import initialize_weights
 
-__all__ = [
-    "DEFAULT_CFG_DICT",
-    "LOGGER",
-    "SPPF",
-    "BaseTransform",
-    "C2f",
-    "Conv",
-    "Mosaic",
-    "RandomPerspective",
-    "TinyPerspective",
-    "engine_args",
-    "get_cfg",
-    "initialize_weights",
-    "on_unreadable",
-    "own_albumentations",
-    "own_amp_check",
-    "own_data",
-    "quiet",
-    "read_images_by",
-]
+__all__ = ["SPPF", "C2f", "Conv", "initialize_weights"]  # for the folders that may not import ultralytics
 
 NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5  # Muon's polynomial, upstream's values
 upstream_orthogonalised = ultralytics.optim.muon.zeropower_via_newtonschulz5
@@ -94,11 +73,8 @@ def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
         return
     append = loader._append_image
 
-    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: np.ndarray | None, index: int) -> None:
-        if image is None:
-            tell(path)
-        else:
-            append(paths, images, info, path, image, index)
+    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
+        tell(path) if image is None else append(paths, images, info, path, image, index)
 
     vars(loader).update(_append_image=append_or_tell)
 
@@ -113,11 +89,7 @@ def local_font(font: str = "") -> str:
 def orthogonalised(matrices: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
     """Muon's update: singular values brought near 1 by five Newton-Schulz steps (Jordan et al., 2024).
 
-    As upstream, whose bfloat16 takes three times as long on a CPU without it: there in float32.
-
-    Args:
-        matrices: (..., m, n).
-        eps: against division by 0.
+    As upstream, of (..., m, n); but its bfloat16 takes three times as long on a CPU without it: there in float32.
     """
     if matrices.device.type != "cpu":
         return upstream_orthogonalised(matrices, eps)
@@ -130,43 +102,27 @@ def orthogonalised(matrices: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
     return wide if x.shape[-2] <= x.shape[-1] else wide.mT
 
 
-@contextlib.contextmanager
-def own_amp_check() -> Iterator[None]:
+def own_amp_check() -> AbstractContextManager[Any]:
     """Within this context mixed precision is on wherever there is a GPU: upstream's check downloads a model."""
-
-    def on_gpu(model: Any) -> bool:
-        return next(model.parameters()).device.type == "cuda"
-
-    with mock.patch.object(ultralytics.engine.trainer, "check_amp", on_gpu):
-        yield
+    on_gpu = lambda model: next(model.parameters()).device.type == "cuda"  # noqa: E731
+    return mock.patch.object(ultralytics.engine.trainer, "check_amp", on_gpu)
 
 
-def engine_args(args: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`args` without the keys that ultralytics does not know (`own`): it refuses unknown ones."""
-    return {key: value for key, value in dict(args).items() if key not in own}
-
-
-@contextlib.contextmanager
-def own_data(load: Callable[..., dict[str, Any]]) -> Iterator[None]:
-    """Within this context the engine's validator reads data YAMLs by `load(data, split)` instead of its own checker.
+def own_data(load: Callable[[Any], dict[str, Any]]) -> AbstractContextManager[Any]:
+    """Within this context the engine's validator reads data YAMLs by `load` instead of its own checker.
 
     The engine's checker knows no COCO JSON, downloads missing sets, and falls back to coco8; its call is not a method.
     """
-    with mock.patch.object(ultralytics.engine.validator, "check_det_dataset", lambda data, **kw: load(data)):
-        yield
+    return mock.patch.object(ultralytics.engine.validator, "check_det_dataset", lambda data, **_: load(data))
 
 
-@contextlib.contextmanager
-def own_albumentations(given: Sequence[Any] | None) -> Iterator[None]:
+def own_albumentations(given: Sequence[Any] | None) -> AbstractContextManager[Any]:
     """Within this context only the albumentations that are `given` enter a training.
 
     Upstream adds Blur, MedianBlur, ToGray and CLAHE of its own accord wherever the package happens to be installed.
     """
-    if given:
-        yield
-        return
-    with mock.patch.object(ultralytics.data.augment, "Albumentations", lambda **_: Compose([])):
-        yield
+    none = mock.patch.object(ultralytics.data.augment, "Albumentations", lambda **_: Compose([]))
+    return nullcontext() if given else none
 
 
 class TinyPerspective(RandomPerspective):
@@ -188,13 +144,7 @@ class TinyPerspective(RandomPerspective):
     def box_candidates(  # type: ignore[override]  # its other limits are what tiny boxes must not meet
         box1: np.ndarray, box2: np.ndarray, area_thr: float = MIN_VISIBLE, **_: Any
     ) -> np.ndarray:
-        """(N,) bool: boxes of which enough area is left, however small they are.
-
-        Args:
-            box1: (4, N) xyxy before, already scaled.
-            box2: (4, N) xyxy after clipping to the picture.
-            area_thr: least share of the area.
-        """
+        """(N,) bool: of which of the boxes (4, N) xyxy, before and after clipping, enough area is left."""
         before = (box1[2] - box1[0]) * (box1[3] - box1[1])
         width, height = box2[2] - box2[0], box2[3] - box2[1]
         return (width > 0) & (height > 0) & (width * height > area_thr * before)

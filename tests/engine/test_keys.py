@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from ultralytics.utils import DEFAULT_CFG_DICT
 
-from tinyyolo.compat import DEFAULT_CFG_DICT
 from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import resolve
 from tinyyolo.engine.keys import KEYS, MODES, OWN, check_keys, markdown
@@ -62,7 +62,7 @@ def test_what_asks_for_nothing_is_taken(given):
         ({"epochs": "abc"}, "epochs=abc: expected a whole number of at least 1"),
         ({"epochs": 2.5}, "epochs=2.5"),
         ({"epochs": True}, "epochs=true"),
-        ({"epochs": None}, "epochs=None"),
+        ({"epochs": None}, "epochs=null"),
         ({"lr0": "fast"}, "lr0=fast: expected a number of at least 0"),
         ({"lr0": float("nan")}, "lr0=nan"),
         ({"imgsz": [1, 2, 3]}, r"imgsz=\[1, 2, 3\]: expected"),

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import Compose, RandomPerspective
 from ultralytics.utils.instance import Instances
 
@@ -17,7 +18,7 @@ from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.train.dataset import TinyDataset, replace_perspective
 from tinyyolo.detectors.build import build_model
-from tinyyolo.engine.arguments import resolve
+from tinyyolo.engine.arguments import engine_args, resolve
 from tinyyolo.engine.trainer import TinyTrainer
 
 
@@ -133,10 +134,7 @@ def walk(step):
 
 
 def default_hyp():
-    from tinyyolo.compat import engine_args, get_cfg
-    from tinyyolo.engine.arguments import OWN
-
-    return get_cfg(overrides=engine_args(resolve("train", {}, {}), OWN))
+    return get_cfg(overrides=engine_args(resolve("train", {}, {})))
 
 
 class TestRecipe:
@@ -278,6 +276,7 @@ class TestClassWeights:
         torch.testing.assert_close(three - one, 2 * (two - one), rtol=1e-4, atol=0)
         torch.testing.assert_close(losses[1, 3.0]["cls"], losses[1, 1.0]["cls"])
 
-    def test_other_models_refuse(self, tiny_set):
+    def test_other_models_refuse(self, tiny_set, tmp_path):
         with pytest.raises(UserError, match=r"cls_pw=0\.5: only the anchor YOLO"):
             Model("retinanet-r18-nwdrka.yaml").train(data=tiny_set, **RUN, cls_pw=0.5)
+        assert not (tmp_path / "runs").exists()

@@ -7,7 +7,7 @@ from tests.engine.test_engine import RUN, TINY, trained
 from tinyyolo import Model
 from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.detectors.build import build_model
-from tinyyolo.engine import checkpoint, recipe
+from tinyyolo.engine import checkpoint, prepare
 
 
 def rows(model):
@@ -103,7 +103,7 @@ class TestFreeze:
 
     def test_parts_of_a_resnet_take_their_norms_along(self):
         model = build_model(load_model_yaml("retinanet-r18-nwdrka.yaml"))
-        assert recipe.parts(model) == [
+        assert prepare.parts(model) == [
             ["backbone.conv1", "backbone.bn1"],
             *[[f"backbone.layer{i}"] for i in (1, 2, 3, 4)],
             ["neck"],

@@ -1,4 +1,4 @@
-"""What resuming restores, value by value: each line of `resume.restore` and `resume.state` is needed here."""
+"""What resuming restores, value by value: each line of `checkpoint.restore` and `checkpoint.state` is needed here."""
 
 from types import SimpleNamespace
 
@@ -10,13 +10,13 @@ from tests.engine.test_engine import RUN, TINY
 from tests.test_cli import call
 from tinyyolo import Model
 from tinyyolo.config import UserError
-from tinyyolo.engine import checkpoint, resume
+from tinyyolo.engine import checkpoint
 
 ROWS = ["epoch,time,train/box", "1,1.0,9.0", "2,2.0,8.0", "3,3.0,7.0", "4,4.0,6.0"]
 
 
 def stand_in(folder, seed):
-    """What `resume` reads and writes of a trainer, every value its seed's own; one optimiser step is done."""
+    """What resuming reads and writes of a trainer, every value its seed's own; one optimiser step is done."""
     torch.manual_seed(seed)
     model, average = nn.Linear(3, 2), nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * seed, momentum=0.9)
@@ -41,9 +41,9 @@ def stand_in(folder, seed):
 def pair(tmp_path):
     """A trainer that was saved after epoch index 2, and another that was put where it stood."""
     saved, other = stand_in(tmp_path / "a", 3), stand_in(tmp_path / "b", 5)
-    content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": resume.state(saved)}
+    content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": checkpoint.state(saved)}
     torch.save(checkpoint.plain(content), tmp_path / "last.pt")
-    resume.restore(other, torch.load(tmp_path / "last.pt", weights_only=True))
+    checkpoint.restore(other, torch.load(tmp_path / "last.pt", weights_only=True))
     return saved, other
 
 
@@ -77,8 +77,8 @@ class TestRestored:
     def test_a_run_without_mixed_precision_has_no_scale(self, tmp_path):
         saved, other = stand_in(tmp_path / "a", 3), stand_in(tmp_path / "b", 5)
         saved.scaler = torch.amp.GradScaler("cpu", enabled=False)
-        content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": resume.state(saved)}
-        resume.restore(other, content)
+        content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": checkpoint.state(saved)}
+        checkpoint.restore(other, content)
         assert other.scaler.get_scale() == 32.0
 
     def test_best_epoch(self, pair):
@@ -169,7 +169,7 @@ class TestMistakes:
     @pytest.mark.parametrize("given", [{"patience": "soon"}, {"cache": "rma"}])
     def test_values_are_looked_at(self, given):
         with pytest.raises(UserError, match=next(iter(given))):
-            resume.arguments("last.pt", given)
+            checkpoint.to_resume("last.pt", given)
 
     def test_what_may_change(self, tmp_path):
         torch.save(
@@ -183,7 +183,7 @@ class TestMistakes:
             },
             tmp_path / "last.pt",
         )
-        _, args = resume.arguments(tmp_path / "last.pt", {"patience": "9", "plots": None})
+        _, args = checkpoint.to_resume(tmp_path / "last.pt", {"patience": "9", "plots": None})
         assert args == {
             "patience": 9,
             "lr0": 0.5,

@@ -159,11 +159,18 @@ class TestExport:
         with pytest.raises(UserError, match=rf"imgsz=640: .* takes height, width \[{SIZE}, {SIZE}\]"):
             Model(export).predict(image, imgsz=640)
 
-    def test_height_and_width(self, weights, image, tmp_path):
+    def test_height_and_width(self, weights, image, tiny_set, tmp_path):
         checkpoint.save(tmp_path / "flat.pt", checkpoint.load(weights))
         path = Model(tmp_path / "flat.pt").export(imgsz=[64, 100])
         assert metadata(path)["imgsz"] == [64, 128]  # rounded up to the stride
         assert len(Model(path).predict(image, conf=0, verbose=False)[0].boxes) == 7
+        model = Model(path)
+        for size in ({}, {"imgsz": [64, 128]}):
+            metrics = model.val(data=tiny_set, plots=False, verbose=False, **size)
+            (batch, *_) = model.validator.dataloader
+            assert tuple(batch["img"].shape[-2:]) == (64, 128) and 0 <= metrics.AP <= 1
+        with pytest.raises(UserError, match=r"imgsz=\[128, 64\]: val takes one number"):
+            model.val(data=tiny_set, imgsz=[128, 64])
 
     @pytest.mark.parametrize(
         "key", ["nms", "dynamic", "batch", "opset", "simplify", "half", "int8", "optimize", "workspace", "device"]

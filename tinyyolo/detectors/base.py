@@ -115,30 +115,19 @@ class Detector(BaseModel):
         """
         maps = self.features(x)
         if embed is not None:
-            return self.embedding(maps, embed)
+            if not embed or any(level not in range(len(maps)) for level in embed):
+                raise UserError(f"embed={embed}: expected maps of the neck; Choices: 0 (finest) to {len(maps) - 1}")
+            return list(torch.cat([maps[level].mean(dim=(2, 3)) for level in embed], dim=1).unbind())
         if self.training:
             return maps
         boxes, scores = self.candidates(maps, (x.shape[-2], x.shape[-1]))
         y = torch.cat([convert(boxes, "xyxy", "cxcywh"), scores], dim=-1).transpose(1, 2)
         return y if self.export else (y, maps)
 
-    def embedding(self, maps: list[Tensor], levels: Sequence[int]) -> list[Tensor]:
-        """Per image a vector: the mean over every map in `levels`, one after the other.
-
-        Raises:
-            UserError: no such map.
-        """
-        if not levels or any(level not in range(len(maps)) for level in levels):
-            raise UserError(f"embed={levels}: expected maps of the neck; Choices: 0 (finest) to {len(maps) - 1}")
-        return list(torch.cat([maps[level].mean(dim=(2, 3)) for level in levels], dim=1).unbind())
-
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The engine's loss: (sum over losses, {name: detached scalar}) of a batch as the dataset collates it."""
         images = batch["img"]
-        if preds is None:
-            maps = self.features(images)
-        else:
-            maps = preds[1] if isinstance(preds, tuple) else preds
+        maps = self.features(images) if preds is None else preds[1] if isinstance(preds, tuple) else preds
         losses = self.losses(maps, targets_of(batch), (images.shape[-2], images.shape[-1]))
         total = sum(losses.values(), images.new_zeros(()))
         return total, {name: value.detach() for name, value in losses.items()}
@@ -159,16 +148,11 @@ def targets_of(batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:
         batch: "img" (B, 3, H, W), "batch_idx" (K,), "cls" (K, 1), "bboxes" (K, 4) normalised cxcywh, and optionally
             "ignore_idx" (J,), "ignore_bboxes" (J, 4).
     """
-    images, size_hw = batch["img"], batch["img"].shape[-2:]
-
-    def pixels(boxes: Tensor) -> Tensor:
-        return to_pixels(boxes.to(images.device, torch.float32), size_hw)
-
-    boxes, owner = pixels(batch["bboxes"]), batch["batch_idx"].to(images.device)
-    labels = batch["cls"].to(images.device).view(-1).long()
-    ignore = pixels(batch["ignore_bboxes"]) if "ignore_bboxes" in batch else boxes[:0]
-    ignore_owner = batch["ignore_idx"].to(images.device) if "ignore_bboxes" in batch else owner[:0]
+    device, size_hw = batch["img"].device, batch["img"].shape[-2:]
+    boxes, owner, labels = batch["bboxes"], batch["batch_idx"].to(device), batch["cls"].to(device).view(-1).long()
+    regions, region_owner = batch.get("ignore_bboxes", boxes[:0]), batch.get("ignore_idx", owner[:0]).to(device)
+    boxes, regions = (to_pixels(given.to(device, torch.float32), size_hw) for given in (boxes, regions))
     return [
-        {"boxes": boxes[owner == i], "labels": labels[owner == i], "ignore": ignore[ignore_owner == i]}
-        for i in range(len(images))
+        {"boxes": boxes[owner == i], "labels": labels[owner == i], "ignore": regions[region_owner == i]}
+        for i in range(len(batch["img"]))
     ]

@@ -12,8 +12,6 @@ from tinyyolo.boxes.convert import convert
 from tinyyolo.boxes.nms import select
 from tinyyolo.config import UserError, construct, whole, within
 
-RUN_KEYS = {"conf": "score", "iou": "iou", "max_det": "max_det"}  # a run's key -> the setting that it overrides
-
 
 @dataclass(frozen=True)
 class Postprocess:
@@ -65,15 +63,12 @@ class Postprocess:
         Raises:
             UserError: a class that the model does not have.
         """
-        given = {setting: args[key] for key, setting in RUN_KEYS.items() if args.get(key) is not None}
+        given = {"score": args.get("conf"), "iou": args.get("iou"), "max_det": args.get("max_det")}
         single = bool(args.get("single_cls"))  # all is one class, and `classes` are those of the data
-        wanted = None if single else class_indices(args.get("classes"), names)
-        return replace(
-            self,
-            **given,
-            classes=None if wanted is None else tuple(wanted),
-            agnostic=single or bool(args.get("agnostic_nms")),
-        )
+        if not single and (wanted := class_indices(args.get("classes"), names)) is not None:
+            given["classes"] = tuple(wanted)
+        agnostic = single or bool(args.get("agnostic_nms"))
+        return replace(self, agnostic=agnostic, **{key: value for key, value in given.items() if value is not None})
 
     def __call__(self, boxes: Tensor, scores: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Detections of every image.

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import select_device
 
-from tinyyolo.compat import DEFAULT_CFG_DICT
-from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, suggest
+from tinyyolo.config import UserError, load_yaml, parse_value, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
-from tinyyolo.engine.keys import KEYS, OWN, check_keys
-from tinyyolo.engine.kinds import shown
-
-__all__ = ["OWN", "defaults", "resolve", "with_file"]
+from tinyyolo.engine.keys import DEFAULTS, KEYS, OWN, check_keys
 
 AS_WRITTEN = {"model", "data", "source", "name", "cfg", "project", "save_dir"}  # a name may look like a number
 # ours -> those of ultralytics that do nothing beside it
@@ -24,11 +21,6 @@ REPLACED = {
     "lr_steps": ("lrf", "cos_lr"),
     "warmup_iters": ("warmup_epochs", "warmup_momentum", "warmup_bias_lr"),
 }
-
-
-def defaults() -> dict[str, Any]:
-    """The content of cfg/default.yaml."""
-    return load_yaml(next(root / "cfg/default.yaml" for root in ROOTS if (root / "cfg/default.yaml").is_file()))
 
 
 def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +41,7 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
         check_keys(mode, recipe)
     if "model" in given:
         raise UserError(f"model={shown(given['model'])}: Model(...) takes it, not Model.{mode}")
-    args = {**DEFAULT_CFG_DICT, **OWN, **defaults(), **recipe, **given, "task": "detect"}
+    args = {**DEFAULT_CFG_DICT, **OWN, **DEFAULTS, **recipe, **given, "task": "detect"}
     if args["mode"] != mode and "mode" in given:
         raise UserError(f"mode={args['mode']}: this is {mode}")
     args["mode"] = mode
@@ -58,10 +50,18 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
     for key, setting in {"iou": published.iou, "max_det": published.max_det, "conf": None}.items():
         if args[key] is None:
             args[key] = recipe.get(key, setting)
+    own = mode == "val" and args["imgsz"] == recipe.get("imgsz")  # [height, width] of an export
+    if mode in {"train", "val"} and isinstance(args["imgsz"], (list, tuple)) and not own:
+        raise UserError(f"imgsz={args['imgsz']}: {mode} takes one number, the longer side")
     check_together(mode, args, given)
     if args["nbs"] is None:
         args["nbs"] = args["batch"] if args["batch"] >= 1 else DEFAULT_CFG_DICT["nbs"]
     return args
+
+
+def engine_args(args: Mapping[str, Any]) -> dict[str, Any]:
+    """`args` without our own keys: ultralytics refuses those that it does not know."""
+    return {key: value for key, value in args.items() if key not in OWN}
 
 
 def with_file(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,10 +80,14 @@ def with_file(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(str(file)).expanduser()
     if not path.is_file():
         raise UserError(f"cfg={file}: no such file")
-    content = {key: value for key, value in parsed(load_yaml(path)).items() if key not in {"mode", "cfg"}}
-    dotted = {key: value for key, value in content.items() if "." in str(key)}
-    asked = {k: v for k, v in content.items() if k not in dotted and not says_nothing(k, v)}
-    plain = {key: value for key, value in asked.items() if key not in KEYS or not KEYS[key].of_another(mode)}
+    dotted, plain = {}, {}
+    for key, value in parsed(load_yaml(path)).items():
+        modes = KEYS[key].modes if key in KEYS else mode
+        said = value != DEFAULT_CFG_DICT.get(key, KEYS) or (value is not None and modes)
+        if "." in str(key):
+            dotted[key] = value
+        elif said and key not in {"mode", "cfg"} and (not modes or mode[0] in modes):
+            plain[key] = value
     check_keys(mode, plain, where=f"{path}: ")
     return {**dotted, **plain, **given}
 
@@ -93,16 +97,8 @@ def parsed(keys: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value if key in AS_WRITTEN else parse_value(value) for key, value in keys.items()}
 
 
-def says_nothing(key: str, value: Any) -> bool:
-    """Whether a line of a file asks for nothing: no value, or a key that works nowhere at ultralytics' default."""
-    default = DEFAULT_CFG_DICT.get(key)
-    return key in DEFAULT_CFG_DICT and value == default and (default is None or not KEYS[key].modes)
-
-
 def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise UserError for values that are right by themselves and not in this mode, or not together."""
-    if mode in {"train", "val"} and isinstance(args["imgsz"], (list, tuple)):
-        raise UserError(f"imgsz={args['imgsz']}: {mode} takes one number, the longer side")
     if mode != "train" and args["batch"] < 1:
         raise UserError(f"batch={args['batch']}: {mode} takes images per step, 1 or more")
     check_device(args["device"])
@@ -124,10 +120,9 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
 
 def check_device(device: Any) -> None:
     """Raise UserError for a device that this machine does not have; upstream says so in ten lines."""
-    if device is None:
-        return
     try:
-        select_device(device, verbose=False)
+        if device is not None:
+            select_device(device, verbose=False)
     except ValueError as error:
         choices = ["cpu", *range(torch.cuda.device_count()), *(["mps"] if torch.backends.mps.is_available() else [])]
         raise UserError(f"device={shown(device)}: not on this machine; {suggest(device, choices)}") from error

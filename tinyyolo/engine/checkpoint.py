@@ -1,4 +1,4 @@
-"""Checkpoints of tensors and plain values: no pickled class, loaded with weights_only, written whole or not at all."""
+"""Checkpoints of tensors and plain values, no pickled class: written whole or not at all, read, and resumed from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, parse_value, suggest
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
-from tinyyolo.io import whole_file
+from tinyyolo.engine.keys import KEYS, check_keys
+from tinyyolo.io import new_file, whole_file
 
 FORMAT = 1
-KEYS = ("format", "yaml", "names", "model", "train_args")
+NEEDED = ("format", "yaml", "names", "model", "train_args")
+MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "val", "data")
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -43,17 +47,15 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: refused: not a tinyyolo checkpoint, or a damaged one (it is no file of plain tensors)"
-        ) from error
+        reason = "not a tinyyolo checkpoint, or a damaged one (it is no file of plain tensors)"
+        raise UserError(f"{path}: refused: {reason}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}") from error
     if isinstance(content, dict) and "state_dict" in content:
-        raise UserError(
-            f"{path}: a bare state_dict; load it into a model by its name: Model('NAME.yaml').load('{path.name}')"
-        )
-    if not isinstance(content, dict) or any(key not in content for key in KEYS):
-        raise UserError(f"{path}: no tinyyolo checkpoint: it lacks {', '.join(KEYS)}")
+        way = f"load it into a model by its name: Model('NAME.yaml').load('{path.name}')"
+        raise UserError(f"{path}: a bare state_dict; {way}")
+    if not isinstance(content, dict) or any(key not in content for key in NEEDED):
+        raise UserError(f"{path}: no tinyyolo checkpoint: it lacks {', '.join(NEEDED)}")
     if content["format"] > FORMAT:
         raise UserError(f"{path}: written by a newer tinyyolo, {content.get('tinyyolo')}; this is {__version__}")
     return content
@@ -85,9 +87,8 @@ def fill(model: Detector, content: Mapping[str, Any], path: str | Path | None = 
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: its weights do not fit its own model YAML: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path}: its weights do not fit its own model YAML: {reason}") from error
     model.yaml = {**own_yaml(content), "nc": len(content["names"])}
     model.names = {int(key): str(value) for key, value in content["names"].items()}
     model.args = dict(content["train_args"])
@@ -117,11 +118,7 @@ def plain(value: Any) -> Any:
         return {k if isinstance(k, (int, str)) else str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [plain(v) for v in value]
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return value.item()
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    return str(value)
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def transfer(model: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
@@ -130,3 +127,60 @@ def transfer(model: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
     fit = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     model.load_state_dict(fit, strict=False)
     return len(fit)
+
+
+def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint to go on from, and its arguments with those of `given`, which do not change the result.
+
+    Raises:
+        UserError: no checkpoint, or none named, an argument that a running training cannot change, or a run that is
+            finished; ultralytics would start another on a downloaded set.
+    """
+    if not path:
+        raise UserError("resume= needs the checkpoint of the run: resume=runs/train/weights/last.pt")
+    more = {key: parse_value(value) if key != "data" else value for key, value in given.items() if value is not None}
+    for key in more:
+        if key not in MAY_CHANGE:
+            raise UserError(f"{key}: cannot change when resuming; {suggest(key, MAY_CHANGE)}")
+    check_keys("train", more)
+    content = load(path)
+    if not content.get("resume"):
+        raise UserError(
+            f"{path}: this training is finished, there is nothing to resume; start a new one from it: model={path}"
+        )
+    kept = {key: value for key, value in content["train_args"].items() if key in KEYS}
+    save_dir = str(Path(path).expanduser().resolve().parent.parent)
+    return content, {**kept, **more, "resume": str(path), "save_dir": save_dir}
+
+
+def state(trainer: Any) -> dict[str, Any]:
+    """The state of a training at the end of an epoch, beside its averaged weights."""
+    raw = unwrap_model(trainer.model).state_dict()
+    return {
+        "model": {key: value.detach().cpu() for key, value in raw.items()},
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "updates": trainer.ema.updates,
+        "best_fitness": trainer.best_fitness,
+        "stopper": {"best_fitness": trainer.stopper.best_fitness, "best_epoch": trainer.stopper.best_epoch},
+    }
+
+
+def restore(trainer: Any, content: Mapping[str, Any]) -> None:
+    """Put a training where `state` found it: weights, their average, optimiser, scaler, best epoch, results.csv."""
+    saved = content["resume"]
+    unwrap_model(trainer.model).load_state_dict(saved["model"])
+    trainer.ema.ema.load_state_dict(content["model"])
+    trainer.ema.updates = saved["updates"]
+    trainer.optimizer.load_state_dict(saved["optimizer"])
+    if saved["scaler"]:
+        trainer.scaler.load_state_dict(saved["scaler"])
+    trainer.best_fitness = saved["best_fitness"]
+    trainer.stopper.best_fitness = saved["stopper"]["best_fitness"]
+    trainer.stopper.best_epoch = saved["stopper"]["best_epoch"]
+    trainer.start_epoch = content["epoch"] + 1
+    if trainer.csv.exists():  # a run killed after writing a row would write it twice
+        rows = trainer.csv.read_text(encoding="utf-8").splitlines(keepends=True)
+        with new_file(trainer.csv, overwrite=True) as file:
+            file.write("".join(rows[: trainer.start_epoch + 1]))
+    LOGGER.info(f"Resuming at epoch {trainer.start_epoch + 1} of {trainer.epochs}")

@@ -14,10 +14,11 @@ from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
+from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import LOGGER, on_unreadable
+from tinyyolo.compat import on_unreadable
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
@@ -91,7 +92,21 @@ class TinyPredictor(DetectionPredictor):
         ]
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
-        return self.construct_results(found, img, orig_imgs)  # type: ignore[no-untyped-call]  # upstream's
+        return self.construct_results(found, img, orig_imgs)
+
+
+def check_source(source: Any) -> None:
+    """Raise UserError for a path that does not exist or holds nothing; other kinds of source are the engine's."""
+    if source is None:
+        raise UserError("source= is missing: an image, a folder, a glob, a video or a list of paths")
+    text = str(source)
+    if not isinstance(source, (str, Path)) or "*" in text or "://" in text or text.isnumeric():
+        return
+    path = Path(text).expanduser()
+    if not path.exists() and not text.startswith("screen"):
+        raise UserError(f"source={text}: no such file or folder")
+    if path.is_dir() and not any(path.iterdir()):
+        raise UserError(f"source={text}: the folder is empty")
 
 
 def is_file(item: Any) -> bool:
@@ -112,34 +127,29 @@ def load_files(paths: Sequence[str | Path], batch: int, vid_stride: int) -> Any:
 def write_rows(results: Iterable[Results], path: Path) -> Iterator[Results]:
     """Pass `results` on and write each to `path` as COCO results: holding them would fill the memory.
 
-    The image id is the file's stem, a number where it can be one, and for a video the stem and the frame from 1.
-    A consumer that stops early leaves a whole file of what it has seen.
+    The image id is the file's stem, a number where it can be one, and for a video the stem and the frame from 1;
+    category_id is the model's class from 0, bbox x, y, w, h in pixels of the image. `evaluate` joins them with
+    annotations by file name and category_name, as ids there count otherwise. A consumer that stops early leaves a whole
+    file of what it has seen.
     """
-    frames, mark = Counter(), "["
+    frames: Counter[Path] = Counter()
+    mark = "["
     with new_file(path, overwrite=True) as file:
         try:
             for result in results:
                 source = Path(result.path)
+                boxes: Any = result.boxes  # upstream's type says that there may be none
                 frames[source] += 1
-                image_id = int(source.stem) if source.stem.isdecimal() else source.stem
+                image_id: int | str = int(source.stem) if source.stem.isdecimal() else source.stem
                 if source.suffix[1:].lower() in VID_FORMATS:
                     image_id = f"{source.stem}_{frames[source]}"
-                for row in json_rows(result):
-                    file.write(f"{mark}\n{json.dumps({'image_id': image_id, 'file_name': source.name, **row})}")
+                xywh = convert(boxes.xyxy.cpu().double().numpy(), "xyxy", "xywh").round(3).tolist()
+                for label, bbox, score in zip(boxes.cls.int().tolist(), xywh, boxes.conf.tolist(), strict=True):
+                    row = {"image_id": image_id, "file_name": source.name, "category_id": label}
+                    row |= {"category_name": result.names[label], "bbox": bbox, "score": round(score, 5)}
+                    file.write(f"{mark}\n{json.dumps(row)}")
                     mark = ","
                 yield result
         except GeneratorExit:  # the consumer has seen enough
             LOGGER.info(f"{path}: of the first {sum(frames.values())} images")
         file.write("\n]\n" if mark == "," else "[]\n")
-
-
-def json_rows(result: Results) -> Iterator[dict[str, Any]]:
-    """The detections of one image: category_id is the model's class from 0, bbox x, y, w, h in pixels of the image.
-
-    `evaluate` joins them with annotations by file name and category_name, as ids there count otherwise.
-    """
-    xywh = convert(result.boxes.xyxy.double().cpu().numpy(), "xyxy", "xywh").round(3)
-    columns = (result.boxes.cls.int().tolist(), xywh.tolist(), result.boxes.conf.tolist())
-    for category, bbox, score in zip(*columns, strict=True):
-        names = {"category_id": category, "category_name": result.names[category]}
-        yield {**names, "bbox": bbox, "score": round(score, 5)}

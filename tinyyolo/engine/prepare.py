@@ -1,19 +1,19 @@
-"""What a trainer needs before it starts: the data, looked at, and the model, built for them."""
+"""What a trainer needs before it starts: the data, looked at, and the model, built for them, with its frozen parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from ultralytics.data import build_dataloader
+from torch import Tensor, nn
+from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, YAML, IterableSimpleNamespace, colorstr
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, YAML, colorstr
 from ultralytics.utils.torch_utils import init_seeds
 
-from tinyyolo.compat import engine_args, get_cfg
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.dataset import TinyDataset
@@ -21,8 +21,21 @@ from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import class_indices
-from tinyyolo.engine import checkpoint, recipe
+from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import OWN
+from tinyyolo.heads import HEADS
+
+GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
+
+
+def data_of(args: dict[str, Any]) -> DataSpec:
+    """The data YAML that a run's arguments name, whose path then stands in them."""
+    if args["data"] is None:
+        names = ", ".join(yaml_names("data"))
+        raise UserError(f"data= is missing; a data YAML, its path or its name. Choices: {names}")
+    data = data_yaml.load(args["data"])
+    args["data"] = str(data.file)
+    return data
 
 
 def data_dict(name: str | DataSpec) -> dict[str, Any]:
@@ -44,11 +57,117 @@ def data_dict(name: str | DataSpec) -> dict[str, Any]:
     }
 
 
+def split_dataset(
+    data: Mapping[str, Any], split: str, args: Any, mode: str, batch: int | None, **options: Any
+) -> TinyDataset:
+    """The dataset of a split under a run's arguments, unpadded: an 800 px image is looked at at 800 px.
+
+    Args:
+        data: from `data_dict`.
+        split: its name.
+        args: the run's.
+        mode: train or val, for the messages.
+        batch: images at a time.
+        options: of `TinyDataset`.
+
+    Raises:
+        UserError: no such split, or not one readable image.
+    """
+    own = {"imgsz": args.imgsz, "hyp": args, "single_cls": args.single_cls, "stride": ENGINE_STRIDE, "pad": 0.0}
+    return TinyDataset(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
+
+
+def with_gains(spec: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """A copy of a model YAML with the loss gains `box` and `cls` of `given`, and what these two then are, if anything.
+
+    Raises:
+        UserError: the head of this model weighs no losses.
+
+    Examples:
+        >>> with_gains({"head": {"type": "yolo", "gains": {"box": 7.5, "cls": 1.0}}}, {"box": 5, "lr0": 0.1})
+        ({'head': {'type': 'yolo', 'gains': {'box': 5, 'cls': 1.0}}}, {'box': 5, 'cls': 1.0})
+    """
+    gains = {key: given[key] for key in GAINS if given.get(key) is not None}
+    head = spec.get("head") or {}
+    kind = HEADS.get(str(head.get("type")))
+    if gains and (kind is None or "gains" not in inspect.signature(kind).parameters):
+        name, value = next(iter(gains.items()))
+        raise UserError(f"{name}={value}: this model's losses have no gains, as published; only the anchor YOLO's do")
+    own = {**(head.get("gains") or {}), **gains}
+    spec = {**spec, "head": {**head, "gains": own}} if gains else dict(spec)
+    return spec, {key: own[key] for key in GAINS if isinstance(own.get(key), (int, float))}
+
+
+def parts(model: Detector) -> list[list[str]]:
+    """What `freeze=n` counts, in data-flow order: the stages of the backbone, then the neck, then each head.
+
+    Returns:
+        Names of modules; a norm belongs to the layer before it.
+    """
+    out: list[list[str]] = []
+    for name, module in stages("backbone", model.backbone):
+        if isinstance(module, nn.BatchNorm2d) and out:
+            out[-1].append(name)
+        elif any(True for _ in module.parameters()):
+            out.append([name])
+    return out + [[name] for name, _ in model.named_children() if name != "backbone"]
+
+
+def stages(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Children of a module, and of its lists, with their names."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from stages(f"{prefix}.{name}", child)
+        else:
+            yield f"{prefix}.{name}", child
+
+
+def freeze(model: Detector, given: int | str | Sequence[int | str] | None) -> list[str]:
+    """Set `requires_grad` of the parameters that `freeze=` names to False.
+
+    Args:
+        model: the detector.
+        given: how many of `parts`, or a list of their numbers, or names of modules such as "backbone" or "neck".
+
+    Returns:
+        The names of the frozen modules; empty for none.
+
+    Raises:
+        UserError: a number or name that there is not, or nothing left to train.
+    """
+    if given is None:
+        return []
+    every = parts(model)
+    listed = ", ".join(f"{i} {part[0]}" for i, part in enumerate(every))
+    wanted = range(given) if isinstance(given, int) else [given] if isinstance(given, str) else given
+    names: list[str] = []
+    for one in wanted:
+        found = every[one] if isinstance(one, int) and one < len(every) else [str(one)]
+        if not any(under(name, found) for name, _ in model.named_parameters()):
+            raise UserError(f"freeze={given}: no part {one!r}; there are {listed}")
+        names += found
+    for name, parameter in model.named_parameters():
+        if under(name, names):
+            parameter.requires_grad = False
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"freeze={given}: nothing would be left to train; there are {listed}")
+    return names
+
+
+def under(name: str, modules: Sequence[str]) -> bool:
+    """Whether a parameter or module is one of these modules or inside one.
+
+    Examples:
+        >>> under("backbone.stages.1.conv", ["backbone.stages.1"]), under("backbone.stages.10", ["backbone.stages.1"])
+        (True, False)
+    """
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
 class PreparedTrainer(DetectionTrainer):
     """A trainer whose data were looked at and whose model was built before anything is written.
 
     Args:
-        cfg: ultralytics' configuration.
         overrides: all arguments, ours included.
         spec: the resolved model YAML.
         data: the data YAML.
@@ -56,7 +175,7 @@ class PreparedTrainer(DetectionTrainer):
         content: the checkpoint to resume from.
 
     Raises:
-        UserError: data that are not there, or a model that cannot be built for them.
+        UserError: data that are not there, or a model that cannot be built for them or has no part for an argument.
     """
 
     # Upstream sets these to None or a path first, which is all that their types know.
@@ -70,8 +189,7 @@ class PreparedTrainer(DetectionTrainer):
 
     def __init__(
         self,
-        cfg: Any = DEFAULT_CFG_DICT,
-        overrides: dict[str, Any] | None = None,
+        overrides: Mapping[str, Any],
         _callbacks: Any = None,
         *,
         spec: Mapping[str, Any],
@@ -79,33 +197,28 @@ class PreparedTrainer(DetectionTrainer):
         weights: Mapping[str, Tensor] | None = None,
         content: dict[str, Any] | None = None,
     ):
-        overrides = dict(overrides or {})
-        self.own = {key: overrides.pop(key, default) for key, default in OWN.items()}
+        given = dict(overrides)
+        self.own = {key: given.pop(key, default) for key, default in OWN.items()}
         self.ckpt, self.data_spec = content, data
-        self.frozen: list[str] = []  # modules that `freeze=` names
         self.detector: Detector | None = None  # the best one, when all is done
-        cfg = engine_args(vars(cfg) if isinstance(cfg, IterableSimpleNamespace) else cfg, OWN)
-        self.args = get_cfg(cfg, overrides)
+        self.args = get_cfg(overrides=given)
         self.data = self.get_dataset()
         init_seeds(self.args.seed + 1 + RANK)
-        detector = self.get_model(spec, weights, self.args.verbose)
-        self.frozen = recipe.freeze(detector, self.args.freeze)
-        super().__init__(cfg, overrides, _callbacks)
-        self.model = detector
+        model = self.get_model(spec, weights, self.args.verbose)
+        self.frozen = freeze(model, self.args.freeze)  # modules
+        if self.args.cls_pw and not hasattr(getattr(model, "bbox_head", None), "class_weights"):
+            raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
+        super().__init__(overrides=given, _callbacks=_callbacks)
+        self.model = model
         vars(self.args).update(self.own)  # for args.yaml, checkpoints and worker processes
-        if RANK in {-1, 0}:
-            YAML.save(self.save_dir / "args.yaml", vars(self.args))
-            self.say(overrides)
-
-    def say(self, given: Mapping[str, Any]) -> None:
-        """What became of `freeze=`, and of `workers=` on a CPU."""
+        if RANK not in {-1, 0}:
+            return
+        YAML.save(self.save_dir / "args.yaml", vars(self.args))
         if self.frozen:
-            count = sum(recipe.under(name, self.frozen) for name, _ in self.model.named_parameters())
+            count = sum(under(name, self.frozen) for name, _ in model.named_parameters())
             LOGGER.info(f"freeze={self.args.freeze}: {count} tensors do not learn: {', '.join(self.frozen)}")
         if given.get("workers") not in {None, DEFAULT_CFG_DICT["workers"], self.args.workers}:
             LOGGER.info(f"workers={given['workers']}: {self.args.workers} on a CPU, whose cores are all at work")
-
-    # ---- data and model
 
     def get_dataset(self) -> dict[str, Any]:
         """The data YAML as a dict; its annotations are read, and remembered by it.
@@ -128,41 +241,25 @@ class PreparedTrainer(DetectionTrainer):
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> TinyDataset:
         """The dataset of the split named `img_path`."""
-        train = mode == "train"
-        return TinyDataset(
-            self.data["spec"],
-            img_path,
-            skip_empty=train and self.own["skip_empty"],
-            min_side=self.own["min_side"] if train else 0.0,
-            imgsz=self.args.imgsz,
-            batch_size=batch,
-            augment=train,
-            hyp=self.args,
-            rect=not train or self.args.rect,
-            cache=self.args.cache or None,
-            single_cls=self.args.single_cls,
-            stride=ENGINE_STRIDE,
-            pad=0.0,
-            prefix=colorstr(f"{mode}: "),
-            classes=class_indices(self.args.classes, self.data["spec"].names),
-            fraction=self.args.fraction if train else 1.0,
-        )
-
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """A loader over `build_dataset`; no file is written, so no process waits for another."""
-        dataset = self.build_dataset(dataset_path, mode, batch_size)
-        workers = self.args.workers if mode == "train" else self.args.workers * 2
-        shuffle = mode == "train" and not dataset.rect
-        return build_dataloader(
-            dataset, batch=batch_size, workers=workers, shuffle=shuffle, rank=rank, device=self.device
-        )
+        classes = class_indices(self.args.classes, self.data["spec"].names)
+        options: dict[str, Any] = {"cache": self.args.cache or None, "classes": classes}
+        if mode == "train":
+            options |= {key: self.own[key] for key in ("skip_empty", "min_side")}
+            options |= {"augment": True, "rect": self.args.rect, "fraction": self.args.fraction}
+        else:
+            options |= {"augment": False, "rect": True}
+        return split_dataset(self.data, img_path, self.args, mode, batch, **options)
 
     def get_model(  # type: ignore[override]  # upstream takes a module for weights; ours are tensors
-        self, cfg: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None, verbose: bool = True
+        self, cfg: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, verbose: bool = True
     ) -> Detector:
         """A detector of the resolved YAML `cfg` for the data's classes, with the tensors of `weights` that fit."""
         if is_auto(cfg):
-            cfg = settle(cfg, self.object_sizes())
+            notes = self.data["spec"].read("train")
+            objects = notes.labels >= 0
+            owners = notes.sizes_hw[notes.image_index[objects]]
+            boxes = torch.from_numpy(notes.boxes[objects].copy())
+            cfg = settle(cfg, object_sizes(boxes, torch.from_numpy(owners.copy()), self.args.imgsz))
             LOGGER.info(describe(cfg))
         model = build_model(cfg, self.data["nc"])
         model.names = self.data["names"]
@@ -172,15 +269,6 @@ class PreparedTrainer(DetectionTrainer):
         if verbose and RANK in {-1, 0}:
             model.info(imgsz=self.args.imgsz)
         return model
-
-    def object_sizes(self) -> torch.Tensor:
-        """(K, 2) w, h of the training objects in px of the network input."""
-        notes = self.data["spec"].read("train")
-        objects = notes.labels >= 0
-        owners = notes.sizes_hw[notes.image_index[objects]]
-        return object_sizes(
-            torch.from_numpy(notes.boxes[objects].copy()), torch.from_numpy(owners.copy()), self.args.imgsz
-        )
 
     def setup_model(self) -> dict[str, Any] | None:
         """The model stands already; returns the checkpoint to resume from."""

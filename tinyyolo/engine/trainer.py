@@ -13,36 +13,32 @@ from torch import Tensor, nn, optim
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from tinyyolo.compat import engine_args, own_amp_check
+from tinyyolo.boxes.convert import areas
+from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.dataset import report_left_out
-from tinyyolo.detectors.base import Detector, targets_of
-from tinyyolo.engine import checkpoint, recipe, resume
-from tinyyolo.engine.keys import OWN
-from tinyyolo.engine.prepare import PreparedTrainer
+from tinyyolo.detectors.base import targets_of
+from tinyyolo.engine import checkpoint
+from tinyyolo.engine.arguments import engine_args
+from tinyyolo.engine.prepare import PreparedTrainer, under
 from tinyyolo.engine.validator import TinyValidator
 from tinyyolo.io import named
 
 EPOCH_SEED = 1_000_003  # a prime: seeds of (run, epoch) do not meet
+STEP_DECAY = 0.1  # of the learning rate at each of `lr_steps`
 
 
 class TinyTrainer(PreparedTrainer):
-    """Trains any tinyyolo detector.
+    """Trains any tinyyolo detector; arguments and what they raise are those of `PreparedTrainer`.
 
     Differences from ultralytics' trainer: arguments of our own (`OWN`), published schedules, plain checkpoints with all
     that resuming needs, and seeding per epoch, so that a run that was killed and resumed equals one that was not.
-
-    Args:
-        args, parts: see `PreparedTrainer`.
-
-    Raises:
-        UserError: data that are not there, or a model that cannot be built for them.
     """
 
     def __init__(self, *args: Any, **parts: Any):
         super().__init__(*args, **parts)
         self.still: list[nn.Parameter] = []  # parameters that do not learn
-        self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average and in the model
+        self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
         self.iteration = self.close_mosaic = 0
         self.add_callback("on_train_start", TinyTrainer.start)
         self.add_callback("on_train_epoch_start", TinyTrainer.seed_epoch)
@@ -58,7 +54,7 @@ class TinyTrainer(PreparedTrainer):
         with own_amp_check():
             super()._setup_train()
         if not self.own["ema"]:
-            self.ema.decay = recipe.no_decay
+            self.ema.decay = lambda updates: 0.0  # the average is the model itself
 
     def _build_train_pipeline(self) -> None:
         """Freeze again before the optimiser is built."""
@@ -69,52 +65,45 @@ class TinyTrainer(PreparedTrainer):
     def build_optimizer(  # type: ignore[override]  # what we pass on is `more`
         self, model: nn.Module, name: str = "auto", lr: float = 0.001, momentum: float = 0.9, **more: Any
     ) -> Any:
-        """Plain SGD over every trainable parameter for `decay_all`, else upstream's groups; `lr_batch` scales the rate.
-
-        Raises:
-            UserError: `decay_all` with another optimiser.
-        """
+        """For `decay_all` SGD over all that learns in one group, as published; `lr_batch` scales the rate."""
         if self.own["lr_batch"]:
             lr = lr * self.batch_size / self.own["lr_batch"]
         if not self.own["decay_all"]:
             return super().build_optimizer(model, name, lr, momentum, **more)
         if name != "SGD":
             raise UserError(f"optimizer={name}: decay_all needs optimizer=SGD")
-        return recipe.plain_sgd(model, lr, momentum, self.args.weight_decay)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=self.args.weight_decay)
+        optimizer.param_groups[0]["param_group"] = "all"  # upstream rescales the decay of groups called "weight"
+        return optimizer
 
     def _model_train(self) -> None:
-        """Train mode, but for the statistics of frozen parts."""
+        """Train mode, but for the batch norms of frozen parts, whose statistics stay as they are."""
         super()._model_train()
-        recipe.keep_statistics(unwrap_model(self.model), self.frozen)
+        for name, module in unwrap_model(self.model).named_modules():
+            if isinstance(module, nn.BatchNorm2d) and under(name, self.frozen):
+                module.eval()
 
     def set_class_weights(self) -> None:
-        """Weights of the classes in the anchor YOLO's class loss: (1 / objects)^cls_pw over their mean per object.
-
-        Raises:
-            UserError: cls_pw for a model without such weights.
-        """
+        """Weights of the classes in the anchor YOLO's class loss: (1 / objects)^cls_pw over their mean per object."""
         if not self.args.cls_pw:
             return
-        head: Any = getattr(unwrap_model(self.model), "bbox_head", None)
-        if not hasattr(head, "class_weights"):
-            raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
-        counts = self.get_class_counts()
+        labels = np.concatenate([label["cls"][:, 0] for label in self.train_loader.dataset.labels])
+        counts = np.bincount(labels[labels >= 0].astype(int), minlength=self.data["nc"]).astype(np.float32)
+        if not counts.any():
+            return
         weights = self.compute_class_weights(counts)
-        weights = weights / max((weights * counts).sum() / max(counts.sum(), 1), 1e-12)
+        weights = weights / ((weights * counts).sum() / counts.sum())
+        head: Any = unwrap_model(self.model).bbox_head
         head.class_weights = torch.from_numpy(weights).to(self.device, torch.float32)
         LOGGER.info(f"Class weights: {weights.round(3)}")
 
-    def get_class_counts(self) -> np.ndarray:
-        """(C,) training objects of each class, ignore regions left out."""
-        labels = np.concatenate([label["cls"][:, 0] for label in self.train_loader.dataset.labels])
-        return np.bincount(labels[labels >= 0].astype(int), minlength=self.data["nc"]).astype(np.float32)
-
     def _setup_scheduler(self) -> None:
-        """Steps at `lr_steps`, else upstream's."""
-        if self.own["lr_steps"] is None:
+        """A tenth of the rate after each of `lr_steps`, else upstream's."""
+        if (steps := self.own["lr_steps"]) is None:
             super()._setup_scheduler()
             return
-        self.lf = recipe.step_schedule(self.own["lr_steps"])
+        self.lf = lambda epoch: STEP_DECAY ** sum(epoch >= step for step in steps)
         self.scheduler = optim.lr_scheduler.LambdaLR(self.optimizer, lr_lambda=self.lf)
 
     def _get_warmup_iterations(self, num_batches: int) -> int:
@@ -138,7 +127,8 @@ class TinyTrainer(PreparedTrainer):
         """Count iterations from where the run begins; take closing mosaic over from the loop, see `seed_epoch`."""
         trainer.iteration = trainer.start_epoch * len(trainer.train_loader)
         trainer.close_mosaic, trainer.args.close_mosaic = trainer.args.close_mosaic, 0
-        trainer.twins = recipe.twins(trainer.ema.ema, unwrap_model(trainer.model), trainer.frozen)
+        own, average = unwrap_model(trainer.model).state_dict(), trainer.ema.ema.state_dict()
+        trainer.twins = [(average[name], own[name]) for name in own if under(name, trainer.frozen)]
 
     @staticmethod
     def seed_epoch(trainer: TinyTrainer) -> None:
@@ -163,7 +153,7 @@ class TinyTrainer(PreparedTrainer):
         iteration, total = trainer.iteration, trainer.own["warmup_iters"]
         trainer.iteration += 1
         if total and iteration <= total:
-            factor = recipe.warmed(iteration, total, trainer.own["warmup_factor"])
+            factor = 1 - (1 - iteration / total) * (1 - trainer.own["warmup_factor"])
             for group in trainer.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * trainer.lf(trainer.epoch) * factor
 
@@ -171,7 +161,7 @@ class TinyTrainer(PreparedTrainer):
 
     def get_validator(self) -> TinyValidator:
         """Our validator, which does not know our training keys."""
-        args = engine_args(vars(copy(self.args)), OWN)
+        args = engine_args(vars(self.args))
         validator = TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
         validator.data = self.data
         return validator
@@ -181,7 +171,7 @@ class TinyTrainer(PreparedTrainer):
         from tinyyolo import plots
 
         notes = self.train_loader.dataset.annotations
-        sides = np.sqrt(np.prod(notes.boxes[notes.labels >= 0, 2:] - notes.boxes[notes.labels >= 0, :2], axis=1))
+        sides = np.sqrt(areas(notes.boxes[notes.labels >= 0]))
         self.on_plot(plots.size_histogram(sides, self.save_dir / "labels.png"))
 
     def plot_training_samples(self, batch: dict[str, Any], ni: int) -> None:
@@ -189,10 +179,9 @@ class TinyTrainer(PreparedTrainer):
         from tinyyolo import plots
 
         images = (batch["img"].cpu().numpy()[:, ::-1].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
-        targets = targets_of(batch)
         rows = [
             {"image": image, "boxes": t["boxes"].cpu().numpy(), "labels": t["labels"].cpu().numpy()}
-            for image, t in zip(images, targets, strict=True)
+            for image, t in zip(images, targets_of(batch), strict=True)
         ]
         names = [self.data["names"][i] for i in range(self.data["nc"])]
         self.on_plot(plots.label_mosaic(rows, names, self.save_dir / f"train_batch{ni}.jpg"))
@@ -213,15 +202,11 @@ class TinyTrainer(PreparedTrainer):
         if best.exists():
             LOGGER.info(f"\nValidating {best}...")
             self.validator.args.plots = self.args.plots
-            self.detector = checkpoint.fill(self.copy(), checkpoint.load(best), best)
+            own: Any = deepcopy(unwrap_model(self.model))
+            self.detector = checkpoint.fill(own.cpu(), checkpoint.load(best), best)
             self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
         report_left_out(self.train_loader.dataset)
-
-    def copy(self) -> Detector:
-        """A copy of the model on the CPU."""
-        detector: Any = deepcopy(unwrap_model(self.model))
-        return detector.cpu()
 
     # ---- checkpoints
 
@@ -237,8 +222,7 @@ class TinyTrainer(PreparedTrainer):
             {**vars(self.args), "close_mosaic": self.close_mosaic},
             epoch=self.epoch,
             metrics={**self.metrics, "fitness": self.fitness},
-            results=resume.read_csv(self.csv),
-            resume=resume.state(self),
+            resume=checkpoint.state(self),
         )
         checkpoint.save(self.last, content)
         if self.best_fitness == self.fitness:
@@ -248,13 +232,13 @@ class TinyTrainer(PreparedTrainer):
         return True
 
     def check_resume(self, overrides: Mapping[str, Any]) -> None:
-        """The arguments are the checkpoint's already, see `resume.arguments`; upstream would load it its own way."""
+        """The arguments are the checkpoint's already, by `checkpoint.to_resume`; upstream would load it its own way."""
         self.resume = self.ckpt is not None
 
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:
         """Go on where the checkpoint was written."""
         if ckpt is not None:
-            resume.restore(self, ckpt)
+            checkpoint.restore(self, ckpt)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Stop with the cause: repeating an epoch from the same state with the same seed ends the same way."""

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from ultralytics.data import build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.ops import scale_boxes
 
 from tinyyolo.boxes.convert import convert
@@ -23,9 +23,8 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classe
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
-from tinyyolo.detectors.base import ENGINE_STRIDE
 from tinyyolo.detectors.postprocess import class_indices, of_run
-from tinyyolo.engine.prepare import data_dict
+from tinyyolo.engine.prepare import data_dict, split_dataset
 from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
@@ -84,9 +83,6 @@ class TinyValidator(DetectionValidator):
     data: Any
     device: Any
     names: Any
-    nc: Any
-    seen: Any
-    jdict: Any
     metrics: Any
 
     def __init__(self, dataloader: Any = None, save_dir: Path | None = None, args: Any = None, _callbacks: Any = None):
@@ -101,55 +97,29 @@ class TinyValidator(DetectionValidator):
         with own_data(data_dict if known is None else lambda name: known):
             return super().__call__(trainer, model, **kwargs)
 
-    # ---- data
-
-    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> TinyDataset:
-        """The dataset of the split named `img_path`, unpadded: an 800 px image is validated at 800 px."""
-        return TinyDataset(
-            self.data["spec"],
-            img_path,
-            imgsz=self.args.imgsz,
-            batch_size=batch,
-            augment=False,
-            hyp=self.args,
-            rect=self.args.rect,
-            single_cls=self.args.single_cls,
-            stride=ENGINE_STRIDE,
-            pad=0.0,
-            prefix=colorstr(f"{mode}: "),
-            classes=self.data_classes(),
-            fraction=1.0,
-        )
+    def get_dataloader(self, dataset_path: str | None, batch_size: int) -> Any:
+        """A loader over a split; upstream's would drop classes by their number."""
+        options = {"augment": False, "rect": self.args.rect, "classes": self.data_classes()}
+        dataset = split_dataset(self.data, dataset_path or self.args.split, self.args, "val", batch_size, **options)
+        return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
 
     def data_classes(self) -> list[int] | None:
-        """The data's indices of the classes that `classes` names; numbers there are the model's.
-
-        Raises:
-            UserError: one that the model or the data do not have.
-        """
+        """The data's indices of the classes that `classes` names; numbers there are the model's."""
         own = self.data["spec"].names
         if self.args.classes is None or self.args.single_cls:  # a model of one class knows no names to choose from
             return class_indices(self.args.classes, own)
         wanted = class_indices(self.args.classes, self.names) or []
         return class_indices([self.names[i] for i in wanted], own)
 
-    def get_dataloader(self, dataset_path: str | None, batch_size: int) -> Any:
-        """A loader over `build_dataset`."""
-        dataset = self.build_dataset(dataset_path or self.args.split, batch=batch_size)
-        return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
-
-    # ---- detections
-
     def init_metrics(self, model: Any) -> None:
         """Empty the memory; match the model's classes with the data's by name."""
-        self.names, self.nc, self.seen, self.jdict = model.names, len(model.names), 0, []
+        self.names = model.names
         self.rules = of_run(model, vars(self.args), LEAST_SCORE)
         self.truth = by_id(ground_truth(self.dataloader.dataset, self.data_classes()))
         self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
         self.class_of = match_classes(self.names, self.truth)
-        self.found: dict[int, dict[str, np.ndarray]] = {}  # image of the truth -> its detections
+        self.found: dict[int, np.ndarray] = {}  # image of the truth -> (K, 6): the model's class, x, y, w, h, score
         self.pictures: dict[int, str] = {}
-        self.end2end, self.is_custom_json, self.build_gdict = False, False, False
 
     def get_desc(self) -> str:
         """Text of the progress bar."""
@@ -162,21 +132,15 @@ class TinyValidator(DetectionValidator):
     def update_metrics(self, preds: list[dict[str, Tensor]], batch: dict[str, Any]) -> None:
         """Keep a batch's detections in pixels of the original images."""
         for i, found in enumerate(preds):
-            self.seen += 1
-            boxes = scale_boxes(
-                batch["img"].shape[2:], found["bboxes"].clone(), batch["ori_shape"][i], ratio_pad=batch["ratio_pad"][i]
-            )
+            shape, padding = batch["ori_shape"][i], batch["ratio_pad"][i]
+            boxes: Any = scale_boxes(batch["img"].shape[2:], found["bboxes"].clone(), shape, ratio_pad=padding)
             image = int(self.image_of[int(batch["image_index"][i])])
-            xywh = convert(boxes.cpu().numpy().astype(np.float64).reshape(-1, 4), "xyxy", "xywh")
-            self.found[image] = {
-                "label": found["cls"].cpu().numpy().astype(np.int64),  # the model's
-                "xywh": xywh.round(DECIMALS),
-                "score": found["conf"].cpu().numpy().astype(np.float64).round(SCORE_DECIMALS),
-            }
+            xywh = convert(boxes.cpu().double().numpy().reshape(-1, 4), "xyxy", "xywh").round(DECIMALS)
+            label, score = (found[key].cpu().double().numpy() for key in ("cls", "conf"))
+            self.found[image] = np.column_stack([label, xywh, score.round(SCORE_DECIMALS)])
             if self.args.save_txt:
-                name = Path(batch["im_file"][i]).with_suffix(".txt").name
-                row = {"bboxes": boxes, "conf": found["conf"], "cls": found["cls"]}
-                self.save_one_txt(row, self.args.save_conf, batch["ori_shape"][i], self.save_dir / "labels" / name)
+                file = self.save_dir / "labels" / Path(batch["im_file"][i]).with_suffix(".txt").name
+                self.save_one_txt({**found, "bboxes": boxes}, self.args.save_conf, shape, file)
             if self.args.plots and len(self.pictures) < PICTURES and RANK in {-1, 0}:
                 self.pictures[image] = batch["im_file"][i]
 
@@ -191,27 +155,24 @@ class TinyValidator(DetectionValidator):
 
     def get_stats(self) -> dict[str, float]:
         """Evaluate; the headline figures under the engine's keys."""
-        curves = bool(self.args.plots)
         self.detections = self.collected()
-        result = evaluate(self.truth, self.detections, arrays=curves)
-        self.precision = result["precision"] if curves else None
-        self.metrics.result = {
-            key: value for key, value in result.items() if not hasattr(value, "shape") and key != "lrp"
-        }
+        result = evaluate(self.truth, self.detections, arrays=bool(self.args.plots))
+        self.precision: Any = result.get("precision")
+        arrays = {"precision", "recall", "scores", "lrp"}
+        self.metrics.result = {key: value for key, value in result.items() if key not in arrays}
         return dict(self.metrics.results_dict)
 
     def collected(self) -> Annotations:
         """All detections of classes that the data have, exactly as predictions.json says them."""
         images = sorted(self.found)
-        parts = [self.found[image] for image in images]
-        image = np.repeat(np.array(images, np.int64), [len(part["label"]) for part in parts])
-        label = np.concatenate([np.zeros(0, np.int64), *[part["label"] for part in parts]])
-        xywh = np.concatenate([np.zeros((0, 4)), *[part["xywh"] for part in parts]])
-        score = np.concatenate([np.zeros(0), *[part["score"] for part in parts]])
-        own = np.array([self.class_of.get(i, IGNORED) for i in label.tolist()], np.int64)
+        rows = np.concatenate([self.found[image] for image in images])
+        image = np.repeat(images, [len(self.found[image]) for image in images])
+        labels = rows[:, 0].astype(int).tolist()
+        own = np.array([self.class_of.get(i, IGNORED) for i in labels], np.int64)
         known = own != IGNORED
-        self.strangers = Counter(self.names[i] for i in label[~known].tolist())
-        return from_columns(self.truth, str(self.truth.path), image[known], own[known], xywh[known], score[known])
+        self.strangers = Counter(self.names[i] for i in labels if i not in self.class_of)
+        rows, source = rows[known], str(self.truth.path)
+        return from_columns(self.truth, source, image[known], own[known], rows[:, 1:5], rows[:, 5])
 
     def finalize_metrics(self) -> None:
         """Write metrics.json and, outside training or with save_json, predictions.json; pictures with `plots`."""
@@ -250,24 +211,17 @@ class TinyValidator(DetectionValidator):
         curves = {name: self.precision[0, :, k, 0, -1] for k, name in enumerate(names)}  # at IoU .5, all sizes
         self.on_plot(plots.pr_curves(curves, folder / "pr_curve.png"))
         errors = find_errors(self.truth, self.detections)
-        self.on_plot(
-            plots.confusion_matrix(confusion_counts(errors), errors.truth.names, folder / "confusion_matrix.png")
-        )
+        names = [errors.truth.names[i] for i in range(len(errors.truth.names))]
+        self.on_plot(plots.confusion_matrix(confusion_counts(errors), names, folder / "confusion_matrix.png"))
 
-    def plot_val_samples(self, batch: dict[str, Any], ni: int) -> None:
+    def plot_val_samples(self, *_: Any, **__: Any) -> None:
         """Drawn once, at the end, by `draw`."""
 
-    def plot_predictions(self, batch: dict[str, Any], preds: Any, ni: int, max_det: int | None = None) -> None:
-        """Drawn once, at the end, by `draw`."""
+    plot_predictions = plot_val_samples
 
 
-def ground_truth(dataset: TinyDataset, classes: Sequence[int] | None = None) -> Annotations:
-    """The annotations of exactly the images that the dataset shows; one class "item" for single_cls.
-
-    Args:
-        dataset: what is validated on.
-        classes: objects of these alone; None for all.
-    """
+def ground_truth(dataset: TinyDataset, classes: Sequence[int] | None) -> Annotations:
+    """Objects of `classes` (None: all) in exactly the images that the dataset shows; one class for single_cls."""
     images = np.zeros(len(dataset.annotations), dtype=bool)
     images[dataset.rows] = True
     notes = subset(dataset.annotations, images)
@@ -285,15 +239,10 @@ def ground_truth(dataset: TinyDataset, classes: Sequence[int] | None = None) -> 
 
 
 def match_classes(names: Mapping[int, str], truth: Annotations) -> dict[int, int]:
-    """The model's class index -> the truth's, by name.
-
-    Raises:
-        UserError: model and data have no class in common.
-    """
+    """The model's class index -> the truth's, by name. UserError: they have no class in common."""
     ids = {name: i for i, name in truth.names.items()}
     out = {index: ids[name] for index, name in names.items() if name in ids}
     if not out:
-        raise UserError(
-            f"{truth.path}: none of its classes ({', '.join(ids)}) is one of the model's ({', '.join(names.values())})"
-        )
+        own = ", ".join(names.values())
+        raise UserError(f"{truth.path}: none of its classes ({', '.join(ids)}) is one of the model's ({own})")
     return out

@@ -46,18 +46,9 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
         warnings.simplefilter("ignore")  # that sizes become constants is intended; that torch has newer exporters too
         image = torch.zeros(1, 3, *size)
         traced = torch.jit.trace(network, image, strict=False, check_trace=False)
-    content = {
-        "description": f"tinyyolo {title}".strip(),
-        "version": __version__,
-        "stride": ENGINE_STRIDE,
-        "task": "detect",
-        "batch": 1,
-        "imgsz": size,
-        "names": detector.names,
-        "channels": 3,
-        "test": detector.test,
-        "args": {},
-    }
+    content: dict[str, Any] = {"description": f"tinyyolo {title}".strip(), "version": __version__, "task": "detect"}
+    content |= {"batch": 1, "channels": 3, "imgsz": size, "stride": ENGINE_STRIDE, "args": {}}
+    content |= {"names": detector.names, "test": detector.test}
     with whole_file(path) as file:
         torch.jit.save(traced, file, _extra_files={METADATA: json.dumps(content)})
 
@@ -78,8 +69,6 @@ def metadata(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a TorchScript export of tinyyolo, or a damaged one") from error
     if not isinstance(content.get("test"), dict) or not isinstance(content.get("imgsz"), list):
-        raise UserError(
-            f"{path}: written by tinyyolo {content.get('version')}, which left out the test settings: "
-            "export the checkpoint again"
-        )
+        older = f"written by tinyyolo {content.get('version')}, which left out the test settings"
+        raise UserError(f"{path}: {older}: export the checkpoint again")
     return content

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.data.augment import RandomPerspective
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import sides, to_fractions
-from tinyyolo.compat import LOGGER, RandomPerspective, TinyPerspective, own_albumentations, read_images_by
+from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.images import NOT_DECODED, load, look

@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from ultralytics.data.augment import BaseTransform
 from ultralytics.utils.instance import Instances
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import BaseTransform
 
 MAX_SIDE = 32.0  # px of the network input; what is larger covers what stands there already
 PER_CLASS = 300  # objects of a class to copy from
