@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import Annotations
-from tinyyolo.datasets.convert import tile
+from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
-from tinyyolo.datasets.spec import DataSpec, load
-from tinyyolo.io import bar, copy_file, in_threads, new_file
+from tinyyolo.datasets.spec import DataSpec, load, write_yaml
+from tinyyolo.io import bar, copy_file, counted, in_threads, new_file
 
 WRITTEN = {name: layout.write for name, layout in FORMATS.items() if layout.write}
 MODES = ("link", "copy")
@@ -63,7 +61,7 @@ def convert(
     if not out:
         raise UserError("convert: give the folder to write to: out=FOLDER")
     if tile is not None:
-        check_tiling(tile, overlap, keep)
+        check_arguments(tile, overlap, keep)
     spec = load(data, path)
     splits = [split] if split else list(spec.splits)
     read = {name: spec.read(name) for name in splits}
@@ -75,20 +73,15 @@ def convert(
         for name, annotations in read.items():
             source = spec.image_dir(name)
             if tile is None:
-                place_images(source, folder / "images" / name, annotations.file_names, images, faults)
+                faults += place_images(source, folder / "images" / name, annotations.file_names, images)
                 counts[name] = {"images": len(annotations)}
             else:
                 annotations, counts[name] = cut(annotations, source, folder / "images" / name, tile, overlap, keep)
             counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
             counts[name]["faulty_left_out"] = len(read[name].problems)
-        write_yaml(folder, spec, to, read)
+        write_data_yaml(folder, spec, to, read)
     print(in_words(folder, to, counts, faults))
     return 1 if faults else 0
-
-
-def check_tiling(side: int, overlap: int, keep: float | str) -> None:
-    """`tile.check_arguments`, under a name that a parameter called tile does not hide."""
-    tile.check_arguments(side, overlap, keep)
 
 
 @contextmanager
@@ -112,34 +105,29 @@ def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> It
     marker.unlink()
 
 
-def place_images(source: Path, target: Path, names: list[str], mode: str, faults: list[str]) -> None:
-    """Link or copy images; what is there already stays, what is missing is listed."""
+def place_images(source: Path, target: Path, names: list[str], mode: str) -> list[str]:
+    """Link or copy images; what is there already stays. Returns those that are missing."""
 
     def place(name: str) -> str:
         old, new = (source / name).absolute(), target / name
         if not old.is_file():
             return f"{old}: no such image"
-        if new.exists() or new.is_symlink():
-            return ""
-        new.parent.mkdir(parents=True, exist_ok=True)
-        if mode == "link":
-            os.symlink(old, new)
-        else:
-            copy_file(old, new)
+        if not os.path.lexists(new):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(old, new) if mode == "link" else copy_file(old, new)
         return ""
 
-    faults += [fault for fault in in_threads(place, names, f"{target.name}: images") if fault]
+    return list(filter(None, in_threads(place, names, f"{target.name}: images")))
 
 
 def cut(
     annotations: Annotations, source: Path, target: Path, side: int, overlap: int, keep: float | str
 ) -> tuple[Annotations, dict[str, int]]:
     """Write the tiles of every scene and return their annotations and counts; finished tiles are left as they are."""
-    made, plan, counts = tile.cut_annotations(annotations, side, overlap, keep, tile_name)
+    made, plan, counts = cut_annotations(annotations, side, overlap, keep, tile_name)
     jobs = list(zip(annotations.file_names, plan, strict=True))
     for name, tiles in bar(jobs, len(jobs), f"{target.name}: scenes"):
-        for _ in tile.cut_scene(source / name, [(corner, target / file) for corner, file in tiles], (side, side)):
-            pass
+        cut_scene(source / name, [(corner, target / file) for corner, file in tiles], (side, side))
     return made, counts
 
 
@@ -154,7 +142,7 @@ def tile_name(scene: str, corner: tuple[int, int]) -> str:
     return str(path.with_name(f"{path.stem}__{corner[0]}_{corner[1]}.png"))
 
 
-def write_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
+def write_data_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
     """The data YAML of the converted set."""
     content: dict[str, Any] = {split: f"images/{split}" for split in read}
     if to != DEFAULT:
@@ -164,17 +152,15 @@ def write_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotation
     regions = FORMATS[to].regions
     ignored = regions or spec.ignore if regions is not None else ()
     content |= {"ignore": list(ignored)} if ignored else {}
-    with new_file(folder / DATA_YAML, overwrite=True) as stream:
-        stream.write(f"# {spec.file.name}, converted by `tinyyolo data convert`.\n")
-        yaml.safe_dump(content, stream, sort_keys=False)
+    note = f"{spec.file.name}, converted by `tinyyolo data convert`."
+    write_yaml(folder / DATA_YAML, content, note, overwrite=True)
 
 
 def in_words(folder: Path, to: str, counts: dict[str, dict[str, int]], faults: list[str]) -> str:
     """What was written, and what the format could not hold."""
     lines = [f"{folder / DATA_YAML}"]
     for split, numbers in counts.items():
-        shown = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
-        lines.append(f"  {split}: {shown}")
+        lines.append(f"  {split}: {counted(numbers)}")
         lost = numbers["ignore_regions"] if FORMATS[to].regions is None else 0
         lines += [f"  {split}: {lost:,} ignore regions are left out, {to} txt has none"] if lost else []
     lines += [f"MISSING: {fault}" for fault in faults]

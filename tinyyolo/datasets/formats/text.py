@@ -23,7 +23,7 @@ from tinyyolo.datasets.annotations import (
     raise_fatal,
     select_classes,
 )
-from tinyyolo.io import new_file
+from tinyyolo.io import in_threads, new_file
 
 BOX = slice(1, 5)
 CROWD = 5
@@ -199,7 +199,8 @@ def sibling(images_dir: str | Path, folder: str) -> Path:
 def readable(folder: Path, names: Sequence[str], problems: list[Problem]) -> tuple[list[str], np.ndarray]:
     """The images whose header can be read, and their sizes (I, 2); the others become problems."""
     kept, sizes = [], []
-    for name, found in zip(names, image_files.look_at_all(folder, names, "sizes"), strict=True):
+    looks = in_threads(lambda name: image_files.look(folder / name), names, "sizes")
+    for name, found in zip(names, looks, strict=True):
         if found.fault:
             problems.append(Problem("unreadable image", str(folder / name), found.fault))
         else:
