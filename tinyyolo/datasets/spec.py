@@ -282,11 +282,11 @@ def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]
 
 
 def write_yaml(file: Path, content: Mapping[str, Any], note: str, *, overwrite: bool) -> None:
-    """Write a data YAML under a line of comment.
+    """Write a data YAML, without empty keys, under a line of comment.
 
     Raises:
         UserError: the file exists and `overwrite` is not set.
     """
     with new_file(file, overwrite=overwrite) as stream:
         stream.write(f"# {note}\n")
-        yaml.safe_dump(content, stream, sort_keys=False)
+        yaml.safe_dump({key: value for key, value in content.items() if value}, stream, sort_keys=False)

@@ -42,8 +42,7 @@ def write(
     content: dict[str, Any] = {"path": str(spec.path)}
     content |= {split: str(found.folder.absolute()) for split, found in checked.items()}
     content["annotations"] = {split: str(path) for split, path in jsons.items()}
-    content["names"] = list(spec.names.values())
-    content |= {"ignore": list(spec.ignore)} if spec.ignore else {}
+    content |= {"names": list(spec.names.values()), "ignore": list(spec.ignore)}
     write_yaml(target, content, f"Cleaned by `tinyyolo data check {spec.file.name} fix=true`.", overwrite=overwrite)
     return done
 

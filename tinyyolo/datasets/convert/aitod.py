@@ -6,8 +6,8 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
@@ -19,32 +19,19 @@ from tinyyolo.io import bar, copy_file, counted, in_threads, some, write_json
 # The names of AI-TOD's tiles: scene, x and y of the corner in pixels.
 TILE_NAME = re.compile(r"(?P<scene>.+)__(?P<x>\d+)_(?P<y>\d+)\.\w+")
 SCENES = (".tif", ".tiff")
-SPLIT_WORDS = {  # what a JSON's name may call its split; the first that fits counts
-    "trainval": "trainval",
-    "training": "train",
-    "train": "train",
-    "validation": "val",
-    "val": "val",
-    "test": "test",
-}
+# What a JSON's name may call its split; the first that fits counts.
+SPLITS = {"trainval": "trainval", "training": "train", "train": "train"}
+SPLITS |= {"validation": "val", "val": "val", "test": "test"}
 SHOWN = 5
 
 
-@dataclass
-class Plan:
-    """What has to be made.
+class Plan(NamedTuple):
+    """What has to be made, and from what."""
 
-    Attributes:
-        sizes: (split, image name) -> (height, width) that the annotations say.
-        jsons: the annotation files.
-        parts: image name -> file in the authors' part.
-        scenes: scene -> its TIFF.
-    """
-
-    sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    jsons: list[Path] = field(default_factory=list)
-    parts: dict[str, Path] = field(default_factory=dict)
-    scenes: dict[str, Path] = field(default_factory=dict)
+    sizes: dict[tuple[str, str], tuple[int, int]]  # (split, image name) -> (height, width) that the annotations say
+    jsons: list[Path]  # the annotation files
+    parts: dict[str, Path]  # image name -> file in the authors' part
+    scenes: dict[str, Path]  # scene -> its TIFF
 
 
 def build_aitod(
@@ -102,17 +89,16 @@ def make_plan(xview: Path, aitod: Path, annotations: Path) -> Plan:
     for key, folder in (("xview", xview), ("aitod", aitod), ("annotations", annotations)):
         if not folder.is_dir():
             raise UserError(f"{key}={folder}: no such folder{images.nearest_folder(folder)}")
-    plan = Plan(jsons=sorted(annotations.glob("*.json")))
-    if not plan.jsons:
+    jsons = sorted(annotations.glob("*.json"))
+    if not jsons:
         raise UserError(f"{annotations}: no annotation file (*.json); they name the images to build")
-    for path in plan.jsons:
-        split = split_of(path)
-        read = coco_json.read(path, strict=False)
-        for name, size in zip(read.file_names, read.sizes_hw.tolist(), strict=True):
-            plan.sizes[split, name] = (size[0], size[1])
-    plan.parts = {Path(name).name: aitod / name for name in list_images(aitod)}
-    plan.scenes = {Path(name).stem: xview / name for name in list_images(xview) if name.lower().endswith(SCENES)}
-    return plan
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    for path in jsons:
+        split, read = split_of(path), coco_json.read(path, strict=False)
+        sizes |= {(split, name): (h, w) for name, (h, w) in zip(read.file_names, read.sizes_hw.tolist(), strict=True)}
+    parts = {Path(name).name: aitod / name for name in list_images(aitod)}
+    scenes = {Path(name).stem: xview / name for name in list_images(xview) if name.lower().endswith(SCENES)}
+    return Plan(sizes, jsons, parts, scenes)
 
 
 def split_of(path: Path) -> str:
@@ -126,10 +112,10 @@ def split_of(path: Path) -> str:
         ('trainval', 'train')
     """
     words = re.split(r"[^a-z]+", path.stem.lower())
-    for word, split in SPLIT_WORDS.items():
-        if word in words:
-            return split
-    raise UserError(f"{path}: its name says no split; expected one of {', '.join(SPLIT_WORDS)} in it")
+    split = next((split for word, split in SPLITS.items() if word in words), None)
+    if split is None:
+        raise UserError(f"{path}: its name says no split; expected one of {', '.join(SPLITS)} in it")
+    return split
 
 
 def source_tile(name: str) -> tuple[str, Tile] | None:

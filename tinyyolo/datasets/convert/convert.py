@@ -66,17 +66,17 @@ def convert(
     splits = [split] if split else list(spec.splits)
     read = {name: spec.read(name) for name in splits}
     settings = {"data": str(spec.file), "to": to, "splits": splits, "tile": tile, "overlap": overlap, "keep": keep}
-    folder = Path(out)
+    folder, counts, faults = Path(out), dict[str, dict[str, int]](), list[str]()
     with unfinished(folder, settings, overwrite=overwrite):
-        counts: dict[str, dict[str, int]] = {}
-        faults: list[str] = []
         for name, annotations in read.items():
-            source = spec.image_dir(name)
+            source, target, counts[name] = spec.image_dir(name), folder / "images" / name, {"images": len(annotations)}
             if tile is None:
-                faults += place_images(source, folder / "images" / name, annotations.file_names, images)
-                counts[name] = {"images": len(annotations)}
+                faults += place_images(source, target, annotations.file_names, images)
             else:
-                annotations, counts[name] = cut(annotations, source, folder / "images" / name, tile, overlap, keep)
+                annotations, plan, counts[name] = cut_annotations(annotations, tile, overlap, keep, tile_name)
+                jobs = list(zip(read[name].file_names, plan, strict=True))
+                for scene, tiles in bar(jobs, len(jobs), f"{name}: scenes"):
+                    cut_scene(source / scene, [(corner, target / file) for corner, file in tiles], (tile, tile))
             counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
             counts[name]["faulty_left_out"] = len(read[name].problems)
         write_data_yaml(folder, spec, to, read)
@@ -91,13 +91,12 @@ def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> It
     Raises:
         UserError: the folder holds something else, or the unfinished work of other settings.
     """
-    marker = folder / MARKER
-    text = json.dumps(settings, sort_keys=True)
+    marker, text = folder / MARKER, json.dumps(settings, sort_keys=True)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file")
-    if marker.exists() and marker.read_text(encoding="utf-8") != text and not overwrite:
+    if not overwrite and marker.exists() and marker.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder}: holds an unfinished conversion with other settings; overwrite=true starts anew")
-    if folder.is_dir() and any(folder.iterdir()) and not marker.exists() and not overwrite:
+    if not overwrite and not marker.exists() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; overwrite=true writes over what is there")
     with new_file(marker, overwrite=True) as stream:
         stream.write(text)
@@ -120,17 +119,6 @@ def place_images(source: Path, target: Path, names: list[str], mode: str) -> lis
     return list(filter(None, in_threads(place, names, f"{target.name}: images")))
 
 
-def cut(
-    annotations: Annotations, source: Path, target: Path, side: int, overlap: int, keep: float | str
-) -> tuple[Annotations, dict[str, int]]:
-    """Write the tiles of every scene and return their annotations and counts; finished tiles are left as they are."""
-    made, plan, counts = cut_annotations(annotations, side, overlap, keep, tile_name)
-    jobs = list(zip(annotations.file_names, plan, strict=True))
-    for name, tiles in bar(jobs, len(jobs), f"{target.name}: scenes"):
-        cut_scene(source / name, [(corner, target / file) for corner, file in tiles], (side, side))
-    return made, counts
-
-
 def tile_name(scene: str, corner: tuple[int, int]) -> str:
     """The name of a tile, as AI-TOD's are.
 
@@ -144,14 +132,12 @@ def tile_name(scene: str, corner: tuple[int, int]) -> str:
 
 def write_data_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
     """The data YAML of the converted set."""
+    layout = FORMATS[to]
     content: dict[str, Any] = {split: f"images/{split}" for split in read}
     if to != DEFAULT:
-        content["annotations"] = {split: FORMATS[to].labels.format(split=split) for split in read}
-    content |= {} if to in (JSON, DEFAULT) else {"format": to}
-    content["names"] = dict(spec.names)
-    regions = FORMATS[to].regions
-    ignored = regions or spec.ignore if regions is not None else ()
-    content |= {"ignore": list(ignored)} if ignored else {}
+        content["annotations"] = {split: layout.labels.format(split=split) for split in read}
+    ignored = [] if layout.regions is None else list(layout.regions or spec.ignore)
+    content |= ({} if to in (JSON, DEFAULT) else {"format": to}) | {"names": spec.names, "ignore": ignored}
     note = f"{spec.file.name}, converted by `tinyyolo data convert`."
     write_yaml(folder / DATA_YAML, content, note, overwrite=True)
 
