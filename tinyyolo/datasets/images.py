@@ -139,8 +139,7 @@ def load(path: str | Path) -> np.ndarray:
     except OSError:
         data = b""
     image = decode(data)
-    whole = all(data.endswith(end) for start, end in ENDS.items() if data.startswith(start))
-    if image is None or not whole:
+    if image is None or any(data.startswith(start) and not data.endswith(end) for start, end in ENDS.items()):
         fault = look(path, to_end=True).fault or ("" if image is not None else NOT_DECODED)
         if image is None or fault:
             raise ValueError(fault)

@@ -20,8 +20,6 @@ from tinyyolo.io import new_file
 SPLITS = ("train", "val", "test", "trainval")
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
 FILES = (".json", ".geojson")  # annotations that are one file for all images; others lie in a folder
-
-
 Text = str | int | float  # a number is a name too: `path: 2019`
 
 
@@ -152,11 +150,10 @@ class DataSpec:
             raise UserError(self.absent())
         for split in self.splits if splits is None else splits:
             place = self.split(split)
-            needed = [(path, "list of images" if path.suffix == ".txt" else "image folder") for path in place.images]
+            needed = {path: "list of images" if path.suffix == ".txt" else "image folder" for path in place.images}
             if place.annotations is not None:
-                is_file = place.annotations.suffix in FILES
-                needed.append((place.annotations, "annotation file" if is_file else "label folder"))
-            for path, what in needed:
+                needed[place.annotations] = "annotation file" if place.annotations.suffix in FILES else "label folder"
+            for path, what in needed.items():
                 if not path.exists():
                     where = f"{path}{nearest_folder(path)}{self.source()}"
                     raise UserError(f"{self.file}: {split}: no such {what}: {where}")
@@ -169,10 +166,9 @@ class DataSpec:
     def source(self) -> str:
         """'; ask: ...; licence: ...; get it: ...' as the YAML's `about:` says; '' where it does not."""
         about = self.content.get("about") or {}
-        parts = [f"{key}: {about[key]}" for key in ("ask", "licence") if about.get(key)]
-        steps = about.get("get") or []
-        parts += ["get it: " + ", ".join(f"({i}) {step}" for i, step in enumerate(steps, 1))] if steps else []
-        return "".join(f"; {part}" for part in parts)
+        parts = {key: about.get(key) for key in ("ask", "licence")}
+        parts["get it"] = ", ".join(f"({i}) {step}" for i, step in enumerate(about.get("get") or [], 1))
+        return "".join(f"; {key}: {words}" for key, words in parts.items() if words)
 
 
 def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpec:
@@ -269,12 +265,11 @@ def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]
     for place in places:
         if place.suffix != ".txt":
             found += [place / name for name in list_images(place)]
-            continue
-        try:
-            lines = [line.strip() for line in place.read_text(encoding="utf-8").split("\n")]
-        except OSError as error:
-            raise UserError(f"{file}: no such list of images: {place}") from error
-        found += [(place.parent if line.startswith("./") else root) / line for line in lines if line]
+        elif not place.is_file():
+            raise UserError(f"{file}: no such list of images: {place}")
+        else:
+            lines = filter(None, map(str.strip, place.read_text(encoding="utf-8").split("\n")))
+            found += [(place.parent if line.startswith("./") else root) / line for line in lines]
     try:
         return list(dict.fromkeys(path.relative_to(root).as_posix() for path in found))
     except ValueError as error:

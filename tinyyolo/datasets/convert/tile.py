@@ -94,7 +94,8 @@ def cut_annotations(
     plan, rows, boxes, image_rows = [], [np.zeros(0, np.int64)], [np.zeros((0, 4))], []
     fragments = 0
     for scene, name in enumerate(scenes.file_names):
-        part = np.arange(len(scenes.labels))[scenes.rows(scene)]
+        rows_of = scenes.rows(scene)
+        part = np.arange(rows_of.start, rows_of.stop)
         ignored, (h, w) = scenes.labels[part] == IGNORED, scenes.sizes_hw[scene].tolist()
         tiles = grid((h, w), tile, overlap)
         plan.append([(corner, name_of(name, corner)) for corner in tiles])
@@ -130,11 +131,7 @@ def cut_image(scene: np.ndarray, corner: Tile, size_hw: tuple[int, int]) -> np.n
     """The part of a scene (H, W, 3) that begins at (x, y), black where it reaches over the edge."""
     (x, y), (h, w) = corner, size_hw
     part = scene[y : y + h, x : x + w]
-    if part.shape[:2] == (h, w):
-        return part
-    out = np.zeros((h, w, *scene.shape[2:]), scene.dtype)
-    out[: part.shape[0], : part.shape[1]] = part
-    return out
+    return np.pad(part, ((0, h - part.shape[0]), (0, w - part.shape[1]), (0, 0)))
 
 
 def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int]) -> None:
