@@ -59,7 +59,7 @@ def analyze(
     for key in overrides:
         if "." not in key:
             raise UserError(f"{key}: analyze has no such key; {suggest(key, inspect.signature(analyze).parameters)}")
-    given = [*words, *([] if data is None else [str(data)])]
+    given = [*map(str, words), *([] if data is None else [str(data)])]
     if len(given) > 1:
         raise UserError(f"analyze takes one data set, got {', '.join(given)}")
     data = given[0] if given else None
