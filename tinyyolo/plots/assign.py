@@ -36,7 +36,7 @@ def positives(assigners: Mapping[str, Mapping[str, Any]], names: Sequence[str], 
     ticks = [f"{names[b]}\n{objects[b]:,} objects" for b in shown]
     for axis, key, factor, form, title in (
         (axes[0, 0], "positives", 1, "{:.2f}", "positive anchors for each object"),
-        (axes[0, 1], "without", 100, "{:.2g}", "objects without any positive anchor, %"),
+        (axes[0, 1], "without", 100, "{:.3g}", "objects without any positive anchor, %"),
     ):
         heights = {name: [factor * row[key][b] / max(objects[b], 1) for b in shown] for name, row in assigners.items()}
         bars(axis, heights, ticks, form)
