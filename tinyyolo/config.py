@@ -118,13 +118,18 @@ def load_model_yaml(name: str | Path, overrides: Mapping[str, Any] | None = None
             override of a key that there is not.
     """
     path = find_yaml(name, "cfg/models")
-    spec = _with_base(path, ())
+    spec = with_base(path, "cfg/models")
     if "detector" not in spec:
         raise UserError(f"{path}: not a model YAML: it has no key 'detector'")
     return apply_overrides(spec, overrides or {}, source=path.name)
 
 
-def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def with_base(path: Path, folder: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML on top of the one that its `base:` names, a file beside it or a name in `folder`.
+
+    Raises:
+        UserError: one of them cannot be read, or `base` is no YAML or leads back to itself.
+    """
     if path in above:
         raise UserError(f"{above[-1]}: base={path.name} leads back to itself")
     spec = load_yaml(path)
@@ -135,10 +140,10 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{path}: base={shown(base)}: expected the name of a YAML")
     beside = path.parent / base
     try:
-        found = find_yaml(beside if beside.is_file() else base, "cfg/models")
+        found = find_yaml(beside if beside.is_file() else base, folder)
     except UserError as error:
         raise UserError(f"{path}: base={error}") from error
-    return merge(_with_base(found, (*above, path)), spec)
+    return merge(with_base(found, folder, (*above, path)), spec)
 
 
 def apply_overrides(spec: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "model") -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""Files that appear whole or not at all, and work in threads with a bar on a terminal."""
+"""Files that appear whole or not at all, work in threads with a bar on a terminal, and plain text for people."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,12 @@ def whole_file(path: str | Path) -> Iterator[Any]:
         raise UserError(f"{path}: not written: {' '.join(str(reason).split())[:200]}") from error
 
 
+def write_json(path: str | Path, content: Any) -> None:
+    """Write plain values as JSON for people, in place of an older file."""
+    with new_file(path, overwrite=True) as stream:
+        json.dump(content, stream, indent=1)
+
+
 def current_umask() -> int:
     """The process's umask, which mkstemp does not apply."""
     mask = os.umask(0)
@@ -112,3 +119,37 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], what: str)
     """
     with ThreadPoolExecutor(THREADS) as pool:
         return list(bar(pool.map(work, items), len(items), what))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of equal columns, two blanks between them, the first to the left, the others to the right.
+
+    Examples:
+        >>> print(table([["class", "TP"], ["all", "12"]]))
+        class  TP
+        all    12
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = (zip((str.ljust, *[str.rjust] * len(row)), row, widths, strict=False) for row in rows)
+    return "\n".join("  ".join(pad(cell, width) for pad, cell, width in row) for row in padded)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts by name in words, without those of 0.
+
+    Examples:
+        >>> counted({"boxes": 1200, "ignore_regions": 3, "fragments": 0})
+        '1,200 boxes, 3 ignore regions'
+    """
+    return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n)
+
+
+def some(lines: Sequence[str], most: int, before: str) -> list[str]:
+    """The first `most` of some lines, and how many more there are; `before` stands before each.
+
+    Examples:
+        >>> some(["a", "b", "c"], 1, "- ")
+        ['- a', '- ... and 2 more']
+    """
+    more = [f"... and {len(lines) - most:,} more"] if len(lines) > most else []
+    return [before + line for line in [*lines[:most], *more]]

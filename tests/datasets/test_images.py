@@ -113,7 +113,6 @@ def test_what_is_read_of_a_sound_file(tmp_path, name):
     write, expected = SOUND[name]
     write(tmp_path / name)
     assert images.look(tmp_path / name) == images.look(tmp_path / name, to_end=True) == expected
-    assert images.size_hw(tmp_path / name) == expected.size_hw
     pixels = images.load(tmp_path / name)
     assert pixels.shape == (*expected.size_hw, 3) and pixels.dtype == np.uint8
 
@@ -148,9 +147,6 @@ def test_why_a_file_cannot_be_used(tmp_path, name):
     with pytest.raises(ValueError, match=re.escape(found.fault)) as caught:
         images.load(tmp_path / name)
     assert str(caught.value) == found.fault
-    if told_by_header:
-        with pytest.raises(ValueError, match=re.escape(found.fault)):
-            images.size_hw(tmp_path / name)
 
 
 def test_the_same_words_everywhere(tmp_path):
@@ -189,7 +185,7 @@ def test_the_same_words_everywhere(tmp_path):
         np.testing.assert_array_equal(read[str(folder / name)], images.load(folder / name), err_msg=name)
     for name in FAULTY:
         with pytest.raises(ValueError, match=re.escape(f"{folder / name}: {expected[str(folder / name)]}")):
-            list(tile.cut_scene(folder / name, [((0, 0), tmp_path / "t.png")], (8, 8)))
+            tile.cut_scene(folder / name, [((0, 0), tmp_path / "t.png")], (8, 8))
 
 
 def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):

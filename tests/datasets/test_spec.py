@@ -209,6 +209,13 @@ def test_base_is_another_yaml(tmp_path):
     assert spec.load(file).read("train").labels.tolist() == [1, 0, 1]
 
 
+def test_a_base_that_leads_back_is_one_line(tmp_path):
+    file = data_yaml(tmp_path / "a.yaml", base="b.yaml")
+    data_yaml(tmp_path / "b.yaml", base="a.yaml")
+    with pytest.raises(UserError, match=r"b\.yaml: base=a\.yaml leads back to itself"):
+        spec.load(file)
+
+
 def count_parses(monkeypatch):
     """How many times each file or folder is parsed from now on."""
     parsed = Counter()

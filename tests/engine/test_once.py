@@ -35,8 +35,7 @@ def counts(monkeypatch):
     built, loaded = counted("build", build.build_model), counted(lambda path: path.name, config.load_yaml)
     for module in (model, prepare, checkpoint):
         monkeypatch.setattr(module, "build_model", built)
-    for module in (config, data_yaml):
-        monkeypatch.setattr(module, "load_yaml", loaded)
+    monkeypatch.setattr(config, "load_yaml", loaded)
     monkeypatch.setattr(coco, "read", counted(lambda path, *_: path.name, coco.read))
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -21,7 +20,7 @@ from tinyyolo.detectors.auto import settle
 from tinyyolo.detectors.build import build_model
 from tinyyolo.sizes import BOUNDS
 
-SIZE_BOUNDS = (0.0, *BOUNDS, math.inf)  # px, sqrt(w h)
+SIZE_NAMES = [f"<{BOUNDS[0]:g}", *(f"{low:g}-{high:g}" for low, high in pairwise(BOUNDS)), f">={BOUNDS[-1]:g}"]  # px
 PRESETS = {  # the paper's Tables 6 to 8
     "max-iou": {"type": "threshold", "similarity": "iou", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
     "max-nwd": {"type": "threshold", "similarity": "nwd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
@@ -54,7 +53,7 @@ class Candidate:
 
 
 def scenes_of(found: Annotations, imgsz: int | None = None) -> Iterator[Scene]:
-    """The images of annotations that have objects; see `read_scenes`."""
+    """The images of annotations that have objects, scaled to a longer side of `imgsz` px, padded, boxes clipped."""
     for image, rows in enumerate(map(found.rows, range(len(found)))):
         labels, (height, width) = found.labels[rows], found.sizes_hw[image].tolist()
         scale = imgsz / max(height, width) if imgsz else 1.0
@@ -64,11 +63,6 @@ def scenes_of(found: Annotations, imgsz: int | None = None) -> Iterator[Scene]:
         if bool(kept.any()):
             height, width = (-(-int(imgsz or side) // PAD) * PAD for side in (height, width))
             yield Scene((height, width), boxes[kept], boxes[ignored])
-
-
-def sizes_of(scenes: Sequence[Scene]) -> Tensor:
-    """(K, 2) width and height of all objects, px."""
-    return torch.cat([sides(scene.boxes) for scene in scenes])
 
 
 def gather(
@@ -87,29 +81,21 @@ def gather(
     names = [model] if isinstance(model, str) else list(model)
     own = {Path(name).stem: candidate_of(name, overrides, wh) for name in names}
     first = next(iter(own.values()))
-    if assigners is None:
-        wanted = {name: PRESETS[name] for name in SIDE_BY_SIDE}
-    elif isinstance(assigners, Mapping):
-        wanted, own = dict(assigners), own if len(own) > 1 else {}
+    if isinstance(assigners, Mapping):
+        wanted = dict(assigners)
     else:
-        chosen = assigners.split(",") if isinstance(assigners, str) else assigners
-        wanted, own = {str(name).strip(): preset(str(name).strip()) for name in chosen}, own if len(own) > 1 else {}
+        chosen = assigners.split(",") if isinstance(assigners, str) else assigners or SIDE_BY_SIDE
+        wanted = {str(name).strip(): PRESETS.get(str(name).strip()) for name in chosen}
+        for name in wanted:
+            if name not in PRESETS:
+                raise UserError(f"assigners={name}: unknown; {suggest(name, PRESETS)}")
     out = {}
     for name, settings in wanted.items():
-        settings = dict(settings) if isinstance(settings, Mapping) else settings
-        if isinstance(settings, dict) and settings.get("similarity") in ("nwd", "dotd"):
-            settings.setdefault("constant", constant)
+        if isinstance(settings, Mapping) and settings.get("similarity") in ("nwd", "dotd"):
+            settings = {"constant": constant, **settings}
         out[name] = Candidate(build(ASSIGNERS, settings, f"assigners.{name}"), first.grid, first.inside_only)
-    return out | {
-        name: c for name, c in own.items() if len(own) > 1 or not any(alike(c, other) for other in out.values())
-    }
-
-
-def preset(name: str) -> dict[str, Any]:
-    """An assigner's settings by its name."""
-    if name not in PRESETS:
-        raise UserError(f"assigners={name}: unknown; {suggest(name, PRESETS)}")
-    return PRESETS[name]
+    new = assigners is None and not any(alike(first.assigner, other.assigner) for other in out.values())
+    return out | (own if len(own) > 1 or new else {})
 
 
 def candidate_of(model: str, overrides: Mapping[str, Any], wh: Tensor) -> Candidate:
@@ -119,10 +105,10 @@ def candidate_of(model: str, overrides: Mapping[str, Any], wh: Tensor) -> Candid
     return Candidate(head.assigner, head.grid, getattr(head, "inside_only", False))
 
 
-def alike(one: Candidate, other: Candidate) -> bool:
-    """Whether two candidates assign alike: same rule, same settings, same anchors."""
-    settings = [{k: v for k, v in vars(c.assigner).items() if k != "pairwise"} for c in (one, other)]
-    return type(one.assigner) is type(other.assigner) and settings[0] == settings[1] and one.grid is other.grid
+def alike(one: Assigner, other: Assigner) -> bool:
+    """Whether two assigners have the same rule and settings."""
+    settings = [{key: value for key, value in vars(each).items() if key != "pairwise"} for each in (one, other)]
+    return type(one) is type(other) and settings[0] == settings[1]
 
 
 def count_positives(candidate: Candidate, scenes: Sequence[Scene]) -> dict[str, Any]:
@@ -133,10 +119,9 @@ def count_positives(candidate: Candidate, scenes: Sequence[Scene]) -> dict[str, 
         scenes: images with objects.
 
     Returns:
-        Lists over SIZE_BOUNDS: `objects`, `positives`, `without` (objects that have no anchor), `largest` (most anchors
+        Lists over SIZE_NAMES: `objects`, `positives`, `without` (objects that have no anchor), `largest` (most anchors
         of one object). Totals: `negatives`, `ignored`. `anchors`: per level and box {stride, width, height, positives}.
     """
-    edges = torch.tensor(SIZE_BOUNDS[1:-1])
     sizes, counts, totals = [], [], {"negatives": 0, "ignored": 0}
     taken = [torch.zeros(n, dtype=torch.int64) for n in candidate.grid.per_cell]
     for size_hw, alike_sized in groupby(sorted(scenes, key=lambda s: s.size_hw), key=lambda s: s.size_hw):
@@ -152,28 +137,18 @@ def count_positives(candidate: Candidate, scenes: Sequence[Scene]) -> dict[str, 
                 totals["ignored"] += len(one.ignored_idx)
                 for level, part in enumerate(torch.split(one.gt_index, levels)):
                     taken[level] += ((part >= 0).view(-1, candidate.grid.per_cell[level])).sum(0)
-    size_bin, count = torch.bucketize(torch.cat(sizes), edges, right=True), torch.cat(counts)
-    each = [count[size_bin == i] for i in range(len(SIZE_BOUNDS) - 1)]
+    size_bin, count = torch.bucketize(torch.cat(sizes), torch.tensor(BOUNDS), right=True), torch.cat(counts)
+    each = [count[size_bin == i] for i in range(len(SIZE_NAMES))]
+    anchors = [
+        {"stride": stride, "width": float(x2 - x1), "height": float(y2 - y1), "positives": int(n)}
+        for stride, base, level in zip(candidate.grid.strides, candidate.grid.base_boxes, taken, strict=True)
+        for (x1, y1, x2, y2), n in zip(base.tolist(), level, strict=True)
+    ]
     return {
         "objects": [len(c) for c in each],
         "positives": [int(c.sum()) for c in each],
         "without": [int((c == 0).sum()) for c in each],
         "largest": [int(c.max()) if len(c) else 0 for c in each],
         **totals,
-        "anchors": anchors_taken(candidate.grid, taken),
+        "anchors": anchors,
     }
-
-
-def anchors_taken(grid: AnchorGrid, taken: Sequence[Tensor]) -> list[dict[str, float]]:
-    """Positives of each level and box of a cell."""
-    return [
-        {"stride": stride, "width": float(x2 - x1), "height": float(y2 - y1), "positives": int(n)}
-        for stride, base, counts in zip(grid.strides, grid.base_boxes, taken, strict=True)
-        for (x1, y1, x2, y2), n in zip(base.tolist(), counts, strict=True)
-    ]
-
-
-def bin_names() -> list[str]:
-    """Names of the size bins, px."""
-    names = [f"{low:g}-{high:g}" for low, high in pairwise(SIZE_BOUNDS)]
-    return [f"<{SIZE_BOUNDS[1]:g}", *names[1:-1], f">={SIZE_BOUNDS[-2]:g}"]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.analysis.assignment import Scene, bin_names, count_positives, gather, scenes_of, sizes_of
+import torch
+
+from tinyyolo.analysis.assignment import SIZE_NAMES, count_positives, gather, scenes_of
 from tinyyolo.analysis.similarity import shift_curves, worked_example
 from tinyyolo.analysis.words import example_in_words, in_words
 from tinyyolo.boxes.anchors import auto_constant
+from tinyyolo.boxes.convert import sides
 from tinyyolo.boxes.similarity import CONSTANT
-from tinyyolo.config import UserError, suggest
+from tinyyolo.config import UserError, above, suggest
 from tinyyolo.datasets import spec
 from tinyyolo.datasets.formats import coco as coco_json
-from tinyyolo.io import new_file
+from tinyyolo.io import write_json
+from tinyyolo.plots.assign import draw
 
 
 def analyze(
@@ -56,57 +59,35 @@ def analyze(
     for key in overrides:
         if "." not in key:
             raise UserError(f"{key}: analyze has no such key; {suggest(key, inspect.signature(analyze).parameters)}")
-    data = chosen_data(words, data)
-    scenes = list(read_scenes(data, split, imgsz)) if data else []
-    report: dict[str, Any] = {"data": data, "split": split, "imgsz": imgsz, "constant": resolve(constant, scenes)}
-    if scenes:
-        candidates = gather(model, assigners, report["constant"], overrides, sizes_of(scenes))
-        report["images"], report["objects"] = len(scenes), sum(len(scene.boxes) for scene in scenes)
-        report["sizes"] = bin_names()
+    given = [*map(str, words), *([] if data is None else [str(data)])]
+    if len(given) > 1:
+        raise UserError(f"analyze takes one data set, got {', '.join(given)}")
+    data = given[0] if given else None
+    if constant == "auto" and not data:
+        raise UserError("constant=auto needs data")
+    numbers = ({} if imgsz is None else {"imgsz": imgsz}) | ({} if constant == "auto" else {"constant": constant})
+    try:
+        above(0, **numbers)
+    except ValueError as error:
+        raise UserError(f"{error} px{', or auto' if str(error).startswith('constant') else ''}") from error
+    report: dict[str, Any] = {"data": data, "split": split, "imgsz": imgsz, "constant": constant}
+    if data:
+        found = coco_json.read(data) if data.endswith(".json") else spec.load(data).read(split)
+        scenes = list(scenes_of(found, imgsz))
+        if not scenes:
+            raise UserError(f"{data}: no image has objects")
+        wh = torch.cat([sides(scene.boxes) for scene in scenes])
+        report["constant"] = auto_constant(wh) if constant == "auto" else constant
+        candidates = gather(model, assigners, report["constant"], overrides, wh)
+        report |= {"images": len(scenes), "objects": len(wh), "sizes": SIZE_NAMES}
         report["assigners"] = {name: count_positives(c, scenes) for name, c in candidates.items()}
         print(in_words(report))
-    elif data:
-        raise UserError(f"{data}: no image has objects")
     report["shift"] = shift_curves(constant=report["constant"])
     report["example"] = worked_example(constant=report["constant"])
     print(example_in_words(report["example"]))
     folder = Path(out)
-    with new_file(folder / "analyze.json", overwrite=True) as stream:
-        json.dump(report, stream, indent=1)
+    write_json(folder / "analyze.json", report)
     print(f"numbers: {folder / 'analyze.json'}")
     if figures:
-        from tinyyolo.plots import assign as plots_assign
-
-        for path in plots_assign.draw(report, folder):
+        for path in draw(report, folder):
             print(f"figure: {path}")
-
-
-def chosen_data(words: Sequence[str], data: str | None) -> str | None:
-    """The data of the command line, given as a word or as `data=`."""
-    given = [*words, *([] if data is None else [str(data)])]
-    if len(given) > 1:
-        raise UserError(f"analyze takes one data set, got {', '.join(given)}")
-    return given[0] if given else None
-
-
-def resolve(constant: float | str, scenes: Sequence[Scene]) -> float:
-    """C in px: a number as it is, "auto" as the mean absolute size of the objects."""
-    if constant == "auto":
-        if not scenes:
-            raise UserError("constant=auto needs data")
-        return auto_constant(sizes_of(scenes))
-    if isinstance(constant, bool) or not isinstance(constant, (int, float)) or not constant > 0:
-        raise UserError(f"constant={constant}: expected a number of px > 0, or auto")
-    return float(constant)
-
-
-def read_scenes(data: str, split: str, imgsz: int | None) -> Iterator[Scene]:
-    """Every image with objects, in network input pixels, boxes clipped to it.
-
-    Raises:
-        UserError: unreadable data, or imgsz no positive number.
-    """
-    if imgsz is not None and (isinstance(imgsz, bool) or not isinstance(imgsz, (int, float)) or not imgsz > 0):
-        raise UserError(f"imgsz={imgsz}: expected a positive number of pixels")
-    found = coco_json.read(data) if str(data).endswith(".json") else spec.load(data).read(split)
-    return scenes_of(found, imgsz)

@@ -30,11 +30,9 @@ def shift_curves(
         [[1.0, 0.1428571492433548]]
     """
     out: dict[str, Any] = {"sides": list(sides), "shifts": list(shifts), "constant": constant}
-    for name, factor in (("same", 1.0), ("half", 0.5)):
-        out[name] = {}
-        for similarity in SIMILARITIES:
-            curves = [compare(similarity, (s, s), (s * factor, s * factor), shifts, constant) for s in sides]
-            out[name][similarity] = [curve.tolist() for curve in curves]
+    for kind, factor in (("same", 1.0), ("half", 0.5)):
+        pairs = [((side, side), (side * factor, side * factor)) for side in sides]
+        out[kind] = {name: [compare(name, *wh, shifts, constant).tolist() for wh in pairs] for name in SIMILARITIES}
     return out
 
 
@@ -49,11 +47,7 @@ def compare(
     return entry.aligned(box, others, **options)
 
 
-def worked_example(
-    sizes: Sequence[Sequence[float]] = EXAMPLE_SIZES,
-    shifts: Sequence[float] = EXAMPLE_SHIFTS,
-    constant: float = CONSTANT,
-) -> list[dict[str, Any]]:
+def worked_example(constant: float = CONSTANT) -> list[dict[str, Any]]:
     """The paper's Fig. 1: what 1 and 3 px do to the similarity of a box with itself.
 
     The paper gives IoU .54 and .14 for 5x8 px, and .97 and .91 for "200x320" px; those are the values of 100x160 px,
@@ -62,9 +56,8 @@ def worked_example(
     Returns:
         One entry per size: `width`, `height`, `shifts`, and each similarity by its name as a list.
     """
-    names = list(SIMILARITIES)
-    return [
-        {"width": w, "height": h, "shifts": list(shifts)}
-        | {name: compare(name, (w, h), (w, h), shifts, constant).tolist() for name in names}
-        for w, h in sizes
-    ]
+    out = []
+    for wh in EXAMPLE_SIZES:
+        values = {name: compare(name, wh, wh, EXAMPLE_SHIFTS, constant).tolist() for name in SIMILARITIES}
+        out.append({"width": wh[0], "height": wh[1], "shifts": list(EXAMPLE_SHIFTS)} | values)
+    return out

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tinyyolo.config import UserError, above
 from tinyyolo.datasets.spec import load
-from tinyyolo.datasets.stats.numbers import collect, scales_of
-from tinyyolo.io import new_file
+from tinyyolo.datasets.stats.numbers import collect, distinct, objects_of
+from tinyyolo.io import table, write_json
 from tinyyolo.plots.stats import draw
 
 
@@ -35,52 +35,46 @@ def stats(
     Raises:
         UserError: no such YAML, split or annotations.
     """
+    try:
+        above(0, **({} if imgsz is None else {"imgsz": imgsz}))
+    except ValueError as error:
+        raise UserError(str(error)) from error
     spec = load(data, path)
     splits = {name: spec.read(name) for name in ([split] if split else spec.splits)}
     report = collect(splits, imgsz=imgsz) | {"data": str(spec.file)}
     target = Path(runs) / f"{spec.title}.json"
-    with new_file(target, overwrite=True) as stream:
-        json.dump(report, stream, indent=1)
+    write_json(target, report)
     print(in_words(report))
     print(f"numbers: {target}")
     if figure:
-        print(f"figure: {draw(splits, target.with_suffix('.png'), scales_of(splits, imgsz))}")
+        parts = distinct(splits)
+        names = list(parts[0].names.values())
+        print(f"figure: {draw(names, objects_of(parts, imgsz), target.with_suffix('.png'))}")
     return 0
 
 
 def in_words(report: Mapping[str, Any]) -> str:
     """Tables 1 and 2 as text, then the advice."""
     columns = dict(report["splits"]) | ({"all": report["all"]} if len(report["splits"]) > 1 else {})
+    every, cells = report["all"], list(columns.values())
     unit = f"px at imgsz {report['imgsz']}" if report["imgsz"] else "px"
     rows = [["", *columns]]
     for key in ("images", "boxes", "ignore_regions"):
-        rows.append([key.replace("_", " "), *(f"{c[key]:,}" for c in columns.values())])
-    rows += [[f"  {name}", *(f"{c['classes'][name]:,}" for c in columns.values())] for name in report["all"]["classes"]]
-    rows.append([f"absolute size, {unit}", *(plus_minus(c["size"], 1) for c in columns.values())])
-    rows.append(["  median", *(one_digit(c["size"]["median"]) for c in columns.values())])
-    if report["all"]["ignore_regions"]:
-        both = [c["size_with_ignore_regions"] for c in columns.values()]
-        rows.append(["  with ignore regions", *(plus_minus(values, 1) for values in both)])
-        rows.append(["  median", *(one_digit(values["median"]) for values in both)])
-    rows.append(["relative size", *(plus_minus(c["relative_size"], 3) for c in columns.values())])
-    rows += [
-        [f"  {name}", *(f"{100 * c['shares'][name]:.1f} %" for c in columns.values())]
-        for name in report["all"]["shares"]
-    ]
-    rows.append(["objects an image", *(plus_minus(c["per_image"], 1) for c in columns.values())])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = [
-        "  ".join([row[0].ljust(widths[0]), *(v.rjust(w) for v, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join([report.get("data", ""), *table, "", *(f"- {line}" for line in report["advice"]["words"])])
+        rows.append([key.replace("_", " "), *(f"{c[key]:,}" for c in cells)])
+    rows += [[f"  {name}", *(f"{c['classes'][name]:,}" for c in cells)] for name in every["classes"]]
+    rows.append([f"absolute size, {unit}", *(in_short(c["size"], 1) for c in cells)])
+    rows.append(["  median", *(in_short(c["size"], 1, "median") for c in cells)])
+    if every["ignore_regions"]:
+        both = [c["size_with_ignore_regions"] for c in cells]
+        rows.append(["  with ignore regions", *(in_short(values, 1) for values in both)])
+        rows.append(["  median", *(in_short(values, 1, "median") for values in both)])
+    rows.append(["relative size", *(in_short(c["relative_size"], 3) for c in cells)])
+    rows += [[f"  {name}", *(f"{100 * c['shares'][name]:.1f} %" for c in cells)] for name in every["shares"]]
+    rows.append(["objects an image", *(in_short(c["per_image"], 1) for c in cells)])
+    return "\n".join([report.get("data", ""), table(rows), "", *(f"- {line}" for line in report["advice"]["words"])])
 
 
-def plus_minus(values: Mapping[str, Any], digits: int) -> str:
-    """'12.7 ± 5.6'."""
-    return "-" if values["mean"] is None else f"{values['mean']:.{digits}f} ± {values['std']:.{digits}f}"
-
-
-def one_digit(value: float | None) -> str:
-    """'12.7'."""
-    return "-" if value is None else f"{value:.1f}"
+def in_short(values: Mapping[str, Any], digits: int, *keys: str) -> str:
+    """'12.7 ± 5.6', mean and standard deviation, or another number; '-' where there is none."""
+    found = [values[key] for key in keys or ("mean", "std")]
+    return "-" if None in found else " ± ".join(f"{value:.{digits}f}" for value in found)

@@ -2,62 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tinyyolo.boxes.similarity import SIMILARITIES
+from tinyyolo.io import table
+
+Anchor = Mapping[str, float]
 
 
 def in_words(report: Mapping[str, Any]) -> str:
     """The tables of the report: positives for each object, objects without, anchors taken."""
     rows, names = report["assigners"], report["sizes"]
     shown = [i for i in range(len(names)) if any(row["objects"][i] for row in rows.values())]
-    width = max(map(len, rows)) + 2
-    head = "".join(f"{names[i]:>9}" for i in shown) + f"{'all':>9}"
-    lines = [
-        f"{report['data']}: {report['objects']:,} objects in {report['images']:,} images, sizes in px of the input",
-        "",
-    ]
-    first = next(iter(rows.values()))["objects"]
-    lines += [f"{'objects':<{width}}" + "".join(f"{first[i]:>9,}" for i in shown) + f"{sum(first):>9,}"]
+
+    def numbers(row: Mapping[str, Any], key: str) -> list[int]:
+        return [*(row[key][i] for i in shown), sum(row[key])]
+
+    head = [*(names[i] for i in shown), "all"]
+    objects = numbers(next(iter(rows.values())), "objects")
+    tables = [[["size, px", *head], ["objects", *(f"{n:,}" for n in objects)]]]
     for title, key, scale in (
         ("positives for each object", "positives", 1),
         ("% of objects without any", "without", 100),
     ):
-        lines += ["", f"{title}", " " * width + head]
+        tables.append([[title, *head]])
         for name, row in rows.items():
-            cells = [scale * row[key][i] / max(row["objects"][i], 1) for i in shown]
-            cells.append(scale * sum(row[key]) / max(sum(row["objects"]), 1))
-            lines.append(f"{name:<{width}}" + "".join(f"{cell:9.2f}" for cell in cells))
-    lines += [
-        "",
-        f"{'in one epoch':<{width}}{'positives':>12}{'negatives':>14}{'ignored':>12}   positives by stride, by h/w",
-    ]
+            each = [scale * n / max(count, 1) for n, count in zip(numbers(row, key), objects, strict=True)]
+            tables[-1].append([name, *(f"{value:.2f}" for value in each)])
+    tables.append([["in one epoch", "positives", "negatives", "ignored", "positives by stride", "by h/w"]])
     for name, row in rows.items():
-        numbers = f"{sum(row['positives']):>12,}{row['negatives']:>14,}{row['ignored']:>12,}"
-        lines.append(f"{name:<{width}}{numbers}   {shares(row['anchors'])}")
-    return "\n".join(lines)
+        counts = (sum(row["positives"]), row["negatives"], row["ignored"])
+        by_stride = shares(row["anchors"], lambda a: f"{a['stride']:g}")
+        by_shape = shares(row["anchors"], lambda a: f"{a['height'] / a['width']:.1g}")
+        tables[-1].append([name, *(f"{n:,}" for n in counts), by_stride, by_shape])
+    title = f"{report['data']}: {report['objects']:,} objects in {report['images']:,} images, sizes in px of the input"
+    return "\n\n".join([title, *map(table, tables)])
 
 
-def shares(anchors: Sequence[Mapping[str, float]]) -> str:
-    """Where positives lie: percent by stride, then by height / width; less than half a percent is left out."""
-    total = max(sum(a["positives"] for a in anchors), 1)
-    texts = []
-    strides, shapes = [f"{a['stride']:g}" for a in anchors], [f"{a['height'] / a['width']:.1g}" for a in anchors]
-    for names in (strides, shapes):
-        counts: dict[str, float] = {}
-        for name, anchor in zip(names, anchors, strict=True):
-            counts[name] = counts.get(name, 0) + 100 * anchor["positives"] / total
-        texts.append(" ".join(f"{name}:{percent:.0f}%" for name, percent in counts.items() if percent >= 0.5))
-    return ", ".join(texts)
+def shares(anchors: Sequence[Anchor], name_of: Callable[[Anchor], str]) -> str:
+    """Where positives lie, percent by the anchors' names; less than half a percent is left out."""
+    counts: Counter[str] = Counter()
+    for anchor in anchors:
+        counts[name_of(anchor)] += int(anchor["positives"])
+    percent = {name: 100 * n / max(counts.total(), 1) for name, n in counts.items()}
+    return " ".join(f"{name}:{share:.0f}%" for name, share in percent.items() if share >= 0.5)
 
 
 def example_in_words(example: Sequence[Mapping[str, Any]]) -> str:
     """The worked example as a table."""
     shifts = " and ".join(map(str, example[0]["shifts"]))
-    lines = ["", f"similarity of a box with itself moved right and down by {shifts} px"]
-    lines.append(f"{'box':<10}" + "".join(f"{name:>14}" for name in SIMILARITIES))
+    rows = [["box", *SIMILARITIES]]
     for row in example:
         cells = (" ".join(f"{value:.3f}" for value in row[name]) for name in SIMILARITIES)
-        lines.append(f"{row['width']:g}x{row['height']:g}".ljust(10) + "".join(f"{cell:>14}" for cell in cells))
-    return "\n".join(lines)
+        rows.append([f"{row['width']:g}x{row['height']:g}", *cells])
+    return f"\nsimilarity of a box with itself moved right and down by {shifts} px\n{table(rows)}"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import warnings
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageMode, ImageOps, TiffTags, UnidentifiedImageError
+from PIL import Image, ImageMode, TiffTags, UnidentifiedImageError
 
 from tinyyolo.config import UserError
-from tinyyolo.io import in_threads
+from tinyyolo.io import new_file
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 EXIF_ORIENTATION = 274
@@ -23,9 +23,9 @@ TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 DEPTHS = ("uint8", "uint16")  # what is read; of 16 bits the high byte
 LARGE_PIXELS = 50_000_000  # images above this are decoded one at a time when they are looked through
 ONE_LARGE = threading.Lock()
+JPEGS = ("JPEG", "MPO")  # MPO is several JPEGs, as drones write; the first counts
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # how a JPEG and a PNG begin, and end unless cut short
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-HEIF = b"ftyp"  # at byte 4 of AVIF and HEIC, which Pillow decodes
 SAMPLE_KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # TIFF's SampleFormat; 4 says nothing
 # Pillow takes an image of 180 million pixels for an attack; DOTA's scenes have up to 400. OpenCV stops at 2^30.
 Image.MAX_IMAGE_PIXELS = 2**29
@@ -58,17 +58,6 @@ class Look(NamedTuple):
     palette: bool = False
     fault: str = ""
 
-    @property
-    def kind(self) -> str:
-        """What the pixels are, in words.
-
-        Examples:
-            >>> Look((4, 4), 3, "uint8").kind, Look((4, 4), 1, "uint8", palette=True).kind
-            ('3 bands of uint8', '1 band of uint8 with a palette')
-        """
-        plural = "s" if self.bands != 1 else ""
-        return f"{self.bands} band{plural} of {self.depth}{' with a palette' if self.palette else ''}"
-
 
 def look(path: str | Path, *, to_end: bool = False) -> Look:
     """What an image file holds, by its header; it does not raise for a file that is no image.
@@ -78,88 +67,65 @@ def look(path: str | Path, *, to_end: bool = False) -> Look:
         to_end: look whether all of it is there too: a PNG's checksums, the end of a JPEG (which OpenCV reads without a
             word when it is cut short), the pixels of other formats, which have neither.
     """
-    path, kind = Path(path), None
-    found = Look()
+    path, kind, found = Path(path), "", Look()
     try:
         if not path.stat().st_size:
             return Look(fault=EMPTY)
         with Image.open(path) as image:
-            kind = "JPEG" if image.format == "MPO" else image.format  # several JPEGs, as drones write; the first counts
-            found = described(image)
+            kind, found = image.format or "", _described(image)
             if to_end:
                 image.verify()
     except FileNotFoundError:
         return Look(fault=MISSING)
     except UnidentifiedImageError:  # such as a TIFF with four bands of 16 bits, which OpenCV reads
-        found = undescribed(path)
+        pixels = _decode(path.read_bytes(), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            return Look(fault=UNKNOWN)
+        height, width, bands = (*pixels.shape, 1)[:3]
+        found = Look((height, width), bands, pixels.dtype.name)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return found._replace(fault=in_words(error))
-    if not found.fault and found.depth not in DEPTHS:
-        found = found._replace(fault=NOT_DECODED)
-    if found.fault:
-        return found
-    if kind not in ("JPEG", "TIFF") and found.orientation in TURNED:  # not every OpenCV turns these
-        pixels = decode(path.read_bytes())
-        return found._replace(fault=NOT_DECODED) if pixels is None else found._replace(size_hw=pixels.shape[:2])
-    return found._replace(fault=damage(path, kind, found.size_hw)) if to_end else found
+        system = isinstance(error, OSError) and error.strerror
+        words = f"not readable: {system}" if system else str(error) or type(error).__name__
+        return found._replace(fault=" ".join(words.split()))
+    if found.depth not in DEPTHS:
+        return found._replace(fault=NOT_DECODED)
+    turned = found.orientation in TURNED and kind not in (*JPEGS, "TIFF")  # not every OpenCV turns these
+    with ONE_LARGE if math.prod(found.size_hw) > LARGE_PIXELS else nullcontext():
+        if turned or (to_end and kind not in (*JPEGS, "PNG")):
+            pixels = decode(path.read_bytes())
+            return found._replace(fault=NOT_DECODED) if pixels is None else found._replace(size_hw=pixels.shape[:2])
+        return found._replace(fault=CUT_SHORT) if to_end and kind in JPEGS and not _ends(path) else found
 
 
-def described(image: Any) -> Look:
+def _described(image: Any) -> Look:
     """What the header of a Pillow image of any format says."""
     mode = ImageMode.getmode(image.mode)
     bands, depth = len(mode.bands), np.dtype(mode.typestr).name
-    if image.format == "TIFF":  # Pillow's mode hides spare bands and 16 bits of colour
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+    size_hw = image.size if orientation in TURNED else image.size[::-1]
+    if image.format == "TIFF":  # Pillow's mode hides spare bands and 16 bits of colour; the size it has turned already
         tags = {TiffTags.lookup(key).name: value for key, value in image.tag_v2.items()}
         most, sort = max(tags.get("BitsPerSample", (1,))), max(tags.get("SampleFormat", (1,)))
         bits = next((b for b in (8, 16, 32) if most <= b), 64)  # 12 bits come in 16
         bands, depth = tags.get("SamplesPerPixel", bands), f"{SAMPLE_KINDS.get(sort, 'complex')}{bits}"
+        orientation, size_hw = tags.get("Orientation", 1), image.size[::-1]
     elif ";16" in str(image.tile):  # a colour PNG, which Pillow reads as 8 bits
         depth = "uint16"
-    depth = "uint8" if depth == "bool" else depth
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
-    width, height = image.size
-    turned = orientation in TURNED
-    if image.format == "TIFF":  # whose size Pillow has turned already
-        orientation, turned = tags.get("Orientation", 1), False
-    return Look((width, height) if turned else (height, width), bands, depth, orientation, image.mode == "P")
+    return Look(size_hw, bands, "uint8" if depth == "bool" else depth, orientation, image.mode == "P")
 
 
-def undescribed(path: Path) -> Look:
-    """What OpenCV finds in a file that Pillow does not know, by decoding it."""
+def _ends(path: Path) -> bool:
+    """Whether a JPEG with a sound header has its end; some cameras write bytes behind it."""
+    with path.open("rb") as stream:
+        stream.seek(-2, os.SEEK_END)
+        if stream.read() == ENDS[b"\xff\xd8"]:
+            return True
     try:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        return Look(fault=UNKNOWN)
-    height, width = pixels.shape[:2]
-    return Look((height, width), pixels.shape[2] if pixels.ndim == 3 else 1, pixels.dtype.name)
-
-
-def damage(path: Path, kind: str | None, size_hw: tuple[int, int]) -> str:
-    """What is wrong behind a sound header, '' for nothing. A PNG's checksums have been verified already."""
-    if kind == "PNG":
-        return ""
-    with ONE_LARGE if size_hw[0] * size_hw[1] > LARGE_PIXELS else nullcontext():
-        if kind != "JPEG":
-            return NOT_DECODED if decode(path.read_bytes()) is None else ""
-        with path.open("rb") as stream:
-            stream.seek(-2, os.SEEK_END)
-            if stream.read() == ENDS[b"\xff\xd8"]:
-                return ""
-        try:  # some cameras write bytes behind the end of a sound JPEG
-            with Image.open(path) as image:
-                image.load()
-        except OSError:
-            return CUT_SHORT
-    return ""
-
-
-def in_words(error: BaseException) -> str:
-    """An error of the system or of Pillow in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"not readable: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        with Image.open(path) as image:
+            image.load()
+    except OSError:
+        return False
+    return True
 
 
 def load(path: str | Path) -> np.ndarray:
@@ -172,9 +138,8 @@ def load(path: str | Path) -> np.ndarray:
         data = Path(path).read_bytes()
     except OSError:
         data = b""
-    image = decode(data) if data else None
-    whole = all(data.endswith(end) for start, end in ENDS.items() if data.startswith(start))
-    if image is None or not whole:
+    image = decode(data)
+    if image is None or any(data.startswith(start) and not data.endswith(end) for start, end in ENDS.items()):
         fault = look(path, to_end=True).fault or ("" if image is not None else NOT_DECODED)
         if image is None or fault:
             raise ValueError(fault)
@@ -186,52 +151,38 @@ def decode(data: bytes) -> np.ndarray | None:
 
     Of 16 bits the high byte is taken, of a TIFF's bands the first three, of its pages the first.
     """
-    buffer = np.frombuffer(data, np.uint8)
-    image: np.ndarray | None = None
-    try:
-        if data.startswith(TIFF):
-            done, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
-            image = np.ascontiguousarray(pages[0][..., :3]) if done and pages[0].ndim == 3 else None
-        elif data[4:8] == HEIF:
-            image = decode_by_pillow(data)
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if image is None else image
-    except cv2.error:  # more pixels than OpenCV takes
+    image = _decode(data, cv2.IMREAD_UNCHANGED) if data.startswith(TIFF) else None
+    if image is None or image.ndim != 3:
+        image = _decode(data, cv2.IMREAD_COLOR)
+    if image is None or image.dtype not in (np.uint8, np.uint16) or image.shape[2:] < (3,):
         return None
-    if image is not None and image.dtype == np.uint16:
-        image = np.right_shift(image, 8).astype(np.uint8)
-    return image if image is not None and image.dtype == np.uint8 and image.shape[2:] == (3,) else None
+    image = np.ascontiguousarray(image[..., :3])
+    return image if image.dtype == np.uint8 else np.right_shift(image, 8).astype(np.uint8)
 
 
-def decode_by_pillow(data: bytes) -> np.ndarray | None:
-    """As `decode`, by Pillow; None where it does not know the format."""
-    from io import BytesIO
-
+def _decode(data: bytes, flags: int) -> np.ndarray | None:
+    """What OpenCV makes of a file's content."""
     try:
-        with ImageOps.exif_transpose(Image.open(BytesIO(data))) as image:
-            return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # nothing, or more pixels than OpenCV takes
         return None
 
 
-def size_hw(path: str | Path) -> tuple[int, int]:
-    """Height and width in pixels by the header, as `load` gives them.
+def save(path: str | Path, image: np.ndarray, *, overwrite: bool = False) -> Path:
+    """Write an image (H, W, 3) uint8 BGR whole or not at all, in the format of the path's suffix; returns the path.
 
     Raises:
-        ValueError: no image, in the words of `look`.
+        UserError: the file exists and `overwrite` is not set.
     """
-    found = look(path)
-    if found.fault:
-        raise ValueError(found.fault)
-    return found.size_hw
-
-
-def look_at_all(folder: Path, names: Sequence[str], what: str, *, to_end: bool = False) -> list[Look]:
-    """`look` at many images of a folder at once; `what` names the work on a terminal."""
-    return in_threads(lambda name: look(folder / name, to_end=to_end), names, what)
+    path = Path(path)
+    data = cv2.imencode(path.suffix or ".png", np.ascontiguousarray(image))[1]
+    with new_file(path, overwrite=overwrite, mode="wb") as stream:
+        stream.write(data.tobytes())
+    return path
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Image files under a folder, sorted, as POSIX paths relative to it.
+    """Image files under a folder by their suffix, hidden ones left out, sorted, as POSIX paths relative to it.
 
     Raises:
         UserError: no such folder.
@@ -239,21 +190,9 @@ def list_images(folder: str | Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder{nearest_folder(folder)}")
-    found = []
-    for root, _, files in os.walk(folder, followlinks=True):
-        inside = Path(root).relative_to(folder)
-        found += [(inside / name).as_posix() for name in files if is_image(name)]
-    return sorted(found)
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name ends as an image's does; hidden files are none.
-
-    Examples:
-        >>> is_image("a.PNG"), is_image("a.txt"), is_image(".a.png")
-        (True, False, False)
-    """
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
+    images = (path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path.relative_to(folder).as_posix() for path in images)
 
 
 def nearest_folder(folder: Path) -> str:

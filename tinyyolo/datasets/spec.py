@@ -3,58 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from tinyyolo.config import ROOTS, UserError, find_yaml, load_yaml, merge, suggest
+import msgspec
+import yaml
+
+from tinyyolo.config import ROOTS, UserError, find_yaml, suggest, with_base
 from tinyyolo.datasets.annotations import Annotations, as_names, raise_fatal
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.images import list_images, nearest_folder
+from tinyyolo.io import new_file
 
 SPLITS = ("train", "val", "test", "trainval")
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
 FILES = (".json", ".geojson")  # annotations that are one file for all images; others lie in a folder
+Text = str | int | float  # a number is a name too: `path: 2019`
 
 
-def is_text(value: object) -> bool:
-    """A text or a number, which is a name too: `path: 2019`."""
-    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+class Whole(TypedDict):
+    """What a whole download holds of one split, at least."""
+
+    images: int
 
 
-def are_texts(value: object) -> bool:
-    """A list of texts."""
-    return isinstance(value, list) and all(map(is_text, value))
-
-
-def is_table(value: object) -> bool:
-    """A mapping."""
-    return isinstance(value, dict)
-
-
-def are_counts(value: object) -> bool:
-    """What a whole download holds: a mapping with `images` for every split."""
-    return isinstance(value, dict) and all(isinstance(row, dict) and "images" in row for row in value.values())
-
-
-# Key -> whether its value is of the right kind, and what it should be.
-KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(
-        SPLITS, (lambda v: is_text(v) or are_texts(v), "an image folder, a txt list of images, or a list of these")
-    ),
-    **dict.fromkeys(("path", "format", "base"), (is_text, "a text")),
-    "annotations": (
-        lambda v: is_table(v) and all(p is None or is_text(p) for p in v.values()),
-        "split: file.json or label folder",
-    ),
-    "names": (lambda v: are_texts(v) or (is_table(v) and are_texts([*v, *v.values()])), "a list or a mapping id: name"),
-    "ignore": (are_texts, "a list of category names"),
-    "expected": (are_counts, "split: {images: number, boxes: number, classes: {name: number}}"),
-    **dict.fromkeys(("toy", "stands_for", "about"), (is_table, "a mapping")),
+# Key -> the kind of its value, and what it should be in words.
+KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(SPLITS, (Text | list[Text], "an image folder, a txt list of images, or a list of these")),
+    **dict.fromkeys(("path", "format", "base"), (Text, "a text")),
+    "annotations": (dict[str, Text | None], "split: file.json or label folder"),
+    "names": (list[Text] | dict[Text, Text], "a list or a mapping id: name"),
+    "ignore": (list[Text], "a list of category names"),
+    "expected": (dict[str, Whole], "split: {images: number, boxes: number, classes: {name: number}}"),
+    **dict.fromkeys(("toy", "stands_for", "about"), (dict[str, Any], "a mapping")),
     # These stand in ultralytics' YAMLs; nothing is downloaded.
-    **dict.fromkeys(("nc", "channels"), (lambda v: isinstance(v, int), "a number")),
-    "download": (lambda v: True, "anything"),
+    **dict.fromkeys(("nc", "channels"), (int, "a number")),
+    "download": (Any, "anything"),
 }
 
 
@@ -141,25 +127,18 @@ class DataSpec:
         if place not in self.parsed:
             if not self.path.is_dir():
                 raise UserError(self.absent())
-            self.parsed[place] = self.parse(split)
+            if place.annotations is not None and place.annotations.suffix == ".json":
+                layout, folder, listed = FORMATS[JSON], self.path, None
+            else:
+                layout, folder = FORMATS[self.format], self.image_dir(split)
+                listed = None if (folder,) == place.images else listed_images(self.file, place.images, folder)
+            names = as_names(self.content["names"]) if self.content.get("names") else self.names or None
+            self.parsed[place] = layout.read(
+                folder, names, self.ignore, labels=place.annotations, file_names=listed, strict=False
+            )
         if strict:
             raise_fatal(self.parsed[place].problems)
         return self.parsed[place]
-
-    def parse(self, split: str) -> Annotations:
-        """`read`, without memory and with every fault in `.problems`.
-
-        Raises:
-            UserError: no such split, file or folder.
-        """
-        place = self.split(split)
-        if place.annotations is not None and place.annotations.suffix == ".json":
-            layout, folder, listed = FORMATS[JSON], self.path, None
-        else:
-            layout, folder = FORMATS[self.format], self.image_dir(split)
-            listed = None if [folder] == list(place.images) else listed_images(self.file, place.images, folder)
-        names = as_names(self.content["names"]) if self.content.get("names") else self.names or None
-        return layout.read(folder, names, self.ignore, labels=place.annotations, file_names=listed, strict=False)
 
     def must_exist(self, splits: Iterable[str] | None = None) -> None:
         """Look whether the folders and files of some splits (None: of all) are there, before anything is built.
@@ -171,15 +150,13 @@ class DataSpec:
             raise UserError(self.absent())
         for split in self.splits if splits is None else splits:
             place = self.split(split)
-            needed = [(path, "list of images" if path.suffix == ".txt" else "image folder") for path in place.images]
+            needed = {path: "list of images" if path.suffix == ".txt" else "image folder" for path in place.images}
             if place.annotations is not None:
-                is_file = place.annotations.suffix in FILES
-                needed.append((place.annotations, "annotation file" if is_file else "label folder"))
-            for path, what in needed:
+                needed[place.annotations] = "annotation file" if place.annotations.suffix in FILES else "label folder"
+            for path, what in needed.items():
                 if not path.exists():
-                    raise UserError(
-                        f"{self.file}: {split}: no such {what}: {path}{nearest_folder(path)}{self.source()}"
-                    )
+                    where = f"{path}{nearest_folder(path)}{self.source()}"
+                    raise UserError(f"{self.file}: {split}: no such {what}: {where}")
 
     def absent(self) -> str:
         """That the data are not there and how to get them, in one line."""
@@ -189,10 +166,9 @@ class DataSpec:
     def source(self) -> str:
         """'; ask: ...; licence: ...; get it: ...' as the YAML's `about:` says; '' where it does not."""
         about = self.content.get("about") or {}
-        parts = [f"{key}: {about[key]}" for key in ("ask", "licence") if about.get(key)]
-        steps = about.get("get") or []
-        parts += ["get it: " + ", ".join(f"({i}) {step}" for i, step in enumerate(steps, 1))] if steps else []
-        return "".join(f"; {part}" for part in parts)
+        parts = {key: about.get(key) for key in ("ask", "licence")}
+        parts["get it"] = ", ".join(f"({i}) {step}" for i, step in enumerate(about.get("get") or [], 1))
+        return "".join(f"; {key}: {words}" for key, words in parts.items() if words)
 
 
 def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpec:
@@ -210,78 +186,53 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     if isinstance(name, DataSpec):
         return name
     file = find_yaml(name, "data")
-    content = with_base(file)
-    check(file, content)
-    root = Path(path).expanduser().resolve() if path is not None else find_root(file, content)
-    splits = find_splits(file, root, content)
-    ignore = tuple(map(str, content.get("ignore") or []))
+    content = with_base(file, "data")
+    for key, value in content.items():
+        if key not in KINDS:
+            raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS)}")
+        check(file, key, value, *KINDS[key])
+    check(file, "about.get", (content.get("about") or {}).get("get"), list[Text], "a list of texts")
+    if content.get("toy") is not None:
+        from tinyyolo.datasets.drawn import toy
+
+        content |= {"train": "images", "val": "images", "annotations": {"train": "train.json", "val": "val.json"}}
+        path = toy.ensure(content["toy"]) if path is None else path
+    if path is None:
+        shipped = file.parent in [root / "data" for root in ROOTS]
+        base = Path(os.environ.get(DATASETS_VARIABLE) or "datasets").expanduser() if shipped else file.parent
+        path = base / Path(str(content.get("path") or ".")).expanduser()
+    root = Path(path).expanduser().resolve()
     layout = str(content.get("format") or DEFAULT)
     if layout not in FORMATS:
         raise UserError(f"{file}: format: {layout!r} unknown; {suggest(layout, FORMATS)} (a .json needs none)")
+    ignore = tuple(map(str, content.get("ignore") or []))
     known = {key: content.get(key) or {} for key in ("expected", "stands_for")}
+    splits = find_splits(file, root, content)
     spec = DataSpec(file, root, {}, ignore, splits, **known, format=layout, content=content)
     return replace(spec, names=find_names(spec))
 
 
-def check(file: Path, content: Mapping[str, Any]) -> None:
-    """Keys and the kinds of their values.
-
-    Raises:
-        UserError: an unknown key, or a value of a wrong kind.
-    """
-    for key, value in content.items():
-        if key not in KINDS:
-            raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS)}")
-        is_right, words = KINDS[key]
-        if value is not None and not is_right(value):
-            raise UserError(f"{file}: {key}: expected {words}, found {value!r}")
-    steps = (content.get("about") or {}).get("get")
-    if steps is not None and not are_texts(steps):
-        raise UserError(f"{file}: about.get: expected a list of texts, found {steps!r}")
-
-
-def with_base(file: Path) -> dict[str, Any]:
-    """The YAML on top of the one that its `base:` names, a file beside it or a name in data/."""
-    content = load_yaml(file)
-    base = content.get("base")
-    if not base:
-        return content
-    beside = file.parent / str(base)
-    return merge(with_base(beside if beside.is_file() else find_yaml(base, "data")), content)
-
-
-def find_root(file: Path, content: Mapping[str, Any]) -> Path:
-    """`path:` made absolute, `~` allowed. A drawn set: where it was drawn. Relative: to the YAML's folder, or, of a
-    YAML that came with the package, to the folder in $TINYYOLO_DATASETS, else ./datasets."""
-    if content.get("toy") is not None:
-        from tinyyolo.datasets.drawn import toy
-
-        return toy.ensure(content["toy"])
-    given = Path(str(content.get("path") or ".")).expanduser()
-    shipped = file.parent in [root / "data" for root in ROOTS]
-    base = Path(os.environ.get(DATASETS_VARIABLE) or "datasets").expanduser() if shipped else file.parent
-    return (base / given).resolve()
+def check(file: Path, key: str, value: Any, kind: Any, words: str) -> None:
+    """Look whether a value is of the right kind; null is, for every key."""
+    try:
+        msgspec.convert(value, kind | None)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{file}: {key}: expected {words}, found {value!r}") from error
 
 
 def find_splits(file: Path, root: Path, content: Mapping[str, Any]) -> dict[str, Split]:
     """Every split of the YAML; the folders need not exist yet."""
-    jsons = content.get("annotations") or {}
-    if content.get("toy") is not None:
-        images, jsons = {s: "images" for s in ("train", "val")}, {"train": "train.json", "val": "val.json"}
-    else:
-        images = {s: content[s] for s in SPLITS if content.get(s)}
+    jsons, images = content.get("annotations") or {}, {s: content[s] for s in SPLITS if content.get(s)}
     for split in jsons:
         if split not in images:
             raise UserError(f"{file}: annotations.{split}: no images for it; {suggest(split, images)}")
     if not images:
         raise UserError(f"{file}: no split; give at least one of {', '.join(SPLITS)}: image folder")
-    out = {}
-    for split, given in images.items():
-        places = given if isinstance(given, list) else [given]
-        folders = tuple(root / Path(str(place)).expanduser() for place in places)
-        found = root / Path(str(jsons[split])).expanduser() if jsons.get(split) else None
-        out[split] = Split(folders, found)
-    return out
+
+    def places(given: Any) -> tuple[Path, ...]:
+        return tuple(root / Path(str(one)).expanduser() for one in (given if isinstance(given, list) else [given]))
+
+    return {s: Split(places(images[s]), *places(jsons.get(s) or [])) for s in images}
 
 
 def find_names(spec: DataSpec) -> dict[int, str]:
@@ -299,8 +250,7 @@ def find_names(spec: DataSpec) -> dict[int, str]:
         if spec.content.get("nc") not in (None, len(every)):
             raise UserError(f"{file}: nc: {spec.content['nc']}, but there are {len(every)} names")
         return dict(enumerate(name for name in every.values() if name not in spec.ignore))
-    places = [split.annotations for split in spec.splits.values()]
-    if any(path is None or path.suffix != ".json" for path in places):
+    if any(split.annotations is None or split.annotations.suffix != ".json" for split in spec.splits.values()):
         raise UserError(f"{file}: no names: give `names:` (only a COCO JSON carries them)")
     return spec.read(next(iter(spec.splits)), strict=False).names
 
@@ -315,13 +265,23 @@ def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]
     for place in places:
         if place.suffix != ".txt":
             found += [place / name for name in list_images(place)]
-            continue
-        try:
-            lines = [line.strip() for line in place.read_text(encoding="utf-8").split("\n")]
-        except OSError as error:
-            raise UserError(f"{file}: no such list of images: {place}") from error
-        found += [(place.parent if line.startswith("./") else root) / line for line in lines if line]
+        elif not place.is_file():
+            raise UserError(f"{file}: no such list of images: {place}")
+        else:
+            lines = filter(None, map(str.strip, place.read_text(encoding="utf-8").split("\n")))
+            found += [(place.parent if line.startswith("./") else root) / line for line in lines]
     try:
         return list(dict.fromkeys(path.relative_to(root).as_posix() for path in found))
     except ValueError as error:
         raise UserError(f"{file}: {error}; set `path:` to a folder that holds every image") from error
+
+
+def write_yaml(file: Path, content: Mapping[str, Any], note: str, *, overwrite: bool) -> None:
+    """Write a data YAML, without empty keys, under a line of comment.
+
+    Raises:
+        UserError: the file exists and `overwrite` is not set.
+    """
+    with new_file(file, overwrite=overwrite) as stream:
+        stream.write(f"# {note}\n")
+        yaml.safe_dump({key: value for key, value in content.items() if value}, stream, sort_keys=False)

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tinyyolo.plots.charts import COLOURS, bars, chart, save
 
-from tinyyolo.plots.charts import chart, save
-
-COLORS = ("#b0413e", "#d9a441", "#2f7f6f", "#4878a8", "#7a5195", "#8a8a8a")
-BOX_COLORS = ("black", "#2f7f6f", "#b0413e")
+BOX_COLOURS = ("black", "#2f7f6f", "#b0413e")
 DRAWN_EXAMPLE = 2  # how many boxes of the worked example are drawn
 
 
@@ -35,19 +32,16 @@ def positives(assigners: Mapping[str, Mapping[str, Any]], names: Sequence[str], 
     """
     shown = [i for i in range(len(names)) if any(row["objects"][i] for row in assigners.values())]
     figure, axes = chart(1, 2, (11, 4.2))
-    width = 0.8 / len(assigners)
-    for column, (key, factor, form) in enumerate((("positives", 1, "{:.2f}"), ("without", 100, "{:.2g}"))):
-        axis = axes[0, column]
-        for i, (name, row) in enumerate(assigners.items()):
-            values = [factor * row[key][b] / max(row["objects"][b], 1) for b in shown]
-            places = np.arange(len(shown)) + (i - (len(assigners) - 1) / 2) * width
-            bars = axis.bar(places, values, width * 0.92, color=COLORS[i % len(COLORS)], label=name)
-            axis.bar_label(bars, [form.format(value) for value in values], fontsize=7)
-        objects = next(iter(assigners.values()))["objects"]
-        axis.set_xticks(range(len(shown)), [f"{names[b]}\n{objects[b]:,} objects" for b in shown])
+    objects = next(iter(assigners.values()))["objects"]
+    ticks = [f"{names[b]}\n{objects[b]:,} objects" for b in shown]
+    for axis, key, factor, form, title in (
+        (axes[0, 0], "positives", 1, "{:.2f}", "positive anchors for each object"),
+        (axes[0, 1], "without", 100, "{:.3g}", "objects without any positive anchor, %"),
+    ):
+        heights = {name: [factor * row[key][b] / max(objects[b], 1) for b in shown] for name, row in assigners.items()}
+        bars(axis, heights, ticks, form)
         axis.set_xlabel("size of the object, px")
-    axes[0, 0].set_title("positive anchors for each object", fontsize=10)
-    axes[0, 1].set_title("objects without any positive anchor, %", fontsize=10)
+        axis.set_title(title, fontsize=10)
     axes[0, 0].legend(frameon=False, fontsize=8)
     return save(figure, path)
 
@@ -65,9 +59,8 @@ def shifts(curves: Mapping[str, Any], path: Path) -> Path:
         for column, name in enumerate(names):
             axis = axes[row, column]
             for i, (side, values) in enumerate(zip(curves["sides"], curves[kind][name], strict=True)):
-                axis.plot(
-                    curves["shifts"], values, ".-", color=COLORS[i], markersize=4, linewidth=0.8, label=f"{side:g} px"
-                )
+                style = {"color": COLOURS[i], "markersize": 4, "linewidth": 0.8}
+                axis.plot(curves["shifts"], values, ".-", label=f"{side:g} px", **style)
             axis.axhline(0, color="0.8", linewidth=0.6, zorder=0)
             axis.set_ylim(-1.05 if name in ("giou", "diou", "ciou") else -0.05, 1.05)
             axis.set_title(f"{name}, {text}", fontsize=9)
@@ -90,11 +83,9 @@ def example(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     figure, axes = chart(1, len(rows), (4.6 * len(rows), 5))
     for axis, row in zip(axes[0], rows, strict=True):
         w, h = row["width"], row["height"]
-        texts = ["A"] + [
-            f"{'BC'[i % 2]}, {shift:g} px: IoU {row['iou'][i]:.2f}, NWD {row['nwd'][i]:.2f}"
-            for i, shift in enumerate(row["shifts"])
-        ]
-        for shift, color, text in zip((0, *row["shifts"]), BOX_COLORS, texts, strict=False):
+        each = zip("BC", row["shifts"], row["iou"], row["nwd"], strict=True)
+        texts = ["A", *(f"{name}, {shift:g} px: IoU {iou:.2f}, NWD {nwd:.2f}" for name, shift, iou, nwd in each)]
+        for shift, color, text in zip((0, *row["shifts"]), BOX_COLOURS, texts, strict=False):
             axis.add_patch(Rectangle((shift, shift), w, h, fill=False, edgecolor=color, linewidth=1.6, label=text))
         far = max(row["shifts"])
         axis.set(xlim=(-1, w + far + 1), ylim=(h + far + 1, -1), aspect="equal", title=f"{w:g} x {h:g} px")

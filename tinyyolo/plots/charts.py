@@ -14,7 +14,8 @@ from tinyyolo.io import new_file
 from tinyyolo.sizes import NAMED
 
 SIZE_BOUNDS = {size.name: size.high for size in NAMED if np.isfinite(size.high)}  # px, upper bounds of the names
-COLOUR = "#4878a8"
+COLOURS = ("#b0413e", "#d9a441", "#2f7f6f", "#4878a8", "#7a5195", "#8a8a8a")
+COLOUR = COLOURS[3]  # of one thing alone
 RECALL = np.linspace(0, 1, 101)  # COCO's recall levels
 BINS, LAST_PERCENTILE = 60, 99.5
 DPI = 130
@@ -40,13 +41,24 @@ def save(figure: Any, path: str | Path) -> Path:
     return path
 
 
-def pr_curves(precision: Mapping[str, Any], path: str | Path, recall: Any = RECALL) -> Path:
+def bars(axis: Any, groups: Mapping[str, Any], ticks: Sequence[str], form: str, **style: Any) -> None:
+    """A group of bars at every tick, one for each of `groups` (name -> heights); NaN or below 0 draws none."""
+    width = 0.8 / max(len(groups), 1)
+    for index, (name, values) in enumerate(groups.items()):
+        heights = np.asarray(values, dtype=np.float64)
+        there = np.flatnonzero(heights >= 0)
+        places, colour = there + (index + 0.5) * width - 0.4, COLOURS[index % len(COLOURS)]
+        drawn = axis.bar(places, heights[there], width * 0.92, label=name, color=colour if len(groups) > 1 else COLOUR)
+        axis.bar_label(drawn, [form.format(height) for height in heights[there]], fontsize=7)
+    axis.set_xticks(range(len(ticks)), ticks, **style)
+
+
+def pr_curves(precision: Mapping[str, Any], path: str | Path) -> Path:
     """Precision over recall, one curve a class, the class's AP in the legend, and their mean.
 
     Args:
-        precision: class name -> (R,) precision at `recall`, fractions; below 0 (as COCO marks it) or NaN: no objects.
+        precision: class name -> (101,) precision at COCO's levels of recall, fractions; below 0 or NaN: no objects.
         path: the image file.
-        recall: (R,) recall levels.
     """
     figure, axes = chart(size=(7.5, 5))
     axis, curves = axes[0, 0], {}
@@ -54,10 +66,10 @@ def pr_curves(precision: Mapping[str, Any], path: str | Path, recall: Any = RECA
         curve = np.asarray(values, dtype=np.float64)
         if curve.size and np.isfinite(curve).all() and (curve >= 0).all():
             curves[name] = curve
-            axis.plot(recall, curve, linewidth=1.2, label=f"{name} {curve.mean():.3f}")
+            axis.plot(RECALL, curve, linewidth=1.2, label=f"{name} {curve.mean():.3f}")
     if curves:
         mean = np.mean(list(curves.values()), axis=0)
-        axis.plot(recall, mean, color="black", linewidth=2.2, label=f"mean {mean.mean():.3f}")
+        axis.plot(RECALL, mean, color="black", linewidth=2.2, label=f"mean {mean.mean():.3f}")
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision and recall")
     return save(figure, path)
@@ -103,42 +115,30 @@ def ap_by_size(values: Mapping[str, Mapping[str, float]], path: str | Path) -> P
     """
     sizes = list(dict.fromkeys(size for row in values.values() for size in row))
     figure, axes = chart(size=(2.5 + 0.9 * len(sizes) * max(len(values) / 2, 1), 4))
-    axis, width = axes[0, 0], 0.8 / max(len(values), 1)
-    for index, (model, row) in enumerate(values.items()):
-        heights = 100 * np.array([row.get(size, np.nan) for size in sizes], dtype=np.float64)
-        there = np.flatnonzero(heights >= 0)
-        places = there + (index + 0.5) * width - 0.4
-        bars = axis.bar(places, heights[there], width * 0.92, label=model)
-        axis.bar_label(bars, [f"{height:.1f}" for height in heights[there]], fontsize=7)
-    axis.set_xticks(range(len(sizes)), sizes)
+    axis = axes[0, 0]
+    bars(axis, {name: [100 * row.get(s, np.nan) for s in sizes] for name, row in values.items()}, sizes, "{:.1f}")
     axis.set(ylabel="AP, %", title="AP by size of object")
     if len(values) > 1:
         axis.legend(fontsize=8, frameon=False)
     return save(figure, path)
 
 
-def size_histogram(sides: Any, path: str | Path, bounds: Mapping[str, float] = SIZE_BOUNDS) -> Path:
-    """How large the objects of a data set are.
-
-    Args:
-        sides: (N,) sqrt(w * h) in px; none is fine.
-        path: the image file.
-        bounds: name of a size -> its upper bound in px, rising; the share of each is written above it.
-    """
+def size_histogram(sides: Any, path: str | Path) -> Path:
+    """How large the objects of a data set are: (N,) sqrt(w * h) in px, none is fine."""
     sides = np.asarray(sides, dtype=np.float64).ravel()
     figure, axes = chart(size=(8, 4))
-    draw_sizes(axes[0, 0], sides, bounds)
+    draw_sizes(axes[0, 0], sides)
     spread = f": mean {sides.mean():.1f}, std {sides.std():.1f}, median {np.median(sides):.1f} px" if sides.size else ""
     axes[0, 0].set_title(f"{sides.size:,} objects{spread}", pad=22)
     return save(figure, path)
 
 
-def draw_sizes(axis: Any, sides: np.ndarray, bounds: Mapping[str, float] = SIZE_BOUNDS) -> None:
-    """Sizes (N,) up to a high quantile, with the bounds of their names; equal sizes have bins too, from 0."""
-    last = max(float(np.percentile(sides, LAST_PERCENTILE)), 1.0) if sides.size else max(bounds.values(), default=1.0)
+def draw_sizes(axis: Any, sides: np.ndarray) -> None:
+    """Sizes (N,) up to a high quantile, with the share of each name; equal sizes have bins too, from 0."""
+    last = max(float(np.percentile(sides, LAST_PERCENTILE)), 1.0) if sides.size else max(SIZE_BOUNDS.values())
     axis.hist(sides, bins=np.linspace(0, last, BINS + 1), color=COLOUR)
     low, above = 0.0, axis.get_xaxis_transform()
-    for name, high in bounds.items():
+    for name, high in SIZE_BOUNDS.items():
         if low < last:
             share = np.mean((sides >= low) & (sides < high)) if sides.size else 0
             middle = (low + min(high, last)) / 2
@@ -189,11 +189,9 @@ def read_results(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             header, *rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row] or [[]]
-        if "epoch" not in header:
-            raise UserError(f"{path}: no column 'epoch'; it has {', '.join(header) or 'none'}")
-        table = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(-1, len(header))
-    except UserError:
-        raise
+        table = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(-1, len(header) or 1)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as a table of numbers: {error}") from error
+    if "epoch" not in header:
+        raise UserError(f"{path}: no column 'epoch'; it has {', '.join(header) or 'none'}")
     return dict(zip(header, table.T, strict=True))

@@ -10,7 +10,7 @@ import pytest
 from tests.support.command import command
 from tests.support.data_sets import AITOD_NAMES, annotation, coco, picture
 from tinyyolo.config import UserError
-from tinyyolo.datasets import spec
+from tinyyolo.datasets import images, spec
 from tinyyolo.datasets.convert import aitod, tile
 
 CUT = {"train": ["24__0_0.png", "24__600_200.png"], "val": ["109__600_600.png"], "test": ["109__590_0.png"]}
@@ -80,13 +80,13 @@ def test_every_named_image_is_made_and_nothing_else(tmp_path, sources, capsys):
 
 def test_a_finished_build_does_no_work(tmp_path, sources, monkeypatch, capsys):
     assert build(tmp_path) == 0
-    monkeypatch.setattr(aitod.images, "load", lambda path: pytest.fail(f"{path} was decoded"))
+    monkeypatch.setattr(images, "load", lambda path: pytest.fail(f"{path} was decoded"))
     assert build(tmp_path) == 0
     assert f"{tmp_path / 'out'}: 12 there already" in capsys.readouterr().out
 
 
 def test_an_interrupted_build_is_taken_up_again(tmp_path, sources, monkeypatch):
-    real, written = aitod.write_png, []
+    real, written = images.save, []
 
     def stop_at_second(path, image, **options):
         if written:
@@ -94,13 +94,13 @@ def test_an_interrupted_build_is_taken_up_again(tmp_path, sources, monkeypatch):
         written.append(path)
         real(path, image, **options)
 
-    monkeypatch.setattr(aitod, "write_png", stop_at_second)
+    monkeypatch.setattr(images, "save", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path)
     there = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and "__" in p.name and "P0007" not in p.name]
     assert there == written  # and no half file
     before = written[0].stat().st_mtime_ns
-    monkeypatch.setattr(aitod, "write_png", real)
+    monkeypatch.setattr(images, "save", real)
     assert build(tmp_path) == 0 and written[0].stat().st_mtime_ns == before
 
 

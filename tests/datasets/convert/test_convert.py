@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.data_sets import annotation, clean_set, coco, data_yaml, dota_set, picture, visdrone_set, xview_set
 from tinyyolo.config import UserError
-from tinyyolo.datasets import spec
+from tinyyolo.datasets import images, spec
 from tinyyolo.datasets.audit import check
 from tinyyolo.datasets.convert import convert
 from tinyyolo.datasets.formats import coco as coco_json
@@ -184,7 +184,7 @@ def test_centre_rule_by_name(tmp_path):
 def test_an_interrupted_cut_is_taken_up_again(tmp_path, monkeypatch):
     file, out = dota_set(tmp_path / "set"), tmp_path / "t"
     written = []
-    real = convert.tile.write_png
+    real = images.save
 
     def stop_after_two(path, image, **options):
         if len(written) == 2:
@@ -192,13 +192,13 @@ def test_an_interrupted_cut_is_taken_up_again(tmp_path, monkeypatch):
         written.append(path)
         real(path, image, **options)
 
-    monkeypatch.setattr(convert.tile, "write_png", stop_after_two)
+    monkeypatch.setattr(images, "save", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         convert.convert(str(file), out=str(out), tile=800)
     assert not (out / "data.yaml").exists() and (out / convert.MARKER).exists()
     assert sorted(p for p in out.rglob("*.png")) == sorted(written)
     before = {path: path.stat().st_mtime_ns for path in written}
-    monkeypatch.setattr(convert.tile, "write_png", real)
+    monkeypatch.setattr(images, "save", real)
     with pytest.raises(UserError, match="holds an unfinished conversion with other settings; overwrite=true"):
         convert.convert(str(file), out=str(out), tile=400)
     assert convert.convert(str(file), out=str(out), tile=800) == 0

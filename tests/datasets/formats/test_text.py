@@ -110,13 +110,13 @@ def test_sizes_are_as_opencv_reads_them(tmp_path, orientation, size):
     exif = Image.Exif()
     exif[274] = orientation
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
-    assert images.size_hw(tmp_path / "a.jpg") == size == images.load(tmp_path / "a.jpg").shape[:2]
+    assert images.look(tmp_path / "a.jpg").size_hw == size == images.load(tmp_path / "a.jpg").shape[:2]
 
 
 def test_scenes_larger_than_pillow_likes(tmp_path):
     """DOTA's reach 20,000 x 20,000 px; Pillow refuses from 179 million."""
     Image.new("1", (14000, 14000)).save(tmp_path / "a.png")
-    assert images.size_hw(tmp_path / "a.png") == (14000, 14000)
+    assert images.look(tmp_path / "a.png").size_hw == (14000, 14000)
 
 
 def test_unreadable_image_is_a_problem(tmp_path):

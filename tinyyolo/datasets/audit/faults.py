@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,53 +19,62 @@ from tinyyolo.sizes import SMALLEST
 
 EDGE = 0.5  # px that a box may stand over the edge: YOLO's six digits and half-pixel conventions do
 AREA_OVER = 1.01  # `area` may be below w * h (a mask's), not above it by more than rounding
-BLOCK = 1 << 20  # bytes read at once
-
-
-class Opened(NamedTuple):
-    """One image as it was found, and a digest of its file; '' where it was not opened or has a fault."""
-
-    look: Look
-    digest: str = ""
 
 
 @dataclass
 class Checked:
-    """What was found in one split."""
+    """What was found in one split; `opened` are the looks of its images and digests of the files, see `open_image`."""
 
+    split: str
     annotations: Annotations
     folder: Path
-    opened: list[Opened]
-    problems: list[Problem] = field(default_factory=list)
+    opened: list[tuple[Look, str]]
+    problems: list[Problem]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The images in the annotations."""
+        return [self.folder / name for name in self.annotations.file_names]
+
+    @property
+    def named(self) -> set[Path]:
+        """Every image that the split names, those that reading left out too."""
+        return {*self.paths, *(Path(p.where) for p in self.problems if p.kind == "unreadable image")}
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Class name -> objects."""
+        found = self.annotations
+        counts = np.bincount(found.labels[found.labels != IGNORED], minlength=len(found.names))
+        return dict(zip(found.names.values(), counts.tolist(), strict=True))
 
 
 def box_masks(annotations: Annotations) -> dict[str, np.ndarray]:
-    """Fault -> (K,) bool, which boxes have it. Ignore regions may be as they like, except outside the image.
-
-    Examples:
-        >>> sorted(box_masks(EMPTY))
-        ['area', 'duplicate box', 'outside', 'over the edge', 'tiny box']
-    """
+    """Fault -> (K,) bool, which boxes have it. Ignore regions may be as they like, except outside the image."""
     boxes = annotations.boxes
     size_wh = annotations.sizes_hw[annotations.image_index][:, ::-1].astype(np.float64)
     objects = annotations.labels != IGNORED
     outside = ((boxes[:, :2] >= size_wh) | (boxes[:, 2:] <= 0)).any(axis=1)
     over = ((boxes[:, :2] < -EDGE) | (boxes[:, 2:] > size_wh + EDGE)).any(axis=1)
+    keys = np.column_stack([annotations.image_index, annotations.box_categories, boxes])
     return {
         "outside": outside,
         "over the edge": over & ~outside,
         "tiny box": (sides(boxes) < SMALLEST).any(axis=1) & objects,
-        "duplicate box": repeated(annotations) & objects,
+        "duplicate box": repeated(keys) & objects,
         "area": ((annotations.areas <= 0) | (annotations.areas > areas(boxes) * AREA_OVER)) & objects,
     }
 
 
-def repeated(annotations: Annotations) -> np.ndarray:
-    """(K,) bool, the second and later copies of a box with the same image, category and corners."""
-    key = np.column_stack([annotations.image_index, annotations.box_categories, annotations.boxes])
-    _, first = np.unique(key, axis=0, return_index=True)
-    again = np.ones(len(key), bool)
-    again[first] = False
+def repeated(rows: np.ndarray) -> np.ndarray:
+    """(K,) bool, the second and later copies of a row, or of a number.
+
+    Examples:
+        >>> repeated(np.array([4, 4, 2]))
+        array([False,  True, False])
+    """
+    again = np.ones(len(rows), bool)
+    again[np.unique(rows, axis=0, return_index=True)[1]] = False
     return again
 
 
@@ -83,66 +92,40 @@ def box_problems(annotations: Annotations) -> list[Problem]:
     return out
 
 
-def open_image(path: Path) -> Opened:
-    """Look at an image to its end, and digest its file."""
+def open_image(path: Path) -> tuple[Look, str]:
+    """What an image is, looked at to its end, and a digest of its file; '' where it has a fault."""
     found = look(path, to_end=True)
-    if found.fault:
-        return Opened(found)
-    with path.open("rb") as stream:
-        digest = hashlib.blake2b(digest_size=16)
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return Opened(found, digest.hexdigest())
+    return found, "" if found.fault else hashlib.blake2b(np.memmap(path, mode="r").data, digest_size=16).hexdigest()
 
 
-def only_there(path: Path) -> Opened:
+def only_there(path: Path) -> tuple[Look, str]:
     """Whether an image is there, unopened."""
-    return Opened(Look() if path.is_file() else Look(fault=MISSING))
+    return Look() if path.is_file() else Look(fault=MISSING), ""
 
 
-def image_problems(annotations: Annotations, folder: Path, opened: Iterable[Opened]) -> list[Problem]:
+def image_problems(found: Checked) -> list[Problem]:
     """Missing and unreadable images, and sizes that are not the annotation file's."""
+
+    @cache
+    def names(folder: Path) -> dict[str, str]:
+        return {path.stem.lower(): path.name for path in folder.iterdir()}
+
+    def hint(path: Path) -> str:
+        if not path.parent.is_dir():
+            return f", nor its folder {path.parent}"
+        near = names(path.parent).get(path.stem.lower())  # in other letter cases, or with another ending
+        return f"; there is {near}" if near else ""
+
     out = []
-    for i, (name, found) in enumerate(zip(annotations.file_names, opened, strict=True)):
-        (h, w), (size_hw, fault) = annotations.sizes_hw[i].tolist(), (found.look.size_hw, found.look.fault)
-        if fault == MISSING:
-            out.append(Problem("missing image", str(folder / name), f"no such image{other_case(folder / name)}"))
-        elif fault:
-            out.append(Problem("unreadable image", str(folder / name), fault))
-        elif found.look.bands and size_hw != (h, w):
-            what = f"the image is {size_hw[1]} x {size_hw[0]} px, the annotations say {w} x {h}"
-            out.append(Problem("wrong size", str(folder / name), what))
+    for path, (seen, _), (h, w) in zip(found.paths, found.opened, found.annotations.sizes_hw.tolist(), strict=True):
+        if seen.fault == MISSING:
+            out.append(Problem("missing image", str(path), f"no such image{hint(path)}"))
+        elif seen.fault:
+            out.append(Problem("unreadable image", str(path), seen.fault))
+        elif seen.bands and seen.size_hw != (h, w):
+            what = f"the image is {seen.size_hw[1]} x {seen.size_hw[0]} px, the annotations say {w} x {h}"
+            out.append(Problem("wrong size", str(path), what))
     return out
-
-
-def other_case(path: Path) -> str:
-    """A hint where the folder holds the name with other letter cases or another ending."""
-    if not path.parent.is_dir():
-        return f", nor its folder {path.parent}"
-    near = [p.name for p in path.parent.glob(f"{glob_letters(path.stem)}.*")]
-    return f"; there is {near[0]}" if near else ""
-
-
-def glob_letters(stem: str) -> str:
-    """A glob pattern that matches `stem` in any letter case.
-
-    Examples:
-        >>> glob_letters("a1[")
-        '[aA]1[[]'
-    """
-    return "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else f"[{c}]" if c in "*?[" else c for c in stem)
-
-
-def known_sets(spec: DataSpec) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Data YAML -> its expected splits, of the set itself and of all shipped sets with the same classes."""
-    out = {spec.file.name: spec.expected}
-    for root in ROOTS:
-        for file in sorted((root / "data").glob("*.yaml")):
-            if file.name not in out and b"expected:" in file.read_bytes():
-                other = load(file)
-                if list(other.names.values()) == list(spec.names.values()):
-                    out[file.name] = other.expected
-    return {name: rows for name, rows in out.items() if rows}
 
 
 def count_problems(
@@ -170,58 +153,39 @@ def count_problems(
         out.append(Problem("box count", where, f"{boxes:,} boxes, expected {expected['boxes']:,}"))
     wanted = expected.get("classes", {})
     wrong = {name: n for name, n in wanted.items() if not n - faulty <= classes.get(name, 0) <= n}
-    if wrong and sorted(classes.values()) == sorted(wanted.values()):
-        what = "the right numbers at the wrong classes, the ids are shifted: "
-        out.append(Problem("shifted classes", where, what + listed(classes, wrong)))
-    elif wrong:
-        out.append(Problem("class count", where, listed(classes, wrong)))
-    others = twins(spec, images, boxes, official) if out else []
+    if wrong:
+        shifted = sorted(classes.values()) == sorted(wanted.values())
+        what = "the right numbers at the wrong classes, the ids are shifted: " if shifted else ""
+        what += ", ".join(f"{name} {classes.get(name, 0):,} (expected {n:,})" for name, n in wrong.items())
+        out.append(Problem("shifted classes" if shifted else "class count", where, what))
+    others = same_counts(spec, images, boxes, official) if out else []
     return out + [Problem("wrong split", where, f"these are the counts of {other}") for other in others]
 
 
-def listed(found: Mapping[str, int], expected: Mapping[str, int]) -> str:
-    """'ship 3 (expected 5), ...'"""
-    return ", ".join(f"{name} {found.get(name, 0):,} (expected {n:,})" for name, n in expected.items())
-
-
-def twins(spec: DataSpec, images: int, boxes: int, official: str) -> list[str]:
-    """Other known splits with exactly these counts, as 'AI-TOD.yaml, test'."""
+def same_counts(spec: DataSpec, images: int, boxes: int, official: str) -> list[str]:
+    """Other splits, of this set or of a shipped one with the same classes, that hold so much: 'AI-TOD.yaml, test'."""
+    files = [file for root in ROOTS for file in sorted((root / "data").glob("*.yaml"))]
+    shipped = [load(file) for file in files if b"expected:" in file.read_bytes()]
+    known = {other.file.name: other.expected for other in shipped if other.names == spec.names}
     return [
         f"{file}, {split}"
-        for file, rows in known_sets(spec).items()
+        for file, rows in (known | {spec.file.name: spec.expected}).items()
         for split, row in rows.items()
         if (row.get("images"), row.get("boxes")) == (images, boxes) and (file, split) != (spec.file.name, official)
     ]
 
 
-def leaks(digests: Mapping[str, Mapping[str, str]]) -> list[Problem]:
-    """The same picture in two splits, or twice in one.
-
-    Args:
-        digests: split -> {image path: digest of the file}.
-    """
+def leaks(splits: Iterable[Checked]) -> list[Problem]:
+    """The same picture in two splits, or twice in one."""
     out: list[Problem] = []
-    seen: dict[str, tuple[str, str]] = {}
-    for split, paths in digests.items():
-        for path, digest in paths.items():
-            first_split, first = seen.setdefault(digest, (split, path))
-            if first_split != split:
-                out.append(Problem("leak", path, f"in {split}, is the same picture as {first} in {first_split}"))
+    seen: dict[str, tuple[str, Path]] = {}
+    for found in splits:
+        for path, (_, digest) in zip(found.paths, found.opened, strict=True):
+            split, first = seen.setdefault(digest, (found.split, path))
+            if not digest:
+                continue
+            if split != found.split:
+                out.append(Problem("leak", str(path), f"in {found.split}, is the same picture as {first} in {split}"))
             elif first != path:
-                out.append(Problem("same picture", path, f"is the same picture as {first}"))
+                out.append(Problem("same picture", str(path), f"is the same picture as {first}"))
     return out
-
-
-EMPTY = Annotations(
-    path=Path("none.json"),
-    file_names=[],
-    sizes_hw=np.zeros((0, 2), np.int64),
-    image_ids=np.zeros(0, np.int64),
-    names={},
-    category_ids=np.zeros(0, np.int64),
-    image_index=np.zeros(0, np.int64),
-    boxes=np.zeros((0, 4)),
-    labels=np.zeros(0, np.int64),
-    areas=np.zeros(0),
-    ids=np.zeros(0, np.int64),
-)

@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import NamedTuple
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
-from tinyyolo.datasets.convert.tile import Tile, cut_image, write_png
+from tinyyolo.datasets.convert.tile import Tile, cut_image
 from tinyyolo.datasets.formats import coco as coco_json
 from tinyyolo.datasets.images import list_images
-from tinyyolo.io import bar, copy_file, new_file
+from tinyyolo.io import bar, copy_file, counted, in_threads, some, write_json
 
 # The names of AI-TOD's tiles: scene, x and y of the corner in pixels.
 TILE_NAME = re.compile(r"(?P<scene>.+)__(?P<x>\d+)_(?P<y>\d+)\.\w+")
 SCENES = (".tif", ".tiff")
-SPLIT_WORDS = {  # what a JSON's name may call its split; the first that fits counts
-    "trainval": "trainval",
-    "training": "train",
-    "train": "train",
-    "validation": "val",
-    "val": "val",
-    "test": "test",
-}
+# What a JSON's name may call its split; the first that fits counts.
+SPLITS = {"trainval": "trainval", "training": "train", "train": "train"}
+SPLITS |= {"validation": "val", "val": "val", "test": "test"}
 SHOWN = 5
 
 
-@dataclass
-class Plan:
-    """What has to be made.
+class Plan(NamedTuple):
+    """What has to be made, and from what."""
 
-    Attributes:
-        sizes: (split, image name) -> (height, width) that the annotations say.
-        jsons: the annotation files.
-        parts: image name -> file in the authors' part.
-        scenes: scene -> its TIFF.
-    """
-
-    sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    jsons: list[Path] = field(default_factory=list)
-    parts: dict[str, Path] = field(default_factory=dict)
-    scenes: dict[str, Path] = field(default_factory=dict)
+    sizes: dict[tuple[str, str], tuple[int, int]]  # (split, image name) -> (height, width) that the annotations say
+    jsons: list[Path]  # the annotation files
+    parts: dict[str, Path]  # image name -> file in the authors' part
+    scenes: dict[str, Path]  # scene -> its TIFF
 
 
 def build_aitod(
@@ -90,8 +74,7 @@ def build_aitod(
     counts, faults = build(plan, Path(out), swap_colours=swap_colours, overwrite=overwrite)
     faults += verify(plan, Path(out))
     report = Path(runs) / f"{Path(out).absolute().name}.json"
-    with new_file(report, overwrite=True) as stream:
-        json.dump({"out": str(out), "counts": counts, "faults": faults}, stream, indent=1)
+    write_json(report, {"out": str(out), "counts": counts, "faults": faults})
     print(in_words(Path(out), plan, counts, faults))
     print(f"report: {report}")
     return 1 if faults else 0
@@ -106,17 +89,16 @@ def make_plan(xview: Path, aitod: Path, annotations: Path) -> Plan:
     for key, folder in (("xview", xview), ("aitod", aitod), ("annotations", annotations)):
         if not folder.is_dir():
             raise UserError(f"{key}={folder}: no such folder{images.nearest_folder(folder)}")
-    plan = Plan(jsons=sorted(annotations.glob("*.json")))
-    if not plan.jsons:
+    jsons = sorted(annotations.glob("*.json"))
+    if not jsons:
         raise UserError(f"{annotations}: no annotation file (*.json); they name the images to build")
-    for path in plan.jsons:
-        split = split_of(path)
-        read = coco_json.read(path, strict=False)
-        for name, size in zip(read.file_names, read.sizes_hw.tolist(), strict=True):
-            plan.sizes[split, name] = (size[0], size[1])
-    plan.parts = {Path(name).name: aitod / name for name in list_images(aitod)}
-    plan.scenes = {Path(name).stem: xview / name for name in list_images(xview) if name.lower().endswith(SCENES)}
-    return plan
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    for path in jsons:
+        split, read = split_of(path), coco_json.read(path, strict=False)
+        sizes |= {(split, name): (h, w) for name, (h, w) in zip(read.file_names, read.sizes_hw.tolist(), strict=True)}
+    parts = {Path(name).name: aitod / name for name in list_images(aitod)}
+    scenes = {Path(name).stem: xview / name for name in list_images(xview) if name.lower().endswith(SCENES)}
+    return Plan(sizes, jsons, parts, scenes)
 
 
 def split_of(path: Path) -> str:
@@ -130,10 +112,10 @@ def split_of(path: Path) -> str:
         ('trainval', 'train')
     """
     words = re.split(r"[^a-z]+", path.stem.lower())
-    for word, split in SPLIT_WORDS.items():
-        if word in words:
-            return split
-    raise UserError(f"{path}: its name says no split; expected one of {', '.join(SPLIT_WORDS)} in it")
+    split = next((split for word, split in SPLITS.items() if word in words), None)
+    if split is None:
+        raise UserError(f"{path}: its name says no split; expected one of {', '.join(SPLITS)} in it")
+    return split
 
 
 def source_tile(name: str) -> tuple[str, Tile] | None:
@@ -143,7 +125,7 @@ def source_tile(name: str) -> tuple[str, Tile] | None:
         >>> source_tile("1987__4190_1800.png"), source_tile("P0001.png")
         (('1987', (4190, 1800)), None)
     """
-    found = TILE_NAME.fullmatch(name)
+    found = TILE_NAME.fullmatch(Path(name).name)
     return (found["scene"], (int(found["x"]), int(found["y"]))) if found else None
 
 
@@ -158,24 +140,22 @@ def build(
     counts: Counter[str] = Counter()
     faults: list[str] = []
     by_scene: dict[Path, list[tuple[Path, Tile, tuple[int, int]]]] = defaultdict(list)
-    made: dict[str, Path] = {}
     for (split, name), size in plan.sizes.items():
-        target = out / "images" / split / name
+        target, part, where = out / "images" / split / name, plan.parts.get(Path(name).name), source_tile(name)
         if target.exists() and not overwrite:
             counts["there already"] += 1
-            continue
-        where = source_tile(Path(name).name)
-        if Path(name).name in plan.parts:
-            copy_file(plan.parts[Path(name).name], target, overwrite=True)
+        elif part is not None:
+            copy_file(part, target, overwrite=True)
             counts["copied"] += 1
         elif where and where[0] in plan.scenes:
             by_scene[plan.scenes[where[0]]].append((target, where[1], size))
         else:
             absent = f"; its scene {where[0]}.tif is not in xview" if where else ""
             faults.append(f"{split}/{name}: not in the authors' part{absent}")
-    jobs = sorted(by_scene.items())
-    for scene, tiles in bar(jobs, len(jobs), "xView scenes"):
-        cut_tiles(scene, tiles, made, counts, faults, swap_colours=swap_colours)
+    for scene, tiles in bar(sorted(by_scene.items()), len(by_scene), "xView scenes"):
+        wrong = cut_tiles(scene, tiles, swap_colours=swap_colours)
+        counts["cut"] += len(tiles) - len(wrong)
+        faults += wrong
     for path in plan.jsons:
         target = out / "annotations" / path.name
         if not target.exists() or (overwrite and target.resolve() != path.resolve()):
@@ -183,44 +163,29 @@ def build(
     return counts, faults
 
 
-def cut_tiles(
-    scene: Path,
-    tiles: list[tuple[Path, Tile, tuple[int, int]]],
-    made: dict[str, Path],
-    counts: Counter[str],
-    faults: list[str],
-    *,
-    swap_colours: bool,
-) -> None:
-    """Cut the tiles of one scene; a tile of two splits (train and trainval) is one file with two names."""
+def cut_tiles(scene: Path, tiles: list[tuple[Path, Tile, tuple[int, int]]], *, swap_colours: bool) -> list[str]:
+    """Cut the tiles of one scene; returns the faults. A tile of train and trainval is one file with two names."""
     try:
         pixels = images.load(scene)
     except ValueError as error:
-        faults += [f"{target.parent.name}/{target.name}: {scene}: {error}" for target, _, _ in tiles]
-        return
-    if swap_colours:
-        pixels = np.ascontiguousarray(pixels[..., ::-1])
+        return [f"{target.parent.name}/{target.name}: {scene}: {error}" for target, _, _ in tiles]
+    pixels = pixels[..., ::-1] if swap_colours else pixels
     h, w = pixels.shape[:2]
+    faults, made = [], {target.name: target for target, _, _ in reversed(tiles)}
     for target, (x, y), size in tiles:
+        first = made[target.name]
         if x >= w or y >= h:
             faults.append(f"{target.parent.name}/{target.name}: outside its scene {scene.name} of {w} x {h} px")
-        elif target.name in made:
-            link(made[target.name], target)
-            counts["cut"] += 1
+        elif first == target:
+            images.save(target, cut_image(pixels, (x, y), size), overwrite=True)
         else:
-            write_png(target, cut_image(pixels, (x, y), size), overwrite=True)
-            made[target.name] = target
-            counts["cut"] += 1
-
-
-def link(source: Path, target: Path) -> None:
-    """A second name for a file; a copy where the file system has no hard links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        copy_file(source, target, overwrite=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(first, target)
+            except OSError:  # a file system without hard links
+                copy_file(first, target, overwrite=True)
+    return faults
 
 
 def verify(plan: Plan, out: Path) -> list[str]:
@@ -229,22 +194,23 @@ def verify(plan: Plan, out: Path) -> list[str]:
     for split in sorted({split for split, _ in plan.sizes}):
         folder = out / "images" / split
         there = list_images(folder) if folder.is_dir() else []
-        faults += [f"{split}/{name}: no annotation file names it" for name in there if (split, name) not in plan.sizes]
-        named = [name for name in there if (split, name) in plan.sizes]
-        for name, found in zip(named, images.look_at_all(folder, named, f"{split}: sizes"), strict=True):
-            h, w = plan.sizes[split, name]
-            if found.fault or found.size_hw != (h, w):
+        looks = in_threads(images.look, [folder / name for name in there], f"{split}: sizes")
+        for name, found in zip(there, looks, strict=True):
+            size = plan.sizes.get((split, name))
+            if size is None:
+                faults.append(f"{split}/{name}: no annotation file names it")
+            elif found.fault or found.size_hw != size:
                 what = found.fault or f"{found.size_hw[1]} x {found.size_hw[0]} px"
-                faults.append(f"{split}/{name}: {what}, the annotations say {w} x {h}; overwrite=true makes it anew")
+                say = f"the annotations say {size[1]} x {size[0]}; overwrite=true makes it anew"
+                faults.append(f"{split}/{name}: {what}, {say}")
     return faults
 
 
 def in_words(out: Path, plan: Plan, counts: Mapping[str, int], faults: list[str]) -> str:
     """What was made, and the first faults."""
     named = Counter(split for split, _ in plan.sizes)
-    lines = [f"{out}: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()))]
+    lines = [f"{out}: {counted(counts)}"]
     lines += [f"  images/{split}: {n:,} images named" for split, n in sorted(named.items())]
-    lines += [f"WRONG: {fault}" for fault in faults[:SHOWN]]
-    lines += [f"       ... and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
+    lines += some(faults, SHOWN, "WRONG: ")
     lines.append(f"{len(faults):,} images are wrong" if faults else "every named image is there, and nothing else")
     return "\n".join(lines)

@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import Annotations
-from tinyyolo.datasets.convert import tile
+from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
-from tinyyolo.datasets.spec import DataSpec, load
-from tinyyolo.io import bar, copy_file, in_threads, new_file
+from tinyyolo.datasets.spec import DataSpec, load, write_yaml
+from tinyyolo.io import bar, copy_file, counted, in_threads, new_file
 
 WRITTEN = {name: layout.write for name, layout in FORMATS.items() if layout.write}
 MODES = ("link", "copy")
@@ -63,32 +61,27 @@ def convert(
     if not out:
         raise UserError("convert: give the folder to write to: out=FOLDER")
     if tile is not None:
-        check_tiling(tile, overlap, keep)
+        check_arguments(tile, overlap, keep)
     spec = load(data, path)
     splits = [split] if split else list(spec.splits)
     read = {name: spec.read(name) for name in splits}
     settings = {"data": str(spec.file), "to": to, "splits": splits, "tile": tile, "overlap": overlap, "keep": keep}
-    folder = Path(out)
+    folder, counts, faults = Path(out), dict[str, dict[str, int]](), list[str]()
     with unfinished(folder, settings, overwrite=overwrite):
-        counts: dict[str, dict[str, int]] = {}
-        faults: list[str] = []
         for name, annotations in read.items():
-            source = spec.image_dir(name)
+            source, target, counts[name] = spec.image_dir(name), folder / "images" / name, {"images": len(annotations)}
             if tile is None:
-                place_images(source, folder / "images" / name, annotations.file_names, images, faults)
-                counts[name] = {"images": len(annotations)}
+                faults += place_images(source, target, annotations.file_names, images)
             else:
-                annotations, counts[name] = cut(annotations, source, folder / "images" / name, tile, overlap, keep)
+                annotations, plan, counts[name] = cut_annotations(annotations, tile, overlap, keep, tile_name)
+                jobs = list(zip(read[name].file_names, plan, strict=True))
+                for scene, tiles in bar(jobs, len(jobs), f"{name}: scenes"):
+                    cut_scene(source / scene, [(corner, target / file) for corner, file in tiles], (tile, tile))
             counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
             counts[name]["faulty_left_out"] = len(read[name].problems)
-        write_yaml(folder, spec, to, read)
+        write_data_yaml(folder, spec, to, read)
     print(in_words(folder, to, counts, faults))
     return 1 if faults else 0
-
-
-def check_tiling(side: int, overlap: int, keep: float | str) -> None:
-    """`tile.check_arguments`, under a name that a parameter called tile does not hide."""
-    tile.check_arguments(side, overlap, keep)
 
 
 @contextmanager
@@ -98,13 +91,12 @@ def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> It
     Raises:
         UserError: the folder holds something else, or the unfinished work of other settings.
     """
-    marker = folder / MARKER
-    text = json.dumps(settings, sort_keys=True)
+    marker, text = folder / MARKER, json.dumps(settings, sort_keys=True)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file")
-    if marker.exists() and marker.read_text(encoding="utf-8") != text and not overwrite:
+    if not overwrite and marker.exists() and marker.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder}: holds an unfinished conversion with other settings; overwrite=true starts anew")
-    if folder.is_dir() and any(folder.iterdir()) and not marker.exists() and not overwrite:
+    if not overwrite and not marker.exists() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; overwrite=true writes over what is there")
     with new_file(marker, overwrite=True) as stream:
         stream.write(text)
@@ -112,35 +104,19 @@ def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> It
     marker.unlink()
 
 
-def place_images(source: Path, target: Path, names: list[str], mode: str, faults: list[str]) -> None:
-    """Link or copy images; what is there already stays, what is missing is listed."""
+def place_images(source: Path, target: Path, names: list[str], mode: str) -> list[str]:
+    """Link or copy images; what is there already stays. Returns those that are missing."""
 
     def place(name: str) -> str:
         old, new = (source / name).absolute(), target / name
         if not old.is_file():
             return f"{old}: no such image"
-        if new.exists() or new.is_symlink():
-            return ""
-        new.parent.mkdir(parents=True, exist_ok=True)
-        if mode == "link":
-            os.symlink(old, new)
-        else:
-            copy_file(old, new)
+        if not os.path.lexists(new):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(old, new) if mode == "link" else copy_file(old, new)
         return ""
 
-    faults += [fault for fault in in_threads(place, names, f"{target.name}: images") if fault]
-
-
-def cut(
-    annotations: Annotations, source: Path, target: Path, side: int, overlap: int, keep: float | str
-) -> tuple[Annotations, dict[str, int]]:
-    """Write the tiles of every scene and return their annotations and counts; finished tiles are left as they are."""
-    made, plan, counts = tile.cut_annotations(annotations, side, overlap, keep, tile_name)
-    jobs = list(zip(annotations.file_names, plan, strict=True))
-    for name, tiles in bar(jobs, len(jobs), f"{target.name}: scenes"):
-        for _ in tile.cut_scene(source / name, [(corner, target / file) for corner, file in tiles], (side, side)):
-            pass
-    return made, counts
+    return list(filter(None, in_threads(place, names, f"{target.name}: images")))
 
 
 def tile_name(scene: str, corner: tuple[int, int]) -> str:
@@ -154,27 +130,23 @@ def tile_name(scene: str, corner: tuple[int, int]) -> str:
     return str(path.with_name(f"{path.stem}__{corner[0]}_{corner[1]}.png"))
 
 
-def write_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
+def write_data_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
     """The data YAML of the converted set."""
+    layout = FORMATS[to]
     content: dict[str, Any] = {split: f"images/{split}" for split in read}
     if to != DEFAULT:
-        content["annotations"] = {split: FORMATS[to].labels.format(split=split) for split in read}
-    content |= {} if to in (JSON, DEFAULT) else {"format": to}
-    content["names"] = dict(spec.names)
-    regions = FORMATS[to].regions
-    ignored = regions or spec.ignore if regions is not None else ()
-    content |= {"ignore": list(ignored)} if ignored else {}
-    with new_file(folder / DATA_YAML, overwrite=True) as stream:
-        stream.write(f"# {spec.file.name}, converted by `tinyyolo data convert`.\n")
-        yaml.safe_dump(content, stream, sort_keys=False)
+        content["annotations"] = {split: layout.labels.format(split=split) for split in read}
+    ignored = [] if layout.regions is None else list(layout.regions or spec.ignore)
+    content |= ({} if to in (JSON, DEFAULT) else {"format": to}) | {"names": spec.names, "ignore": ignored}
+    note = f"{spec.file.name}, converted by `tinyyolo data convert`."
+    write_yaml(folder / DATA_YAML, content, note, overwrite=True)
 
 
 def in_words(folder: Path, to: str, counts: dict[str, dict[str, int]], faults: list[str]) -> str:
     """What was written, and what the format could not hold."""
     lines = [f"{folder / DATA_YAML}"]
     for split, numbers in counts.items():
-        shown = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
-        lines.append(f"  {split}: {shown}")
+        lines.append(f"  {split}: {counted(numbers)}")
         lost = numbers["ignore_regions"] if FORMATS[to].regions is None else 0
         lines += [f"  {split}: {lost:,} ignore regions are left out, {to} txt has none"] if lost else []
     lines += [f"MISSING: {fault}" for fault in faults]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from tinyyolo.boxes.convert import areas, centres, sides
+from tinyyolo.boxes.convert import areas, centres, clip, sides
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
-from tinyyolo.datasets.annotations import IGNORED, Annotations, freeze
-from tinyyolo.io import new_file
+from tinyyolo.datasets.annotations import IGNORED, Annotations, take
 
 CENTRE = "centre"  # AI-TOD's rule: an object belongs to every tile that its centre lies in
 ROUNDING = 1e-9  # so that three tenths of a box are 0.3 of it in floating point too
@@ -94,77 +91,54 @@ def cut_annotations(
         Annotations with new ids 1..I and 1..K; for every scene its tiles, ((x, y), name); and counts by name:
         `scenes`, `tiles`, `boxes` written, `boxes_lost` (in no tile) and `fragments` (parts left out of a tile).
     """
-    plan, rows, image_rows = [], [], []
+    plan, rows, boxes, image_rows = [], [np.zeros(0, np.int64)], [np.zeros((0, 4))], []
     fragments = 0
-    offsets = scenes.offsets
     for scene, name in enumerate(scenes.file_names):
-        part = np.arange(offsets[scene], offsets[scene + 1])
-        h, w = scenes.sizes_hw[scene].tolist()
+        rows_of = scenes.rows(scene)
+        part = np.arange(rows_of.start, rows_of.stop)
+        ignored, (h, w) = scenes.labels[part] == IGNORED, scenes.sizes_hw[scene].tolist()
         tiles = grid((h, w), tile, overlap)
         plan.append([(corner, name_of(name, corner)) for corner in tiles])
-        for corner in tiles:
-            low = np.array(corner, np.float64)
-            inner = np.clip(scenes.boxes[part], np.tile(low, 2), np.tile(np.minimum(low + tile, (w, h)), 2))
+        for x, y in tiles:
+            inner = clip(scenes.boxes[part] - (x, y, x, y), (min(tile, h - y), min(tile, w - x)))
             solid = (sides(inner) > 0).all(axis=1)
-            ignored = scenes.labels[part] == IGNORED
-            stay = np.where(ignored, solid, solid & staying(scenes.boxes[part], corner, tile, keep))
+            stay = solid & (ignored | staying(scenes.boxes[part], (x, y), tile, keep))
             fragments += int((solid & ~stay).sum())
-            rows.append((part[stay], inner[stay] - np.tile(low, 2)))
+            rows.append(part[stay])
+            boxes.append(inner[stay])
             image_rows.append(int(stay.sum()))
-    source = np.concatenate([np.zeros(0, np.int64), *(which for which, _ in rows)])
-    boxes = np.concatenate([np.zeros((0, 4)), *(corners for _, corners in rows)])
+    source, inside = np.concatenate(rows), np.concatenate(boxes)
     names = [name for tiles in plan for _, name in tiles]
     counts = {"scenes": len(plan), "tiles": len(names), "boxes": len(source)}
     counts |= {"boxes_lost": len(scenes.labels) - len(np.unique(source)), "fragments": fragments}
-    return freeze(tiled(scenes, names, tile, source, boxes, image_rows)), plan, counts
-
-
-def tiled(
-    scenes: Annotations, names: list[str], tile: int, source: np.ndarray, boxes: np.ndarray, image_rows: list[int]
-) -> Annotations:
-    """The tiles' annotations: boxes (K, 4) taken from the scenes' rows `source`, `image_rows` of them for each tile."""
-    return replace(
+    made = take(
         scenes,
+        source,
         file_names=names,
         sizes_hw=np.full((len(names), 2), tile, np.int64),
         image_ids=np.arange(1, len(names) + 1),
         image_index=np.repeat(np.arange(len(names)), image_rows).astype(np.int64),
-        boxes=boxes,
+        boxes=inside,
         wh=None,
-        labels=scenes.labels[source],
-        areas=areas(boxes),
+        areas=areas(inside),
         ids=np.arange(1, len(source) + 1),
         problems=[],
-        box_categories=scenes.box_categories[source],
-        crowd=scenes.crowd[source],
-        extra={name: column[source] for name, column in scenes.extra.items()},
     )
+    return made, plan, counts
 
 
 def cut_image(scene: np.ndarray, corner: Tile, size_hw: tuple[int, int]) -> np.ndarray:
     """The part of a scene (H, W, 3) that begins at (x, y), black where it reaches over the edge."""
     (x, y), (h, w) = corner, size_hw
     part = scene[y : y + h, x : x + w]
-    if part.shape[:2] == (h, w):
-        return part
-    out = np.zeros((h, w, *scene.shape[2:]), scene.dtype)
-    out[: part.shape[0], : part.shape[1]] = part
-    return out
+    return np.pad(part, ((0, h - part.shape[0]), (0, w - part.shape[1]), (0, 0)))
 
 
-def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int]) -> Iterator[Path]:
-    """Write the tiles of one scene as PNG, those that are there already left as they are.
-
-    Args:
-        path: the scene, decoded only if a tile is missing.
-        tiles: ((x, y), file) of each.
-        size_hw: height and width of every tile.
-
-    Yields:
-        Every file written.
+def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int]) -> None:
+    """Write the tiles of one scene, ((x, y), file) of each, as PNG; those that are there already are left as they are.
 
     Raises:
-        UserError: the scene cannot be read.
+        UserError: the scene, which is decoded only if a tile is missing, cannot be read.
     """
     missing = [(corner, file) for corner, file in tiles if not file.exists()]
     if not missing:
@@ -174,19 +148,4 @@ def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, in
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     for corner, file in missing:
-        write_png(file, cut_image(scene, corner, size_hw))
-        yield file
-
-
-def write_png(path: Path, image: np.ndarray, *, overwrite: bool = False) -> None:
-    """Write an image (H, W, 3) BGR as PNG, whole or not at all.
-
-    Raises:
-        UserError: the file exists and `overwrite` is not set.
-        ValueError: no image.
-    """
-    done, data = cv2.imencode(".png", image)
-    if not done:
-        raise ValueError(f"{path}: OpenCV cannot encode an image of shape {image.shape} as PNG")
-    with new_file(path, overwrite=overwrite, mode="wb") as stream:
-        stream.write(data.tobytes())
+        images.save(file, cut_image(scene, corner, size_hw))

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.datasets.formats.base import Format
 from tinyyolo.datasets.formats.text import Categories, TextFormat, numbers
 
 LINE = "x1 y1 x2 y2 x3 y3 x4 y4 class difficult"
@@ -68,4 +67,4 @@ def lines(annotations: Annotations) -> list[str | None]:
 
 
 TEXT = TextFormat("DOTA", "labelTxt", categories, parse, lines, extra=("difficult",))
-FORMAT = Format(TEXT.read, TEXT.write, TEXT.place)
+FORMAT = TEXT.layout()

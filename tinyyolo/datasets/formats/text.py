@@ -23,7 +23,8 @@ from tinyyolo.datasets.annotations import (
     raise_fatal,
     select_classes,
 )
-from tinyyolo.io import new_file
+from tinyyolo.datasets.formats.base import Format
+from tinyyolo.io import in_threads, new_file
 
 BOX = slice(1, 5)
 CROWD = 5
@@ -70,10 +71,9 @@ class TextFormat:
     extra: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
-    @property
-    def place(self) -> str:
-        """Where a written split's labels go."""
-        return f"{self.folder}/{{split}}"
+    def layout(self, regions: tuple[str, ...] | None = None) -> Format:
+        """As a `Format` of the dict of formats."""
+        return Format(self.read, self.write, f"{self.folder}/{{split}}", regions)
 
     def read(
         self,
@@ -89,15 +89,14 @@ class TextFormat:
         every = list(as_names(names or self.names).values())
         if not every:
             raise UserError(f"{images_dir}: {self.name} labels carry no class names; give `names:` in the data YAML")
-        categories = self.categories(every, tuple(ignore))
-        images_dir = Path(images_dir)
+        images_dir, categories = Path(images_dir), self.categories(every, tuple(ignore))
         found = image_files.list_images(images_dir) if file_names is None else list(file_names)
         folder, placed = self.find_labels(images_dir, found, labels)
         problems: list[Problem] = []
         kept, size_hw = readable(images_dir, found, problems)
         label_files = [folder / placed(name) for name in kept]
         parts = [self.read_labels(path, categories.names, problems) for path in label_files]
-        table = np.concatenate([np.zeros((0, self.width)), *parts])
+        table = np.concatenate([np.zeros((0, CROWD + 1 + len(self.extra))), *parts])
         image_index = np.repeat(np.arange(len(kept)), [len(part) for part in parts]).astype(np.int64)
         boxes = table[:, BOX]
         boxes = to_pixels(boxes, size_hw[image_index]) if self.fractions else convert(boxes, self.form, "xyxy")
@@ -113,11 +112,6 @@ class TextFormat:
         columns = image_index[good], boxes[good], table[:, 0].astype(np.int64)
         extra = {name: table[:, CROWD + 1 + i] for i, name in enumerate(self.extra)}
         return assemble(folder, classes, kept, size_hw, *columns, problems, crowd=table[:, CROWD] > 0, extra=extra)
-
-    @property
-    def width(self) -> int:
-        """Numbers that `parse` gives."""
-        return CROWD + 1 + len(self.extra)
 
     def find_labels(
         self, images_dir: Path, found: Sequence[str], labels: str | Path | None
@@ -139,15 +133,15 @@ class TextFormat:
         return folder, placed
 
     def read_labels(self, path: Path, categories: Mapping[int, str], problems: list[Problem]) -> np.ndarray:
-        """The objects of one label file, (M, width); none where there is no file."""
-        rows = []
+        """What `parse` gives for every line of one label file, a row each; none where there is no file."""
+        rows: list[tuple[float, ...]] = []
+        lines: list[str] = []
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        except FileNotFoundError:  # an image without objects
             lines = []
         except (OSError, UnicodeDecodeError) as error:
             problems.append(Problem("bad record", str(path), f"not readable as text: {error}"))
-            lines = []
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -161,7 +155,7 @@ class TextFormat:
                 problems.append(Problem("bad record", f"{path}:{number}", str(error)))
             else:
                 rows += [row] if row is not None else []
-        return np.array(rows, np.float64).reshape(-1, self.width)
+        return np.array(rows, np.float64).reshape(-1, CROWD + 1 + len(self.extra))
 
     def write(self, labels: str | Path, annotations: Annotations, *, overwrite: bool = False) -> dict[str, int]:
         """See `base.Writer`; one label file for every image, an empty one where it has no objects.
@@ -189,17 +183,18 @@ def sibling(images_dir: str | Path, folder: str) -> Path:
         >>> sibling("set/images/train", "labels").as_posix(), sibling("set/train", "labels").as_posix()
         ('set/labels/train', 'set/labels')
     """
-    parts = list(Path(images_dir).parts)
-    if "images" not in parts:
-        return Path(images_dir).parent / folder
-    last = len(parts) - 1 - parts[::-1].index("images")
-    return Path(*parts[:last], folder, *parts[last + 1 :])
+    images_dir = Path(images_dir)
+    for parent in (images_dir, *images_dir.parents):
+        if parent.name == "images":
+            return parent.with_name(folder) / images_dir.relative_to(parent)
+    return images_dir.parent / folder
 
 
 def readable(folder: Path, names: Sequence[str], problems: list[Problem]) -> tuple[list[str], np.ndarray]:
     """The images whose header can be read, and their sizes (I, 2); the others become problems."""
     kept, sizes = [], []
-    for name, found in zip(names, image_files.look_at_all(folder, names, "sizes"), strict=True):
+    looks = in_threads(lambda name: image_files.look(folder / name), names, "sizes")
+    for name, found in zip(names, looks, strict=True):
         if found.fault:
             problems.append(Problem("unreadable image", str(folder / name), found.fault))
         else:

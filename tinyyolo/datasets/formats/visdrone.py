@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from tinyyolo.boxes.convert import convert
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.datasets.formats.base import Format
 from tinyyolo.datasets.formats.text import Categories, TextFormat, numbers
 
 LINE = "x,y,w,h,score,category,truncation,occlusion"
@@ -14,6 +13,7 @@ COLUMNS = 8
 REGION, OTHERS = "ignored regions", "others"
 NAMES = ("pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus", "motor")
 IGNORE = (REGION, OTHERS)
+EXTRA = ("truncation", "occlusion")
 CATEGORIES = dict(enumerate((REGION, *NAMES, OTHERS)))
 
 
@@ -56,7 +56,7 @@ def lines(annotations: Annotations) -> list[str | None]:
     category_of = {name: i + 1 for i, name in annotations.names.items()}
     category_of |= {OTHERS: len(annotations.names) + 1}
     zeros = [0] * len(annotations.labels)
-    extra = [annotations.extra[key].tolist() if key in annotations.extra else zeros for key in TEXT.extra]
+    extra = [annotations.extra[key].tolist() if key in annotations.extra else zeros for key in EXTRA]
     boxes = convert(annotations.boxes, "xyxy", "xywh").tolist()
     columns = zip(boxes, annotations.labels.tolist(), annotations.box_categories.tolist(), *extra, strict=True)
     out: list[str | None] = []
@@ -67,14 +67,5 @@ def lines(annotations: Annotations) -> list[str | None]:
     return out
 
 
-TEXT = TextFormat(
-    "VisDrone",
-    "annotations",
-    categories,
-    parse,
-    lines,
-    form="xywh",
-    extra=("truncation", "occlusion"),
-    names=NAMES,
-)
-FORMAT = Format(TEXT.read, TEXT.write, TEXT.place, regions=IGNORE)
+TEXT = TextFormat("VisDrone", "annotations", categories, parse, lines, form="xywh", extra=EXTRA, names=NAMES)
+FORMAT = TEXT.layout(regions=IGNORE)

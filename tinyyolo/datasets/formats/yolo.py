@@ -8,7 +8,6 @@ import numpy as np
 
 from tinyyolo.boxes.convert import convert, to_fractions
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.datasets.formats.base import Format
 from tinyyolo.datasets.formats.text import Categories, TextFormat, numbers
 
 LINE = "class cx cy w h"
@@ -57,4 +56,4 @@ def lines(annotations: Annotations) -> list[str | None]:
 
 
 TEXT = TextFormat("YOLO", "labels", categories, parse, lines, form="cxcywh", fractions=True)
-FORMAT = Format(TEXT.read, TEXT.write, TEXT.place)
+FORMAT = TEXT.layout()

@@ -22,7 +22,7 @@ PAPER_CONSTANT, PAPER_SCALE = 12.7, 8
 ANCHORS_AT = (5, 25, 50, 75, 95)  # quantiles of size that anchors should cover
 
 
-def advise(numbers: Mapping[str, Any], imgsz: int | None = None) -> dict[str, Any]:
+def advise(numbers: Mapping[str, Any], imgsz: float | None = None) -> dict[str, Any]:
     """Settings for a set with these numbers.
 
     Args:
@@ -36,58 +36,42 @@ def advise(numbers: Mapping[str, Any], imgsz: int | None = None) -> dict[str, An
     if not numbers["boxes"]:
         return {"words": ["no objects: nothing to advise"]}
     size, per_image = numbers["size"], numbers["per_image"]
-    native = int(max(numbers["image_size_hw"]["median"]))
+    median, native = size["median"], int(max(numbers["image_size_hw"]["median"]))
     tiled = native > LARGEST_INPUT and imgsz is None
     side = imgsz or (TILE if tiled else math.ceil(native / IMGSZ_STEP) * IMGSZ_STEP)
-    below = sum(numbers["shares"][name] for name in UNDER_TWO_CELLS)
-    scale = max(1.0, round(2 * size["median"] / STRIDE_P2) / 2)
+    scale = max(1.0, round(2 * median / STRIDE_P2) / 2)
     constant = round(size["mean"], 1)
     room = max(MAX_DET_LEAST, math.ceil(per_image["q100"] * MAX_DET_ROOM / MAX_DET_STEP) * MAX_DET_STEP)
+
+    object_of = f"the median object of {median:.1f} px"
+    if imgsz is not None:
+        image = f"imgsz={side}: as asked; {object_of} and a twentieth under {size['q5']:.1f} px are what it leaves"
+    elif tiled:
+        image = f"cut the scenes (median side {native} px) with data convert tile={TILE} overlap={OVERLAP}, and imgsz="
+        image += f"{side}; shrunk to {side} px instead, {object_of} would be {median * side / native:.1f} px"
+    else:
+        image = f"imgsz={side}: the images' own size; at half of it {object_of} would be {median / 2:.1f} px"
+        if size["q25"] < FEW_PIXELS:
+            larger = math.ceil(native * ENLARGE / IMGSZ_STEP) * IMGSZ_STEP
+            image += f"; a quarter is under {size['q25']:.1f} px, so imgsz={larger} is worth a try"
+
+    below = sum(numbers["shares"][name] for name in UNDER_TWO_CELLS)
+    cells = f"{CELLS_NEEDED * STRIDE_P3} px, {CELLS_NEEDED} cells of P3 (stride {STRIDE_P3})"
+    fact = f"{100 * below:.0f} % of the objects are under {cells}"
+    p2 = f"keep P2 (stride {STRIDE_P2}): {fact}; the median object is {median / STRIDE_P3:.1f} cells wide there"
+    if below < P2_SHARE:
+        p2 = f"P2 is not needed: only {fact}; leaving it out saves most of the anchors"
+
+    wanted, quantiles = ", ".join(f"{size[f'q{q}']:.0f}" for q in ANCHORS_AT), ", ".join(map(str, ANCHORS_AT))
     words = [
-        image_size(size, side, native, tiled, given=imgsz is not None),
-        p2_level(below, size),
-        anchors(size, scale),
+        image,
+        p2,
+        f"anchors: rpn.anchors.scales=[{scale:g}], so that the finest anchor is {scale * STRIDE_P2:g} px like the "
+        f"median object ({median:.1f} px); the published scale is {PAPER_SCALE}, {PAPER_SCALE * STRIDE_P2} px; the "
+        f"anchors of a YOLO should cover {wanted} px, the {quantiles} % quantiles of size",
         f"C: constant={constant:g}, the mean object size (AI-TOD's is {PAPER_CONSTANT}); it changes thresholds and "
         "losses, never which anchors are the top k",
         f"max_det={room}: the fullest image holds {per_image['q100']:.0f} objects, the mean {per_image['mean']:.1f}",
     ]
     chosen = {"imgsz": side, "tile": tiled, "p2": below >= P2_SHARE, "scale": scale}
     return chosen | {"constant": constant, "max_det": room, "words": words}
-
-
-def image_size(size: Mapping[str, Any], side: int, native: int, tiled: bool, given: bool) -> str:
-    """The sentence about imgsz."""
-    median = f"the median object of {size['median']:.1f} px"
-    if given:
-        return f"imgsz={side}: as asked; {median} and a twentieth under {size['q5']:.1f} px are what it leaves"
-    if tiled:
-        shrunk = f"shrunk to {side} px instead, {median} would be {size['median'] * side / native:.1f} px"
-        how = f"data convert tile={TILE} overlap={OVERLAP}, and imgsz={side}"
-        return f"cut the scenes (median side {native} px) with {how}; {shrunk}"
-    sentence = f"imgsz={side}: the images' own size; at half of it {median} would be {size['median'] / 2:.1f} px"
-    if size["q25"] < FEW_PIXELS:
-        larger = math.ceil(native * ENLARGE / IMGSZ_STEP) * IMGSZ_STEP
-        sentence += f"; a quarter is under {size['q25']:.1f} px, so imgsz={larger} is worth a try"
-    return sentence
-
-
-def anchors(size: Mapping[str, Any], scale: float) -> str:
-    """The sentence about anchors."""
-    wanted = ", ".join(f"{size[f'q{q}']:.0f}" for q in ANCHORS_AT)
-    finest = f"the finest anchor is {scale * STRIDE_P2:g} px like the median object ({size['median']:.1f} px)"
-    return (
-        f"anchors: rpn.anchors.scales=[{scale:g}], so that {finest}; the published scale is {PAPER_SCALE}, "
-        f"{PAPER_SCALE * STRIDE_P2} px; the anchors of a YOLO should cover {wanted} px, the "
-        f"{', '.join(map(str, ANCHORS_AT))} % quantiles of size"
-    )
-
-
-def p2_level(below: float, size: Mapping[str, Any]) -> str:
-    """The sentence about the stride-4 level."""
-    needed = CELLS_NEEDED * STRIDE_P3
-    cells = f"{needed} px, {CELLS_NEEDED} cells of P3 (stride {STRIDE_P3})"
-    fact = f"{100 * below:.0f} % of the objects are under {cells}"
-    if below >= P2_SHARE:
-        wide = size["median"] / STRIDE_P3
-        return f"keep P2 (stride {STRIDE_P2}): {fact}; the median object is {wide:.1f} cells wide there"
-    return f"P2 is not needed: only {fact}; leaving it out saves most of the anchors"

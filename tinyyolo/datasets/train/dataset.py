@@ -20,7 +20,7 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.images import NOT_DECODED, load, look
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.paste import PasteTiny
-from tinyyolo.io import in_threads
+from tinyyolo.io import counted, in_threads, some
 
 read_images_by(load)
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
@@ -53,25 +53,17 @@ class TinyDataset(YOLODataset):
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
-        looks = in_threads(lambda path: look(path, to_end=True), paths, f"{self.prefix}checking images")
-        faults = [found.fault for found in looks]
+        faults = in_threads(lambda path: look(path, to_end=True).fault, paths, f"{self.prefix}checking images")
         self.bad_images = [f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
         report(self.prefix, "unreadable images left out", self.bad_images)
         report(self.prefix, "annotation problems", self.annotations.problems)
-        self.rows = [i for i, fault in enumerate(faults) if not fault]
-        if self.skip_empty:
-            owners = set(self.annotations.image_index[self.annotations.labels >= 0].tolist())
-            self.rows = [i for i in self.rows if i in owners]
-        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(self.rows) * self.fraction))
-        self.rows = self.rows[:count]
+        owners = set(self.annotations.image_index[self.annotations.labels != IGNORED].tolist())
+        rows = [i for i, fault in enumerate(faults) if not fault and (i in owners or not self.skip_empty)]
+        most = self.fraction if isinstance(self.fraction, int) else max(1, round(len(rows) * self.fraction))
+        self.rows = rows[:most]
         if not self.rows:
             raise UserError(f"{self.annotations.path}: no usable image in split '{self.split}', {len(paths)} listed")
         return [str(paths[i]) for i in self.rows]
-
-    def left_out(self) -> str:
-        """What the split lacks, in words; '' for nothing."""
-        counts = {"unreadable images": len(self.bad_images), "annotation problems": len(self.annotations.problems)}
-        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
         """As upstream.
@@ -93,30 +85,20 @@ class TinyDataset(YOLODataset):
             if self.min_side:
                 kept = sides(boxes).min(1, initial=np.inf) >= self.min_side
                 boxes, classes = boxes[kept], classes[kept]
-            labels.append(
-                {
-                    "im_file": path,
-                    "image_index": row,
-                    "shape": tuple(notes.sizes_hw[row].tolist()),
-                    "cls": classes.reshape(-1, 1).astype(np.float32),
-                    "bboxes": to_fractions(boxes, notes.sizes_hw[row]).astype(np.float32),
-                    "segments": [],
-                    "keypoints": None,
-                    "normalized": True,
-                    "bbox_format": "xywh",
-                }
-            )
+            fractions = to_fractions(boxes, notes.sizes_hw[row]).astype(np.float32)
+            label = {"im_file": path, "image_index": row, "shape": tuple(notes.sizes_hw[row].tolist())}
+            label |= {"cls": classes.reshape(-1, 1).astype(np.float32), "bboxes": fractions, "bbox_format": "xywh"}
+            labels.append(label | {"normalized": True, "segments": [], "keypoints": None})
         return labels
 
     def update_labels(self, include_class: Sequence[int] | None) -> None:
         """Keep the wanted classes and every ignore region; `single_cls` never turns a region into an object."""
         for label in self.labels:
-            regions = label["cls"][:, 0] == IGNORED
             if include_class is not None:
-                kept = regions | np.isin(label["cls"][:, 0], include_class)
-                label["cls"], label["bboxes"], regions = label["cls"][kept], label["bboxes"][kept], regions[kept]
+                kept = np.isin(label["cls"][:, 0], [IGNORED, *include_class])
+                label["cls"], label["bboxes"] = label["cls"][kept], label["bboxes"][kept]
             if self.single_cls:
-                label["cls"][~regions] = 0
+                label["cls"][label["cls"] != IGNORED] = 0
 
     def build_transforms(self, hyp: Any) -> Any:
         """Ultralytics' transforms with the perspective step that keeps tiny objects; albumentations only if given."""
@@ -148,16 +130,13 @@ class TinyDataset(YOLODataset):
 
 def replace_perspective(transforms: Any) -> None:
     """Swap every RandomPerspective in a Compose, however deep, for TinyPerspective with the same settings."""
-    steps = transforms.transforms
-    for i, step in enumerate(steps):
+    for i, step in enumerate(transforms.transforms):
         if type(step) is RandomPerspective:
-            tiny = copy(step)
+            tiny = transforms.transforms[i] = copy(step)
             tiny.__class__ = TinyPerspective
-            steps[i] = tiny
-        elif hasattr(step, "transforms") and isinstance(step.transforms, list):
-            replace_perspective(step)
-        elif getattr(step, "pre_transform", None) is not None and hasattr(step.pre_transform, "transforms"):
-            replace_perspective(step.pre_transform)
+        for inner in (step, getattr(step, "pre_transform", None)):
+            if isinstance(getattr(inner, "transforms", None), list):
+                replace_perspective(inner)
 
 
 def why_not(path: str | Path) -> str:
@@ -167,12 +146,12 @@ def why_not(path: str | Path) -> str:
 
 def report_left_out(dataset: TinyDataset) -> None:
     """Say again at the end what a split lacks: the list at the start is far up by then."""
-    if words := dataset.left_out():
+    counts = {"unreadable images": len(dataset.bad_images), "annotation problems": len(dataset.annotations.problems)}
+    if words := counted(counts):
         LOGGER.warning(f"left out of split '{dataset.split}', listed above: {words}")
 
 
 def report(prefix: str, what: str, lines: Sequence[str]) -> None:
     """Warn of problems: how many, and the first of them."""
     if lines:
-        more = f"\n  ... and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
-        LOGGER.warning(f"{prefix}{len(lines)} {what}:\n  " + "\n  ".join(lines[:MAX_LISTED]) + more)
+        LOGGER.warning("\n".join([f"{prefix}{len(lines)} {what}:", *some(lines, MAX_LISTED, "  ")]))

@@ -55,14 +55,11 @@ class PasteTiny(BaseTransform):
             place = free_place(crop.shape[:2], inner, np.array(taken).reshape(-1, 4), (height, width))
             if place is not None:
                 blend(image, crop, inner, place)
-                x, y = place
-                taken.append(np.array([x + inner[0], y + inner[1], x + inner[2], y + inner[3]], dtype=np.float32))
+                taken.append((inner + np.array(place * 2)).astype(np.float32))
                 classes.append(label)
         if classes:
-            boxes = np.stack(taken).astype(np.float32)
-            labels["instances"] = Instances(
-                boxes, np.zeros((0, 1000, 2), np.float32), bbox_format="xyxy", normalized=False
-            )
+            boxes, outlines = np.stack(taken).astype(np.float32), np.zeros((0, 1000, 2), np.float32)
+            labels["instances"] = Instances(boxes, outlines, bbox_format="xyxy", normalized=False)
             labels["cls"] = np.concatenate([labels["cls"], np.array(classes, np.float32).reshape(-1, 1)])
             labels["img"] = image
         return labels
@@ -74,9 +71,8 @@ class PasteTiny(BaseTransform):
         stored, box = self.crops[which]
         scale = random.uniform(*SCALES)
         height, width = (max(1, round(side * scale)) for side in stored.shape[:2])
-        fx, fy = width / stored.shape[1], height / stored.shape[0]
         pixels: np.ndarray = cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR)
-        x1, y1, x2, y2 = box * np.array([fx, fy, fx, fy])
+        x1, y1, x2, y2 = box * np.array([width / stored.shape[1], height / stored.shape[0]] * 2)
         if random.random() < 0.5:
             pixels, x1, x2 = np.fliplr(pixels), width - x2, width - x1
         return pixels, np.array([x1, y1, x2, y2])
@@ -118,7 +114,7 @@ def free_place(
         return None
     for _ in range(TRIES):
         x, y = random.randint(0, size_hw[1] - shape[1]), random.randint(0, size_hw[0] - shape[0])
-        box = inner + np.array([x, y, x, y])
+        box = inner + (x, y, x, y)
         if not ((taken[:, :2] < box[2:]) & (taken[:, 2:] > box[:2])).all(1).any():
             return x, y
     return None
@@ -127,10 +123,7 @@ def free_place(
 def blend(image: np.ndarray, crop: np.ndarray, inner: np.ndarray, place: tuple[int, int]) -> None:
     """Write `crop` into `image` at `place`: whole within its box, fading out over the margin, of the new brightness."""
     height, width = crop.shape[:2]
-    weight = np.outer(
-        ramp(height, inner[1], inner[3]),
-        ramp(width, inner[0], inner[2]),
-    )[..., None]
+    weight = np.outer(ramp(height, inner[1], inner[3]), ramp(width, inner[0], inner[2]))[..., None]
     target = image[place[1] : place[1] + height, place[0] : place[0] + width]
     edge = 1 - weight
     share = max(float(edge.sum()), 1e-6)
@@ -141,6 +134,5 @@ def blend(image: np.ndarray, crop: np.ndarray, inner: np.ndarray, place: tuple[i
 def ramp(length: int, start: float, end: float) -> np.ndarray:
     """(length,) 1 at pixels between `start` and `end`, falling linearly to 0 at the ends."""
     centres = np.arange(length) + 0.5
-    rise = centres / max(start, 0.5)
-    fall = (length - centres) / max(length - end, 0.5)
+    rise, fall = centres / max(start, 0.5), (length - centres) / max(length - end, 0.5)
     return np.minimum(1.0, np.minimum(rise, fall)).astype(np.float32)
