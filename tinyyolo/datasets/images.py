@@ -146,6 +146,46 @@ def load(path: str | Path) -> np.ndarray:
     return image
 
 
+def opened(path: str | Path) -> np.ndarray:
+    """As `load`, for a path that a user gave.
+
+    Raises:
+        UserError: it is missing, cut short or no image; names the file.
+    """
+    try:
+        return load(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def encode(image: np.ndarray, suffix: str = ".png") -> bytes:
+    """The content of an image file, of an image (H, W, 3) uint8 BGR.
+
+    Raises:
+        UserError: OpenCV writes no such format, or not this image.
+    """
+    try:
+        done, data = cv2.imencode(suffix, np.ascontiguousarray(image))
+    except cv2.error:
+        done = False
+    if not done:
+        raise UserError(f"OpenCV cannot encode an image of shape {image.shape} as {suffix}")
+    return data.tobytes()
+
+
+def save(path: str | Path, image: np.ndarray, *, overwrite: bool = False) -> Path:
+    """Write an image (H, W, 3) uint8 BGR in the format of the path's suffix, whole or not at all; returns the path.
+
+    Raises:
+        UserError: the file exists and `overwrite` is not set, or it cannot be encoded.
+    """
+    path = Path(path)
+    data = encode(image, path.suffix or ".png")
+    with new_file(path, overwrite=overwrite, mode="wb") as stream:
+        stream.write(data)
+    return path
+
+
 def decode(data: bytes) -> np.ndarray | None:
     """Pixels (H, W, 3) uint8 BGR of a file's content as ultralytics reads it; None for what is not decoded.
 
@@ -166,19 +206,6 @@ def _decode(data: bytes, flags: int) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # nothing, or more pixels than OpenCV takes
         return None
-
-
-def save(path: str | Path, image: np.ndarray, *, overwrite: bool = False) -> Path:
-    """Write an image (H, W, 3) uint8 BGR whole or not at all, in the format of the path's suffix; returns the path.
-
-    Raises:
-        UserError: the file exists and `overwrite` is not set.
-    """
-    path = Path(path)
-    data = cv2.imencode(path.suffix or ".png", np.ascontiguousarray(image))[1]
-    with new_file(path, overwrite=overwrite, mode="wb") as stream:
-        stream.write(data.tobytes())
-    return path
 
 
 def list_images(folder: str | Path) -> list[str]:

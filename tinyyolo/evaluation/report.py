@@ -6,7 +6,6 @@ import base64
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from tinyyolo.config import UserError
+from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.evaluation.errors import CAUSES, FOUND, MISSED, REGION, TRUE, Errors, count_errors
 from tinyyolo.evaluation.matching import scores_of
 from tinyyolo.io import new_file
@@ -26,24 +26,6 @@ COLOURS = {"TP": (0, 200, 83), "FP": (41, 121, 255), "FN": (255, 23, 68)}  # RGB
 MIME = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif", ".bmp": "bmp"}  # browsers show
 PNG_SIDE = 1600  # a PNG is enlarged by a whole factor up to this side, so that tiny boxes can be seen
 PNG_FACTORS = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of one array for each image: those of image i are `order[starts[i]:starts[i + 1]]`."""
-
-    order: np.ndarray
-    starts: np.ndarray
-
-    def of(self, image: int) -> np.ndarray:
-        return self.order[self.starts[image] : self.starts[image + 1]]
-
-
-def rows_by_image(image: np.ndarray, wanted: np.ndarray, images: int) -> Rows:
-    """The rows where `wanted`, image by image."""
-    rows = np.flatnonzero(wanted)
-    order = rows[np.argsort(image[rows], kind="stable")]
-    return Rows(order, np.searchsorted(image[order], np.arange(images + 1)))
 
 
 def worst_images(errors: Errors) -> np.ndarray:
@@ -108,11 +90,13 @@ def script_json(content: Any) -> str:
 
 def image_source(file: Path | None, folder: Path, embed: bool) -> str | None:
     """What the page loads: a relative path, or the image itself; formats no browser shows become PNG."""
+    from tinyyolo.datasets.images import encode, opened
+
     if file is None:
         return None
     kind = MIME.get(file.suffix.lower())
     if kind is None:
-        return data_url("png", encode_png(read_image(file)))
+        return data_url("png", encode(opened(file)))
     if embed:
         return data_url(kind, file.read_bytes())
     try:
@@ -145,75 +129,37 @@ def page_data(errors: Errors, chosen: np.ndarray, sources: Sequence[str | None])
 
 def image_entries(errors: Errors, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
     """Name, size and boxes of each chosen image; `regions` are ignore regions, `found` the objects found."""
-    truth, images = errors.truth, len(errors.truth)
-    own, found = truth.xywh, errors.detections.xywh
-    judged = np.isin(errors.verdict, list(KIND_OF))
-    detections = rows_by_image(errors.detections.image_index, judged, images)
-    objects = {
-        state: rows_by_image(truth.image_index, errors.state == state, images) for state in (REGION, FOUND, MISSED)
-    }
-    for i in chosen:
+    truth, found = errors.truth, errors.detections
+    places, new_places = np.round(truth.xywh, 2).tolist(), np.round(found.xywh, 2).tolist()
+    for i in chosen.tolist():
+        own, new = truth.rows(i), found.rows(i)
+        objects = {state: np.flatnonzero(errors.state[own] == state) + own.start for state in (REGION, FOUND, MISSED)}
+        judged = np.isin(errors.verdict[new], list(KIND_OF))
+        detections = np.arange(new.start, new.stop)[judged]
         height, width = truth.sizes_hw[i].tolist()
-        boxes = [detection_entry(errors, row, found[row]) for row in detections.of(i)]
-        boxes += [object_entry(errors, row, own[row]) for row in objects[MISSED].of(i)]
-        plain = {state: own[objects[state].of(i)] for state in (REGION, FOUND)}
         if not (height and width):
-            every: list[Any] = [
-                truth.boxes[truth.rows(i), 2:],
-                errors.detections.boxes[detections.of(i), 2:],
-                [[1.0, 1]],
-            ]
-            width, height = np.ceil(np.concatenate(every).max(0)).astype(int).tolist()
+            ends = np.concatenate([truth.boxes[own, 2:], found.boxes[detections, 2:], [[1.0, 1]]])
+            width, height = np.ceil(ends.max(0)).astype(int).tolist()
+        boxes = [new_places[row] + figures(errors, found, row) for row in detections.tolist()]
         yield {
             "name": truth.file_names[i],
             "size": [width, height],
-            "boxes": boxes,
-            "regions": np.round(plain[REGION], 2).tolist(),
-            "found": np.round(plain[FOUND], 2).tolist(),
+            "boxes": boxes + [places[row] + figures(errors, truth, row) for row in objects[MISSED].tolist()],
+            "regions": [places[row] for row in objects[REGION].tolist()],
+            "found": [places[row] for row in objects[FOUND].tolist()],
         }
 
 
-def detection_entry(errors: Errors, row: int, xywh: np.ndarray) -> list[Any]:
-    kind = KIND_OF[int(errors.verdict[row])]
-    size = place_of_size(errors, int(errors.dt_size[row]))
-    figures = [
-        int(errors.detections.labels[row]),
-        size,
-        kind,
-        round(float(scores_of(errors.detections)[row]), 4),
-        round(float(errors.iou[row]), 3),
-    ]
-    return [*np.round(xywh, 2).tolist(), *figures]
-
-
-def object_entry(errors: Errors, row: int, xywh: np.ndarray) -> list[Any]:
-    size = place_of_size(errors, int(errors.gt_size[row]))
-    return [*np.round(xywh, 2).tolist(), int(errors.truth.labels[row]), size, KINDS.index("FN"), None, None]
-
-
-def place_of_size(errors: Errors, index: int) -> int:
-    """Index among the page's sizes; those in no range come last."""
-    return index if index >= 0 else len(errors.sizes)
-
-
-def read_image(file: Path) -> np.ndarray:
-    """(H, W, 3) uint8 BGR.
-
-    Raises:
-        UserError: not readable as an image.
-    """
-    import cv2
-
-    image = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{file}: not readable as an image")
-    return image
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    import cv2
-
-    return cv2.imencode(".png", image)[1].tobytes()
+def figures(errors: Errors, boxes: Annotations, row: int) -> list[Any]:
+    """[class, size, kind, score, IoU] of one of the objects or of the detections; of sizes in no range the last."""
+    found = boxes is errors.detections
+    size = int((errors.dt_size if found else errors.gt_size)[row])
+    size = size if size >= 0 else len(errors.sizes)
+    label = int(boxes.labels[row])
+    if not found:
+        return [label, size, KINDS.index("FN"), None, None]
+    score, iou = float(scores_of(boxes)[row]), float(errors.iou[row])
+    return [label, size, KIND_OF[int(errors.verdict[row])], round(score, 4), round(iou, 3)]
 
 
 def write_pngs(errors: Errors, folder: Path, images: Path | None, limit: int) -> list[Path]:
@@ -221,16 +167,18 @@ def write_pngs(errors: Errors, folder: Path, images: Path | None, limit: int) ->
 
     Returns:
         the files, named by rank and image.
+
+    Raises:
+        UserError: an image cannot be read.
     """
-    chosen = worst_images(errors)[:limit]
+    from tinyyolo.datasets.images import opened, save
+
     paths = []
-    for rank, entry in enumerate(image_entries(errors, chosen), 1):
+    for rank, entry in enumerate(image_entries(errors, worst_images(errors)[:limit]), 1):
         file = find_image(images, entry["name"])
-        width, height = entry["size"]
-        image = np.full((height, width, 3), 32, np.uint8) if file is None else read_image(file)
-        paths.append(folder / f"{rank:03d}_{Path(entry['name']).stem}.png")
-        with new_file(paths[-1], overwrite=True, mode="wb") as stream:
-            stream.write(encode_png(draw_boxes(image, entry["boxes"])))
+        image = np.full((*entry["size"][::-1], 3), 32, np.uint8) if file is None else opened(file)
+        path = folder / f"{rank:03d}_{Path(entry['name']).stem}.png"
+        paths.append(save(path, draw_boxes(image, entry["boxes"]), overwrite=True))
     return paths
 
 

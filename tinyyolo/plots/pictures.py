@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from tinyyolo.config import UserError
-from tinyyolo.datasets.images import load
+from tinyyolo.boxes.convert import areas, centres
+from tinyyolo.datasets.images import opened, save
 from tinyyolo.evaluation.errors import FOUND as HIT
 from tinyyolo.evaluation.errors import HIDDEN, IGNORED, REGION, TRUE, Errors
 from tinyyolo.evaluation.errors import MISSED as MISS
-from tinyyolo.io import new_file
 
 # BGR: true positive, false positive, missed object, ignore region and what lies on it
 FOUND, WRONG, MISSED, NEITHER = (60, 240, 60), (255, 120, 20), (50, 50, 255), (160, 160, 160)
@@ -56,71 +55,46 @@ def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray]
     truth, found = errors.truth, errors.detections
     strips = []
     for index, image in images.items():
-        state = errors.state[truth.rows(index)]
-        judged = errors.verdict[found.rows(index)]
-        shown = judged != HIDDEN
-        own, boxes, judged = truth.boxes[truth.rows(index)], found.boxes[found.rows(index)][shown], judged[shown]
-        pixels = read_image(image)
+        state, judged = errors.state[truth.rows(index)], errors.verdict[found.rows(index)]
+        own, boxes = truth.boxes[truth.rows(index)], found.boxes[found.rows(index)][judged != HIDDEN]
+        judged = judged[judged != HIDDEN]
+        pixels = image if isinstance(image, np.ndarray) else opened(image)
+        name = "" if pixels is image else Path(image).name
         view = window(pixels, np.vstack([own, boxes]))
         left = framed(pixels, own, [STATES[s] for s in state.tolist()], view)
         right = framed(pixels, boxes, [VERDICTS.get(v, WRONG) for v in judged.tolist()], view)
-        counts = {name: np.count_nonzero(state == s) for name, s in (("found", HIT), ("missed", MISS))}
-        words = f"truth {sum(counts.values())}: {counts['found']} found, {counts['missed']} missed"
+        hits, misses = np.count_nonzero(state == HIT), np.count_nonzero(state == MISS)
+        words = f"truth {hits + misses}: {hits} found, {misses} missed"
         ignored, true = np.count_nonzero(judged == IGNORED), np.count_nonzero(judged == TRUE)
         told = f"predicted {len(judged)}: {true} right, {len(judged) - true - ignored} wrong"
         told += f", {ignored} on ignore regions" if ignored else ""
-        strips.append(beside([titled(left, f"{caption(image, view)}{words}"), titled(right, told)]))
-    return write(stacked(strips), path)
+        strips.append(beside([titled(left, f"{name} x{view.zoom}  {words}"), titled(right, told)]))
+    return save(path, stacked(strips), overwrite=True)
 
 
 def label_mosaic(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: str | Path, across: int = 4) -> Path:
     """Images with their boxes, a colour a class, in a grid under a legend.
 
     Args:
-        rows: one mapping an image: "path" of the image, or "image" (H, W, 3) uint8 BGR, as of a training batch;
-            "boxes" (M, 4) xyxy px; "labels" (M,) indices into `names`.
+        rows: one mapping an image: "image" (H, W, 3) uint8 BGR, as of a training batch; "boxes" (M, 4) xyxy px;
+            "labels" (M,) indices into `names`.
         names: class names.
         path: the image file.
         across: images beside each other.
-
-    Raises:
-        UserError: an image cannot be read.
     """
     cells = []
     for row in rows:
-        source = row["image"] if "image" in row else row["path"]
-        image, boxes = read_image(source), as_boxes(row.get("boxes"))
-        colours = [class_colour(label) for label in np.asarray(row.get("labels", ()), dtype=int)]
+        image, boxes = row["image"], np.asarray(row["boxes"], np.float64).reshape(-1, 4)
+        colours = [class_colour(label) for label in np.asarray(row["labels"], dtype=int)]
         view = window(image, boxes)
-        cells.append(
-            titled(framed(image, boxes, colours, view), f"{caption(row.get('path'), view)}{len(boxes)} objects")
-        )
+        cells.append(titled(framed(image, boxes, colours, view), f" x{view.zoom}  {len(boxes)} objects"))
     grid = [beside(cells[start : start + across]) for start in range(0, len(cells), across)]
-    return write(stacked([legend(names), *grid]), path)
+    return save(path, stacked([legend(names), *grid]), overwrite=True)
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
     """BGR of a class; colours repeat after the last."""
     return CLASS_COLOURS[label % len(CLASS_COLOURS)]
-
-
-def as_boxes(boxes: Any) -> np.ndarray:
-    """(N, 4) float64, also for None and for an empty list."""
-    return np.asarray([] if boxes is None else boxes, dtype=np.float64).reshape(-1, 4)
-
-
-def read_image(image: str | Path | np.ndarray) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 BGR of a file, or those given.
-
-    Raises:
-        UserError: not readable as an image.
-    """
-    if isinstance(image, np.ndarray):
-        return image.astype(np.uint8)
-    try:
-        return load(image)
-    except ValueError as error:
-        raise UserError(f"{image}: {error}") from error
 
 
 def window(image: np.ndarray, boxes: np.ndarray) -> View:
@@ -130,41 +104,39 @@ def window(image: np.ndarray, boxes: np.ndarray) -> View:
     is shown.
     """
     size = np.array(image.shape[1::-1])
-    sides = np.sqrt(np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1))
-    wanted = WANTED_SIDE / np.median(sides) if len(sides) else PANEL / size.max()
+    wanted = WANTED_SIDE / np.median(np.sqrt(np.maximum(areas(boxes), 1))) if len(boxes) else PANEL / size.max()
     zoom = int(np.clip(round(wanted), 1, ZOOM))
     zoom = max(zoom, min(ZOOM, PANEL // int(size.max())))
     shown = np.minimum(size, PANEL // zoom)
-    centres = np.clip((boxes[:, :2] + boxes[:, 2:]) / 2, 0, size) if len(boxes) else size[None] / 2
-    low = np.clip(centres - shown / 2, 0, size - shown)
-    inside = ((centres[None] >= low[:, None]) & (centres[None] <= (low + shown)[:, None])).all(2)
-    most = centres[inside[inside.sum(1).argmax()]]
-    x, y = np.clip((most.min(0) + most.max(0) - shown) / 2, 0, size - shown).astype(int)
-    return View(int(x), int(y), int(x + shown[0]), int(y + shown[1]), zoom)
+    middles = np.clip(centres(boxes), 0, size) if len(boxes) else size[None] / 2
+    low = np.clip(middles - shown / 2, 0, size - shown)
+    inside = ((middles[None] >= low[:, None]) & (middles[None] <= (low + shown)[:, None])).all(2)
+    most = middles[inside[inside.sum(1).argmax()]]
+    x, y = np.clip((most.min(0) + most.max(0) - shown) / 2, 0, size - shown).astype(int).tolist()
+    return View(x, y, x + int(shown[0]), y + int(shown[1]), zoom)
 
 
 def framed(image: np.ndarray, boxes: np.ndarray, colours: Sequence[tuple[int, int, int]], view: View) -> np.ndarray:
     """The part of the image, enlarged, with a line of one pixel just outside every box."""
-    part = image[view.y0 : view.y1, view.x0 : view.x1]
-    out = np.repeat(np.repeat(part, view.zoom, axis=0), view.zoom, axis=1)
-    for box, colour in zip((boxes - (view.x0, view.y0) * 2) * view.zoom, colours, strict=True):
+    x0, y0, x1, y1, _ = view
+    out = image[y0:y1, x0:x1].repeat(view.zoom, axis=0).repeat(view.zoom, axis=1)
+    for box, colour in zip((boxes - (x0, y0, x0, y0)) * view.zoom, colours, strict=True):
         left, top = (int(v) - 1 for v in np.floor(box[:2]))
         right, bottom = (int(v) for v in np.ceil(box[2:]))
         cv2.rectangle(out, (left, top), (right, bottom), colour, 1)
     return out
 
 
-def caption(image: Any, view: View) -> str:
-    """The image's name, if it is a file, and its enlargement."""
-    name = Path(image).name if isinstance(image, (str, Path)) else ""
-    return f"{name} x{view.zoom}  "
-
-
 def titled(image: np.ndarray, text: str) -> np.ndarray:
     """The image under a line of text."""
     head = np.full((HEADER, image.shape[1], 3), PAPER, np.uint8)
-    cv2.putText(head, text, (3, HEADER - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (INK, INK, INK), 1, cv2.LINE_AA)
+    put_text(head, text, 3)
     return np.vstack([head, image])
+
+
+def put_text(strip: np.ndarray, text: str, x: int) -> None:
+    """Write a line into a strip of paper."""
+    cv2.putText(strip, text, (x, HEADER - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (INK, INK, INK), 1, cv2.LINE_AA)
 
 
 def legend(names: Sequence[str]) -> np.ndarray:
@@ -173,8 +145,7 @@ def legend(names: Sequence[str]) -> np.ndarray:
     for index, name in enumerate(names):
         x = 110 * index + 4
         cv2.rectangle(strip, (x, 4), (x + 10, 14), class_colour(index), -1)
-        ink = (INK, INK, INK)
-        cv2.putText(strip, str(name)[:13], (x + 15, HEADER - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)
+        put_text(strip, str(name)[:13], x + 15)
     return strip
 
 
@@ -189,17 +160,6 @@ def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
     if not images:
         return np.full((HEADER, PANEL, 3), PAPER, np.uint8)
     width = max(image.shape[1] for image in images)
-    rows = []
-    for image in images:
-        missing = width - image.shape[1]
-        rows.append(np.pad(image, ((0, GUTTER), (0, missing), (0, 0)), constant_values=PAPER))
+    pads = [((0, GUTTER), (0, width - image.shape[1]), (0, 0)) for image in images]
+    rows = [np.pad(image, pad, constant_values=PAPER) for image, pad in zip(images, pads, strict=True)]
     return np.vstack(rows)[:-GUTTER]
-
-
-def write(image: np.ndarray, path: str | Path) -> Path:
-    """Write a picture whole or not at all, in the format of the path's suffix."""
-    path = Path(path)
-    data = cv2.imencode(path.suffix or ".png", np.ascontiguousarray(image))[1]
-    with new_file(path, overwrite=True, mode="wb") as stream:
-        stream.write(data.tobytes())
-    return path
