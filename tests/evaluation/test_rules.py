@@ -89,6 +89,18 @@ def test_commands_tell_what_was_left_out_and_where_the_rules_differ(command, tmp
     assert call(*COMMANDS[command], capsys=capsys)[2] == ""
 
 
+@pytest.mark.parametrize("tool", [evaluate, find_errors, compare])
+def test_python_tells_it_too_and_once(tool, tmp_path, capsys):
+    gt = truth(box=[1, 1, 0, 4])
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    for given, path in ((gt, "gt" if tool is not compare else "first"), (tmp_path / "gt.json", tmp_path / "gt.json")):
+        tool(given, FOUND)
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 2 and lines[0].startswith(f"{path}: 1 faults (1 empty box); the first: annotation 2")
+    tool(coco.read(tmp_path / "gt.json"), FOUND)  # who reads a file by himself has its problems
+    assert capsys.readouterr().err == ""
+
+
 def named(**changes):
     """A row as `predict save_json=true` writes it: ids of its own, and names."""
     row = {"image_id": "a", "file_name": "a.png", "category_id": 0, "category_name": "ship", "bbox": BOX, "score": 0.9}

@@ -89,6 +89,9 @@ class Annotations:
     unlike_coco: int = 0
 
     def __post_init__(self) -> None:
+        for value in (*vars(self).values(), *self.extra.values()):
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
         if self.wh is not None and (self.boxes[:, :2] + self.wh != self.boxes[:, 2:]).any():
             raise ValueError(f"{self.path}: wh does not fit boxes; who changes boxes sets wh, or None")
 
@@ -118,16 +121,20 @@ class Annotations:
         return np.concatenate([self.boxes[:, :2], self.sides], axis=1)
 
     @property
+    def label_of(self) -> dict[Any, int]:
+        """Category id -> class index, the same for two ids of one name; -1 for an ignored category."""
+        index = {name: i for i, name in self.names.items()}
+        every = {key: index.get(name, IGNORED) for key, name in self.categories.items()}
+        return every | dict(zip(self.category_ids.tolist(), self.names, strict=True))
+
+    @property
     def classes(self) -> np.ndarray:
         """(K,) int64, the class of every box, of marked ones too; -1 for a region of every class."""
         regions = self.labels == IGNORED
         if not regions.any():
             return self.labels
-        index = {name: i for i, name in self.names.items()}
-        own = {key: index.get(name, IGNORED) for key, name in self.categories.items()}
-        own |= dict(zip(self.category_ids.tolist(), self.names, strict=True))
-        out: np.ndarray = self.labels.copy()
-        out[regions] = [own.get(key, IGNORED) for key in self.box_categories[regions].tolist()]
+        label_of, out = self.label_of, self.labels.copy()
+        out[regions] = [label_of.get(key, IGNORED) for key in self.box_categories[regions].tolist()]
         return out
 
 
@@ -149,7 +156,7 @@ def take(annotations: Annotations, rows: np.ndarray, **changes: Any) -> Annotati
     given = {name: getattr(annotations, name) for name in PER_BOX}
     columns = {name: value[rows] for name, value in given.items() if value is not None}
     extra = {name: value[rows] for name, value in annotations.extra.items()}
-    return freeze(replace(annotations, **{**columns, "extra": extra, **changes}))
+    return replace(annotations, **{**columns, "extra": extra, **changes})
 
 
 def subset(annotations: Annotations, images: np.ndarray | None = None, boxes: np.ndarray | None = None) -> Annotations:
@@ -178,7 +185,7 @@ def arrange(annotations: Annotations, images: np.ndarray, **changes: Any) -> Ann
         "image_ids": full.image_ids[images],
     }
     if (index[1:] >= index[:-1]).all():
-        return freeze(replace(full, image_index=index, **changes))
+        return replace(full, image_index=index, **changes)
     order = np.argsort(index, kind="stable")
     return take(full, order, image_index=index[order], **changes)
 
@@ -372,11 +379,3 @@ def raise_fatal(problems: Sequence[Problem]) -> None:
 def unknown_class(where: str, name: object, choices: Sequence[str]) -> Problem:
     """The fault of a category or class id that `names` does not have."""
     return Problem("unknown class", where, f"class {name!r} is not in names; {suggest(name, choices)}")
-
-
-def freeze(annotations: Annotations) -> Annotations:
-    """The same object, its arrays made read-only."""
-    for value in (*vars(annotations).values(), *annotations.extra.values()):
-        if isinstance(value, np.ndarray):
-            value.flags.writeable = False
-    return annotations

@@ -13,7 +13,7 @@ import numpy as np
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations, arrange, subset, take
 from tinyyolo.datasets.formats import coco
-from tinyyolo.datasets.formats.coco_tables import is_results
+from tinyyolo.datasets.formats.decode import read_bytes
 from tinyyolo.evaluation.detections import from_columns, read_detections
 from tinyyolo.evaluation.errors import PAPER_SCORE, size_index
 from tinyyolo.evaluation.inputs import read_truth
@@ -125,7 +125,7 @@ def as_truth(second: Any, ignore: Sequence[str], rules: str) -> Annotations | No
         return (
             None if second.scores is not None else read_truth(second, [n for n in ignore if n in second.names.values()])
         )
-    if isinstance(second, (str, Path)) and is_results(Path(second)):
+    if isinstance(second, (str, Path)) and read_bytes(Path(second))[:64].lstrip()[:1] == b"[":
         return None
     if not isinstance(second, (str, Path)) and not (isinstance(second, Mapping) and "images" in second):
         return None

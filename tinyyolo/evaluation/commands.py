@@ -12,7 +12,7 @@ from tinyyolo.config import UserError, suggest
 from tinyyolo.evaluation.agreement import changed_boxes, compare
 from tinyyolo.evaluation.detections import read_detections
 from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
-from tinyyolo.evaluation.inputs import read_truth, tell
+from tinyyolo.evaluation.inputs import read_truth
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.report import write_pngs, write_report
 from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json
@@ -54,7 +54,6 @@ def evaluate_command(
     thresholds = as_list("iou", iou) or IOU_THRESHOLDS
     truth = read_truth(gt, words(ignore), rules=rules)
     detections = read_detections(dt, truth)
-    tell(truth)
     if not len(detections.labels):
         print(f"{dt}: there are no detections in it", file=sys.stderr)
     result = evaluate(
@@ -160,7 +159,6 @@ def compare_command(
     score = one_number("score", score)
     result = compare(*files, score=score, area_ranges=ranges, max_dets=limits, ignore=words(ignore), rules=rules)
     pairing, images = result.pop("pairing"), result["images"]
-    tell(pairing.first, pairing.second)
     folder = folder_of(out)
     write_json(result, folder / "compare.json")
     write_json(changed_boxes(pairing), folder / "changes.json")
@@ -207,7 +205,6 @@ def report_command(
     gt, dt = required("report", gt=gt, dt=dt)
     ranges, limits = named_sizes(sizes)
     truth = read_truth(gt, words(ignore), rules=rules)
-    tell(truth)
     errors = find_errors(truth, dt, threshold=threshold, area_ranges=ranges, max_dets=limits)
     folder, source = folder_of(out), None if images is None else Path(images)
     shown, absent = write_report(errors, folder / "report.html", source, int(one_number("limit", limit)), bool(embed))

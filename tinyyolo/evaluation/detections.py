@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,21 @@ import numpy as np
 
 from tinyyolo.boxes.convert import convert
 from tinyyolo.config import UserError, suggest
-from tinyyolo.datasets.annotations import FARTHEST, IGNORED, Annotations, freeze, take
-from tinyyolo.datasets.formats.coco_tables import positions
+from tinyyolo.datasets.annotations import FARTHEST, IGNORED, Annotations, take
 from tinyyolo.datasets.formats.decode import (
-    Box,
-    Detection,
+    DETECTION,
+    IRREGULAR,
+    NO_SCORE,
+    Columns,
     of_arrays,
+    of_json,
+    of_records,
     parse_json,
+    positions,
     read_bytes,
-    record_of,
-    regular,
-    to_columns,
 )
 
-DETECTION = ("image_id", "x", "y", "width", "height", "score", "category_id")  # columns of pycocotools' (D, 7) array
+ROW = ("image_id", "x", "y", "width", "height", "score", "category_id")  # columns of pycocotools' (D, 7) array
 
 
 def read_detections(dt: Any, truth: Annotations, source: str = "dt") -> Annotations:
@@ -47,11 +48,11 @@ def read_detections(dt: Any, truth: Annotations, source: str = "dt") -> Annotati
     source = str(dt) if isinstance(dt, (str, Path)) else source
     columns = detection_columns(dt, source)
     check_detections(columns, source)
-    if "file_name" in columns:
+    if any(name is not None for name in columns.get("file_name", ())):
         image, label = joined_by_name(columns, truth, source)
     else:
         image = known_positions(columns["image_id"], truth.image_ids, f"{source}: image_id", truth)
-        label = label_of(columns["category_id"], truth, source)
+        label = labels_of(columns["category_id"], truth, source)
     return from_columns(truth, source, image, label, columns["bbox"], columns["score"])
 
 
@@ -77,7 +78,7 @@ def from_columns(
         wh=wh,
         unlike_coco=0,
     )
-    return freeze(made) if (image[1:] >= image[:-1]).all() else take(made, np.argsort(image, kind="stable"))
+    return made if (image[1:] >= image[:-1]).all() else take(made, np.argsort(image, kind="stable"))
 
 
 def aligned(detections: Annotations, truth: Annotations) -> Annotations:
@@ -88,81 +89,49 @@ def aligned(detections: Annotations, truth: Annotations) -> Annotations:
     if detections.scores is None:
         raise UserError(f"{source}: annotations without scores are no detections")
     image = known_positions(detections.image_ids, truth.image_ids, f"{source}: image_id", truth)
-    label = label_of(detections.box_categories, truth, source)
+    label = labels_of(detections.box_categories, truth, source)
     index = image[detections.image_index]
     return from_columns(truth, source, index, label, detections.xywh, detections.scores)
 
 
-def detection_columns(dt: Any, source: str) -> dict[str, np.ndarray]:
-    """image_id, category_id, bbox, score of any form of detections, and file_name, category_name if one has them.
+def detection_columns(dt: Any, source: str) -> Columns:
+    """The columns DETECTION of any form of detections; a box of a COCO file without a score counts 1.
 
     Raises:
         UserError: no form of detections, or a record that cannot be understood.
     """
-    text = read_bytes(Path(dt)) if isinstance(dt, (str, Path)) else None
-    if text is not None:
-        found = regular(text, Detection) if text[:64].lstrip()[:1] == b"[" else None
-        if found is not None:
-            return found
-        dt = parse_json(text, Path(source))
+    if isinstance(dt, (str, Path)):
+        text = read_bytes(Path(dt))
+        try:
+            return of_json(text, DETECTION)
+        except IRREGULAR:
+            dt = parse_json(text, Path(source))
     if isinstance(dt, Mapping) and "annotations" in dt:
-        return annotated_columns(dt["annotations"], source)
-    if isinstance(dt, np.ndarray) and dt.ndim == 2 and dt.shape[1] == len(DETECTION):
+        columns = detection_columns(dt["annotations"], source)
+        return columns | {"score": np.where(columns["score"] == NO_SCORE, 1.0, columns["score"])}
+    if isinstance(dt, np.ndarray) and dt.ndim == 2 and dt.shape[1] == len(ROW):
         dt = {"image_id": dt[:, 0], "bbox": dt[:, 1:5], "score": dt[:, 5], "category_id": dt[:, 6]}
-    if isinstance(dt, Mapping):
-        return array_columns(dt, source, Detection)
-    return regular_or_slow(dt, source, Detection)
-
-
-def annotated_columns(records: Any, source: str) -> dict[str, np.ndarray]:
-    """As `detection_columns`, of a COCO file's annotations; a box without a score counts 1."""
-    read: Callable[..., dict[str, np.ndarray]] = array_columns if isinstance(records, Mapping) else regular_or_slow
-    columns = read(records, source, Box)
-    return columns | {"score": np.where(np.isnan(columns["score"]), 1.0, columns["score"])}
-
-
-def array_columns(given: Mapping[str, Any], source: str, kind: type[Box] | type[Detection]) -> dict[str, np.ndarray]:
-    """`of_arrays`, its faults told."""
     try:
-        return of_arrays(given, kind)
+        if isinstance(dt, Mapping):
+            return of_arrays(dt, DETECTION)
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: detections: {' '.join(str(error).split())}") from error
+    if not isinstance(dt, Sequence) or isinstance(dt, (str, bytes)):
+        raise UserError(f"{source}: expected a list of detections, found {type(dt).__name__}")
+
+    def fault(place: int, error: ValueError) -> None:
+        raise UserError(f"{source}: detection {place}: {error}") from error
+
+    return of_records(dt, DETECTION, fault)
 
 
-def regular_or_slow(records: Any, source: str, kind: type[Box] | type[Detection]) -> dict[str, np.ndarray]:
-    """Columns of a list of records; with names if one has a `file_name`.
-
-    Raises:
-        UserError: no list, or a record that cannot be understood.
-    """
-    if not isinstance(records, Sequence) or isinstance(records, (str, bytes)):
-        raise UserError(f"{source}: expected a list of detections, found {type(records).__name__}")
-    found = regular(records, kind)
-    if found is not None:
-        return found
-    rows = []
-    for i, record in enumerate(records):
-        try:
-            rows.append(record_of(record, kind))
-        except ValueError as error:
-            raise UserError(f"{source}: detection {i}: {error}") from error
-    columns = to_columns(rows, kind)
-    if any(record.get("file_name") is not None for record in records):
-        for key in ("file_name", "category_name"):
-            columns[key] = np.array([record.get(key) for record in records], object)
-    return columns
-
-
-def check_detections(columns: Mapping[str, np.ndarray], source: str) -> None:
-    """Scores within 0..1, finite boxes without negative sides. A box without area stays: it is a wrong detection.
-
-    Raises:
-        UserError: one is not so.
-    """
+def check_detections(columns: Columns, source: str) -> None:
+    """Stop unless scores are within 0..1, boxes finite, no side negative. One without area stays: it is wrong."""
     scores, xywh = columns["score"], columns["bbox"]
     wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
     if wrong.size:
-        raise UserError(f"{source}: detection {wrong[0]} has score {scores[wrong[0]]}, expected 0 to 1")
+        found = "no 'score'" if scores[wrong[0]] == NO_SCORE else f"score {scores[wrong[0]]}"
+        raise UserError(f"{source}: detection {wrong[0]} has {found}, expected 0 to 1")
     if not (xywh.max(initial=0) <= FARTHEST and xywh.min(initial=0) >= -FARTHEST and xywh[:, 2:].min(initial=0) >= 0):
         good = (abs(xywh) <= FARTHEST).all(axis=1) & (xywh[:, 2:] >= 0).all(axis=1)
         wrong = np.flatnonzero(~good)
@@ -171,11 +140,7 @@ def check_detections(columns: Mapping[str, np.ndarray], source: str) -> None:
 
 
 def known_positions(ids: np.ndarray, known: np.ndarray, what: str, truth: Annotations) -> np.ndarray:
-    """`positions`, all of them known.
-
-    Raises:
-        UserError: one is not.
-    """
+    """`positions`; one that is not known is a UserError."""
     at = positions(ids, known)
     missing = np.flatnonzero(at < 0)
     if missing.size:
@@ -183,30 +148,19 @@ def known_positions(ids: np.ndarray, known: np.ndarray, what: str, truth: Annota
     return at
 
 
-def label_of(category_ids: np.ndarray, truth: Annotations, source: str) -> np.ndarray:
-    """The class index of category ids (D,), of two ids with one name the same.
-
-    Raises:
-        UserError: an id that `truth` lacks, or of an ignored category.
-    """
-    keys = list(truth.categories) or truth.category_ids.tolist()
-    index = {name: i for i, name in truth.names.items()}
-    labels = np.array([index.get(truth.categories.get(key, ""), IGNORED) for key in keys], np.int64)
-    own = dict(zip(truth.category_ids.tolist(), truth.names, strict=True))
-    labels = np.array([own.get(key, label) for key, label in zip(keys, labels.tolist(), strict=True)], np.int64)
-    what = f"{source}: category_id"
-    if not len(keys):
-        return known_positions(category_ids, truth.category_ids, what, truth)
-    at = known_positions(category_ids, np.array(keys), what, truth)
-    ignored = np.flatnonzero(labels[at] < 0)
+def labels_of(category_ids: np.ndarray, truth: Annotations, source: str) -> np.ndarray:
+    """The class index of category ids (D,); an id that `truth` lacks or ignores is a UserError."""
+    what, label_of = f"{source}: category_id", truth.label_of
+    at = known_positions(category_ids, np.array(list(label_of)), what, truth)
+    labels = np.array([*label_of.values(), IGNORED], np.int64)[at]
+    ignored = np.flatnonzero(labels < 0)
     if ignored.size:
-        name = truth.categories[keys[at[ignored[0]]]]
+        name = truth.categories[list(label_of)[at[ignored[0]]]]
         raise UserError(f"{what} {category_ids[ignored[0]]} is not in {truth.path}: {name} is ignored there")
-    out: np.ndarray = labels[at]
-    return out
+    return labels
 
 
-def joined_by_name(columns: Mapping[str, np.ndarray], truth: Annotations, source: str) -> tuple[np.ndarray, np.ndarray]:
+def joined_by_name(columns: Columns, truth: Annotations, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Image and class indices (D,) of detections by `file_name` and `category_name`, since their ids count otherwise.
 
     A name without folders stands for the one image that is called so.

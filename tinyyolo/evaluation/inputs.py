@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError, suggest
-from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, freeze, take
+from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, take
 from tinyyolo.datasets.formats import coco
 
 
 def read_truth(gt: Any, ignore: Sequence[str] = (), *, rules: str = "tinyyolo", source: str = "gt") -> Annotations:
     """Objects from a COCO JSON path, a COCO dict, or `Annotations`; images and classes in the order of their ids.
+
+    Of what is read here, faults are told in a line on stderr.
 
     Args:
         gt: the objects.
@@ -29,20 +31,17 @@ def read_truth(gt: Any, ignore: Sequence[str] = (), *, rules: str = "tinyyolo", 
         UserError: unreadable, a key or value is wrong, an id is doubled or refers to nothing.
     """
     if isinstance(gt, Annotations):
-        truth = gt
-    elif isinstance(gt, (str, Path)):
+        return by_id(ignore_classes(gt, ignore))
+    if isinstance(gt, (str, Path)):
         truth = coco.read(gt, rules=rules, images=False)
     else:
         truth = coco.from_content(gt, source, rules=rules)
+    tell(truth)
     return by_id(ignore_classes(truth, ignore))
 
 
 def ignore_classes(truth: Annotations, names: Sequence[str]) -> Annotations:
-    """`truth` without the named classes, whose boxes become ignore regions of all others.
-
-    Raises:
-        UserError: there is no such class.
-    """
+    """`truth` without the named classes, whose boxes become ignore regions of all others."""
     known = list(truth.names.values())
     for name in names:
         if name not in [*known, *truth.categories.values()]:
@@ -51,25 +50,22 @@ def ignore_classes(truth: Annotations, names: Sequence[str]) -> Annotations:
     if keep.all():
         return truth
     index = np.append(np.where(keep, np.cumsum(keep) - 1, IGNORED), IGNORED)
-    left = [name for name in known if name not in names]
-    return freeze(
-        replace(truth, names=dict(enumerate(left)), category_ids=truth.category_ids[keep], labels=index[truth.labels])
-    )
+    left = dict(enumerate(name for name in known if name not in names))
+    return replace(truth, names=left, category_ids=truth.category_ids[keep], labels=index[truth.labels])
 
 
-def tell(*sets: Annotations) -> None:
-    """A line to stderr for each set of objects with faults, and one where COCO's rules would read it otherwise."""
-    for notes in sets:
-        if notes.problems:
-            kinds = ", ".join(f"{n:,} {kind}" for kind, n in Counter(p.kind for p in notes.problems).items())
-            first = notes.problems[0].removeprefix(f"{notes.path}: ")
-            print(f"{notes.path}: {len(notes.problems):,} faults ({kinds}); the first: {first}", file=sys.stderr)
-        if notes.unlike_coco:
-            print(
-                f"{notes.path}: {notes.unlike_coco:,} boxes are read in one way by rules=tinyyolo and in another by "
-                "rules=coco (marked `ignore`, or without area); compare published figures by rules=coco",
-                file=sys.stderr,
-            )
+def tell(truth: Annotations) -> None:
+    """A line to stderr of the faults in a file, and one where COCO's rules would read it otherwise."""
+    if truth.problems:
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in Counter(p.kind for p in truth.problems).items())
+        first = truth.problems[0].removeprefix(f"{truth.path}: ")
+        print(f"{truth.path}: {len(truth.problems):,} faults ({kinds}); the first: {first}", file=sys.stderr)
+    if truth.unlike_coco:
+        print(
+            f"{truth.path}: {truth.unlike_coco:,} boxes are read in one way by rules=tinyyolo and in another by "
+            "rules=coco (marked `ignore`, or without area); compare published figures by rules=coco",
+            file=sys.stderr,
+        )
 
 
 def spread_regions(truth: Annotations) -> tuple[Annotations, np.ndarray, np.ndarray]:

@@ -342,7 +342,7 @@ def test_a_list_decoded_in_pieces_is_whole(monkeypatch, space, number):
     monkeypatch.setattr(decode, "PIECE", 100)
     records = [{"image_id": i, "category_id": 2, "bbox": [i, 0.5, 3, 4], "score": 0.25} for i in range(number)]
     text = f"{space}[{space}" + f"{space},{space}".join(map(json.dumps, records)) + f"{space}]{space}"
-    columns = decode.regular(text.encode(), decode.Detection)
+    columns = decode.of_json(text.encode(), decode.DETECTION)
     assert columns["image_id"].tolist() == list(range(number)) and columns["bbox"].shape == (number, 4)
     assert columns["bbox"][:, 0].tolist() == list(range(number))
 
@@ -355,15 +355,22 @@ def test_a_malformed_list_is_not_decoded(monkeypatch, fault):
     for piece in (1, 1 << 16):
         monkeypatch.setattr(decode, "PIECE", piece)
         many = fault.replace("{r}", ", ".join([record] * 5))
-        assert decode.regular(many.encode(), decode.Detection) is None
+        with pytest.raises(decode.IRREGULAR):
+            decode.of_json(many.encode(), decode.DETECTION)
 
 
 @pytest.mark.parametrize("note", ["a } b", "a }, { b", [{"a": {}}, {"b": 1}]])
-def test_a_cut_within_a_record_is_no_loss(monkeypatch, note):
+def test_a_cut_within_a_record_is_no_loss(monkeypatch, tmp_path, note):
     monkeypatch.setattr(decode, "PIECE", 90)
-    records = [{"image_id": i, "note": note, "category_id": 2, "bbox": [i, 2, 3, 4], "score": 0.5} for i in range(9)]
-    columns = decode.regular(json.dumps(records).encode(), decode.Detection)
-    assert columns is None or columns["image_id"].tolist() == list(range(9))
+    rows = [annotation(i, 5, 2, [i, 2, 3, 4], note=note) for i in range(1, 10)]
+    found = coco_json.read(coco(tmp_path / "s.json", IMAGES, rows, KINDS))
+    assert found.ids.tolist() == list(range(1, 10)) == found.boxes[:, 0].tolist()
+
+
+@pytest.mark.parametrize("key", ["score", "sc\\u006fre"])
+def test_a_key_may_be_written_in_any_way(key):
+    text = '[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "KEY": 0.5}]'.replace("KEY", key)
+    assert decode.of_json(text.encode(), decode.DETECTION)["score"].tolist() == [0.5]
 
 
 def test_every_number_is_decoded_as_json_does():
@@ -371,7 +378,7 @@ def test_every_number_is_decoded_as_json_does():
     values = np.concatenate([rng.random(2000), 800 * rng.random(2000), rng.random(2000).astype(np.float32)]).tolist()
     values += [0.30000000000000004, 1e-07, 1.5e300, 123456789.12345678, 0.00000001, 0.535212049028314929]
     records = [{"image_id": 2**53 + 1, "category_id": 1, "bbox": [v, 0, 1, 1], "score": v} for v in values]
-    columns = decode.regular(json.dumps(records).encode(), decode.Detection)
+    columns = decode.of_json(json.dumps(records).encode(), decode.DETECTION)
     assert columns["score"].tolist() == values and columns["bbox"][:, 0].tolist() == values
     assert set(columns["image_id"].tolist()) == {2**53 + 1}
 

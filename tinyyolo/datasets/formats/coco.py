@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tinyyolo.boxes.convert import convert
@@ -22,24 +24,29 @@ from tinyyolo.datasets.annotations import (
     select_classes,
     unknown_class,
 )
-from tinyyolo.datasets.formats.coco_tables import (
-    check_lists,
-    lists_of,
-    number_ids,
-    positions,
-    read_categories,
-    read_images,
-    read_rows,
-)
 from tinyyolo.datasets.formats.decode import (
     BAD_MARK,
+    BOX,
     EXTRA,
+    IRREGULAR,
     NO_EXTRA,
+    NO_ID,
+    Columns,
+    File,
+    of_arrays,
+    of_json,
+    of_records,
+    parse_json,
+    plain_id,
+    positions,
     read_bytes,
+    shorten,
+    whole,
 )
 from tinyyolo.io import new_file
 
 RULES = ("tinyyolo", "coco")
+LISTS = ("images", "annotations", "categories")
 
 
 def read(
@@ -84,9 +91,14 @@ def read(
         ({0: 'ship'}, [[1.0, 2.0, 5.0, 7.0]], [[32, 64]])
     """
     path = Path(path)
-    return from_content(
-        lists_of(read_bytes(path), path), path, names, ignore, strict=strict, rules=rules, images=images
-    )
+    text = read_bytes(path)
+    try:
+        file = msgspec.json.decode(text, type=File)
+        content = {key: msgspec.json.decode(getattr(file, key)) for key in ("images", "categories")}
+        content["annotations"] = of_json(bytes(file.annotations), BOX)
+    except (*IRREGULAR, UnicodeDecodeError):
+        content = parse_json(text, path)
+    return from_content(content, path, names, ignore, strict=strict, rules=rules, images=images)
 
 
 def from_content(
@@ -110,81 +122,185 @@ def from_content(
     check_lists(content, path)
     problems: list[Problem] = []
     categories = read_categories(path, content["categories"], problems)
-    if rules == "coco":
-        raise_first(problems, "duplicate name")  # two classes there, one here
-    frames = read_images(path, content["images"], problems, needed=images)
-    rows = read_rows(path, content, problems)
+    if rules == "coco" and problems and problems[-1].kind == "duplicate name":  # two classes there, one here
+        raise UserError(problems[-1])
+    file_names, image_ids, sizes_hw = read_images(path, content["images"], problems, needed=images)
+    rows = read_rows(path, content["annotations"], problems)
     number_ids(path, rows, problems if images else [])
     names = [] if names is None and not categories and not images else names
     classes = select_classes(categories, names, ignore, path)
     choices = [*classes.names.values(), *ignore]
     unknown = [key for key in categories if key not in classes.label_of]
     problems += [unknown_class(f"{path}: category {key}", categories[key], choices) for key in unknown]
-    rows = drop_strangers(path, rows, frames["id"], classes, problems)
+    rows = drop_strangers(path, rows, image_ids, classes, problems)
     crowd, empty_stays, unlike = by_rules(path, rows, rules, problems)
     boxes = convert(rows["bbox"], "xywh", "xyxy")
-    good = good_boxes(path, rows, boxes, empty_stays, frames["file_name"], problems)
-    rows, boxes, crowd = {key: column[good] for key, column in rows.items()}, boxes[good], crowd[good]
+    good = good_boxes(path, rows, boxes, empty_stays, file_names, problems)
+    if not good.all():
+        rows, boxes, crowd = {key: column[good] for key, column in rows.items()}, boxes[good], crowd[good]
     if images:
         problems += double_ids(path, rows["id"])
     if strict:
         raise_fatal(problems)
     wh = rows["bbox"][:, 2:]
-    keys = np.array(list(categories)) if categories else np.zeros(0, np.int64)
     return assemble(
         path,
         classes,
-        frames["file_name"],
-        frames["size_hw"],
+        file_names,
+        sizes_hw,
         rows["image"],
         boxes,
-        keys[rows["category"]],
+        ids_of(list(categories))[rows["category"]],
         problems,
         crowd=crowd,
         areas=np.where(np.isnan(rows["area"]), wh[:, 0] * wh[:, 1], rows["area"]),
         ids=rows["id"],
-        image_ids=frames["id"],
+        image_ids=image_ids,
         extra={key: rows[key] for key in EXTRA if (rows[key] != NO_EXTRA).any()},
         wh=wh,
         unlike_coco=unlike,
     )
 
 
-def raise_first(problems: Sequence[Problem], kind: str) -> None:
-    """Stop at the first fault of a kind.
+def check_lists(content: Any, path: Path) -> None:
+    """Stop unless the three lists are there."""
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: expected a COCO JSON object at the top, found {type(content).__name__}")
+    for key in LISTS:
+        if not isinstance(content.get(key), (list, tuple, Mapping) if key == "annotations" else (list, tuple)):
+            there = ", ".join(map(repr, content)) or "nothing"
+            raise UserError(f"{path}: not a COCO JSON: no list {key!r}; it has {there}")
 
-    Raises:
-        UserError: there is one.
+
+def keys_of(records: Sequence[Any]) -> list[Any]:
+    """The `id` of each record, None where it has none; all are text as soon as one is."""
+    keys: list[Any] = []
+    for record in records:
+        try:
+            keys.append(plain_id(record["id"]))
+        except (KeyError, TypeError, ValueError):
+            keys.append(None)
+    text = any(isinstance(key, str) for key in keys)
+    return [str(key) if text and key is not None else key for key in keys]
+
+
+def ids_of(keys: Sequence[Any]) -> np.ndarray:
+    """Ids as an array, int64 or text."""
+    return np.array(keys) if keys else np.zeros(0, np.int64)
+
+
+def read_categories(path: Path, records: Sequence[Any], problems: list[Problem]) -> dict[Any, str]:
+    """Category id -> name, in the file's order; duplicate names are the last of the problems."""
+    out: dict[Any, str] = {}
+    twice = []
+    for i, (key, record) in enumerate(zip(keys_of(records), records, strict=True), 1):
+        where, name = f"{path}: category {i}", None if key is None else record.get("name")
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            what = f"needs an integer 'id' and a 'name', found {shorten(record)}"
+            problems.append(Problem("bad record", where, what))
+        elif key in out:
+            what = f"id {key} is {out[key]!r} already, here {str(name)!r}"
+            problems.append(Problem("duplicate category", where, what))
+        else:
+            if str(name) in out.values():
+                what = f"{str(name)!r} has another id already; both are one class"
+                twice.append(Problem("duplicate name", where, what))
+            out[key] = str(name)
+    problems += twice
+    return out
+
+
+def read_images(
+    path: Path, records: Sequence[Any], problems: list[Problem], *, needed: bool
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names, ids (I,) and sizes (I, 2) of the images; an image without its keys or with a known id is left out.
+
+    Unless they are needed, a missing name is the id, a missing size 0, and a name may stand twice.
     """
-    for problem in problems:
-        if problem.kind == kind:
-            raise UserError(problem)
+    ids: dict[Any, str] = {}
+    sizes: list[tuple[int, int]] = []
+    for i, (key, record) in enumerate(zip(keys_of(records), records, strict=True), 1):
+        record = record if isinstance(record, Mapping) else {}
+        name = record.get("file_name")
+        where = f"{path}: image {name if name else i}"
+        name = str(key) if name is None and not needed else name
+        size = side_of(record.get("height")), side_of(record.get("width"))
+        if key is None or not isinstance(name, str) or not name:
+            what = f"needs an integer 'id' and a 'file_name', found id {record.get('id')!r}"
+            problems.append(Problem("bad record", where, what))
+        elif key in ids:
+            problems.append(Problem("duplicate image", where, f"id {key} belongs to {ids[key]} already"))
+        elif needed and not all(size):
+            found = f"{record.get('width')!r} x {record.get('height')!r}"
+            problems.append(Problem("no size", where, f"needs 'width' and 'height' over 0, found {found}"))
+        else:
+            ids[key] = name
+            sizes.append(size if all(size) else (0, 0))
+    for name, times in Counter(ids.values()).items() if needed else ():
+        if times > 1:
+            what = f"stands {times} times, under different ids"
+            problems.append(Problem("duplicate image", f"{path}: image {name}", what))
+    return list(ids.values()), ids_of(list(ids)), np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def side_of(value: Any) -> int:
+    """A side of an image, px; 0 for what is none."""
+    try:
+        side = whole(value)
+    except ValueError:
+        return 0
+    return side if 0 < side < 2**31 else 0
+
+
+def read_rows(path: Path, records: Any, problems: list[Problem]) -> Columns:
+    """Columns of the annotations; what cannot be understood is a problem."""
+
+    def fault(place: int, error: ValueError) -> None:
+        what = f"needs image_id, category_id and bbox [x, y, w, h]: {error}"
+        problems.append(Problem("bad record", f"{path}: annotation {place + 1} of the list", what))
+
+    if not isinstance(records, Mapping):
+        return of_records(records, BOX, fault)
+    try:
+        return of_arrays(records, BOX)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: annotations: {' '.join(str(error).split())}") from error
+
+
+def number_ids(path: Path, rows: Columns, problems: list[Problem]) -> None:
+    """Give every annotation without an id one above all others."""
+    absent = np.flatnonzero(rows["id"] == NO_ID)
+    if not len(absent):
+        return
+    first = max(int(rows["id"].max()), 0) + 1
+    rows["id"] = rows["id"].copy()
+    rows["id"][absent] = np.arange(first, first + len(absent))
+    for row in absent.tolist():
+        where = f"{path}: annotation {rows['place'][row] + 1} of the list"
+        problems.append(Problem("no id", where, f"no 'id'; {rows['id'][row]} is used"))
 
 
 def drop_strangers(
-    path: Path, rows: Mapping[str, np.ndarray], image_ids: np.ndarray, classes: Classes, problems: list[Problem]
-) -> dict[str, np.ndarray]:
+    path: Path, rows: Columns, image_ids: np.ndarray, classes: Classes, problems: list[Problem]
+) -> Columns:
     """The rows whose image and category the file has, with their `image` and `category` places; others are problems."""
     keys = list(classes.categories)
-    known = np.array([key in classes.label_of for key in keys], bool)
-    image = positions(rows["image_id"], image_ids)
-    category = positions(rows["category_id"], np.array(keys) if keys else np.zeros(0, np.int64))
-    for row in np.flatnonzero(image < 0).tolist():
-        what = f"image_id {rows['image_id'][row]} is not in 'images'"
-        problems.append(Problem("unknown image", f"{path}: annotation {rows['id'][row]}", what))
-    for row in np.flatnonzero(category < 0).tolist():
-        ids = ", ".join(f"{k} {name}" for k, name in classes.categories.items())
-        what = f"category_id {rows['category_id'][row]} is not in 'categories'; there are: {ids or 'none'}"
-        problems.append(Problem("unknown class", f"{path}: annotation {rows['id'][row]}", what))
-    stay = (image >= 0) & (category >= 0)
-    stay[stay] &= known[category[stay]]
+    image, category = positions(rows["image_id"], image_ids), positions(rows["category_id"], ids_of(keys))
+    there = ", ".join(f"{key} {name}" for key, name in classes.categories.items()) or "none"
+    for at, key, kind, what in (
+        (image, "image_id", "unknown image", "is not in 'images'"),
+        (category, "category_id", "unknown class", f"is not in 'categories'; there are: {there}"),
+    ):
+        for row in np.flatnonzero(at < 0).tolist():
+            where = f"{path}: annotation {rows['id'][row]}"
+            problems.append(Problem(kind, where, f"{key} {rows[key][row]} {what}"))
+    known = np.array([key in classes.label_of for key in keys] + [False], bool)
+    stay = (image >= 0) & known[category]
     rows = {**rows, "image": image, "category": category}
-    return {key: column[stay] for key, column in rows.items()}
+    return rows if stay.all() else {key: column[stay] for key, column in rows.items()}
 
 
-def by_rules(
-    path: Path, rows: Mapping[str, np.ndarray], rules: str, problems: list[Problem]
-) -> tuple[np.ndarray, np.ndarray, int]:
+def by_rules(path: Path, rows: Columns, rules: str, problems: list[Problem]) -> tuple[np.ndarray, np.ndarray, int]:
     """What the rules decide: ignore regions (K,), boxes that stay though empty (K,), and how many COCO reads unlike."""
     flat = rows["bbox"][:, 2:].min(axis=1) == 0 if len(rows["bbox"]) else np.zeros(0, bool)
     region = (rows["iscrowd"] == 1) | (rows["ignore"] == 1)
@@ -201,7 +317,7 @@ def by_rules(
 
 def good_boxes(
     path: Path,
-    rows: Mapping[str, np.ndarray],
+    rows: Columns,
     boxes: np.ndarray,
     stays: np.ndarray,
     file_names: Sequence[str],

@@ -1,4 +1,5 @@
-"""JSON of boxes as columns: typed records where the file is regular, and a slower way that names each fault."""
+"""Records of boxes as columns, from JSON, mappings or arrays: typed where all is regular, else a slower way that names
+each fault."""
 
 from __future__ import annotations
 
@@ -18,42 +19,15 @@ from tinyyolo.config import UserError
 PIECE = 1 << 16  # bytes decoded at once: their records stay in the processor's cache, and few stand in memory
 NO_ID = -(2**63)  # of a record without an id
 NO_EXTRA = -32768
-EXTRA = ("difficult", "truncation", "occlusion")  # what VisDrone and DOTA say besides
+NO_SCORE = -1e308
 NAN = float("nan")
 BAD_MARK = 2
 MARKS = {None: 0, "": 0, "0": 0, "false": 0, 0: 0, "1": 1, "true": 1, 1: 1}
 NEXT = re.compile(rb"\s*,\s*(?=\{)")
 
 
-class Detection(msgspec.Struct, gc=False):
-    """A record of a results file. With names, as `predict` writes them, it is one for the slower way."""
-
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    score: float
-    file_name: None = None
-    category_name: None = None
-
-
-class Plain(msgspec.Struct, gc=False):
-    """A record of `annotations` with nothing of what `Box` knows besides."""
-
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    id: int = NO_ID
-    area: float = NAN
-    iscrowd: int = 0
-    ignore: int = 0
-    difficult: None = None
-    truncation: None = None
-    occlusion: None = None
-    score: None = None
-
-
-class Box(msgspec.Struct, gc=False):
-    """A record of `annotations`, with marks of VisDrone or DOTA, or with a score."""
+class Record(msgspec.Struct, gc=False):
+    """A box of a COCO file, or of results."""
 
     image_id: int
     category_id: int
@@ -65,7 +39,9 @@ class Box(msgspec.Struct, gc=False):
     difficult: int = NO_EXTRA
     truncation: int = NO_EXTRA
     occlusion: int = NO_EXTRA
-    score: float = NAN
+    score: float = NO_SCORE
+    file_name: Any = None
+    category_name: Any = None
 
 
 class File(msgspec.Struct):
@@ -76,13 +52,14 @@ class File(msgspec.Struct):
     categories: msgspec.Raw
 
 
-Many: Any = list  # of a kind that is known only when it runs
-FLOATS = ("bbox", "area", "score")
-FIELDS: dict[Any, tuple[str, ...]] = {
-    Box: Box.__struct_fields__,
-    Plain: Plain.__struct_fields__[:7],
-    Detection: Detection.__struct_fields__[:4],
-}
+IDS, NAMES, FLOATS = ("image_id", "category_id"), ("file_name", "category_name"), ("area", "score")
+NEEDED = (*IDS, "bbox")
+EXTRA = ("difficult", "truncation", "occlusion")  # what VisDrone and DOTA say besides
+BOX = tuple(name for name in Record.__struct_fields__ if name not in NAMES)  # what is read of a COCO file
+DETECTION = (*NEEDED, "score", *NAMES)  # and of results
+DEFAULTS = dict(zip(Record.__struct_fields__[3:], Record.__struct_defaults__, strict=True))
+Columns = dict[str, np.ndarray]
+IRREGULAR = (msgspec.MsgspecError, OverflowError, TypeError)  # of records that are not all typed
 
 
 def read_bytes(path: Path) -> bytes:
@@ -101,17 +78,12 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: not readable: {' '.join(str(error).split())}") from error
 
 
-def load_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Decode a file; every object in it goes through `hook`, innermost first.
+def parse_json(text: bytes, path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Decode a file's content; every object in it goes through `hook`, innermost first.
 
     Raises:
-        UserError: missing, or no JSON; with the line.
+        UserError: no JSON; with the line.
     """
-    return parse_json(read_bytes(path), path, hook)
-
-
-def parse_json(text: bytes, path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """As `load_json`, of bytes read before."""
     try:
         return json.loads(text.decode(), object_hook=hook)
     except json.JSONDecodeError as error:
@@ -120,30 +92,33 @@ def parse_json(text: bytes, path: Path, hook: Callable[[dict[str, Any]], Any] | 
         raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
 
 
-def regular(records: bytes | Sequence[Any], kind: type[Box] | type[Detection]) -> dict[str, np.ndarray] | None:
-    """Columns of a JSON array, or of a list of mappings, whose records are all of one kind; None if they are not.
+def of_json(text: bytes, fields: Sequence[str]) -> Columns:
+    """Columns of a JSON array of records; of NAMES those that occur in it.
+
+    Raises:
+        IRREGULAR: malformed, or a record that is not regular.
 
     Examples:
-        >>> columns = regular(b'[{"image_id": 1, "category_id": 2, "bbox": [3, 4, 5, 6.5], "score": 0.5}]', Detection)
+        >>> columns = of_json(b'[{"image_id": 1, "category_id": 2, "bbox": [3, 4, 5, 6.5], "score": 0.5}]', DETECTION)
         >>> columns["bbox"].tolist(), columns["score"].tolist()
         ([[3.0, 4.0, 5.0, 6.5]], [0.5])
-        >>> regular(b'[{"image_id": "one", "category_id": 2, "bbox": [3, 4, 5, 6], "score": 0.5}]', Detection)
     """
-    for typed in (Plain, Box) if kind is Box else (kind,):
-        try:
-            found = pieces(records, typed) if isinstance(records, bytes) else [msgspec.convert(records, Many[typed])]
-            parts = [columns_of(part, typed) for part in found]
-        except (msgspec.MsgspecError, OverflowError, TypeError):
-            continue
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS[typed]}
-        rest = FIELDS[kind][len(columns) :]
-        return columns | {name: np.full(len(columns["bbox"]), defaults(kind)[name]) for name in rest}
-    return None
+    there = [name for name in fields if name in NEEDED or f'"{name}"'.encode() in text or b"\\" in text]
+    parts = [columns_of(part, there) for part in pieces(text)]
+    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in there}
+    return columns | absent(fields, columns)
 
 
-def pieces(text: bytes, kind: type[Any]) -> Iterator[list[Any]]:
+def absent(fields: Sequence[str], given: Mapping[str, Any]) -> Columns:
+    """Columns of the numbers among `fields` that are not given."""
+    count = len(given["bbox"])
+    names = [name for name in fields if name not in given and name not in NAMES]
+    return {name: np.full(count, DEFAULTS[name]) for name in names}
+
+
+def pieces(text: bytes) -> Iterator[list[Record]]:
     """The records of a JSON array, some at a time. A cut that is none between records makes an error of JSON."""
-    decoder = msgspec.json.Decoder(Many[kind])
+    decoder = msgspec.json.Decoder(list[Record])
     start = text.find(b"[") + 1
     if text[: max(start - 1, 0)].strip():
         raise msgspec.DecodeError("no array")
@@ -159,86 +134,78 @@ def pieces(text: bytes, kind: type[Any]) -> Iterator[list[Any]]:
     yield decoder.decode(b"[" + text[start:])
 
 
-def columns_of(records: Sequence[Any], kind: type[Any]) -> dict[str, np.ndarray]:
-    """A column for each field: bbox (n, 4) float64, floats, and int64."""
+def columns_of(records: Sequence[Record], fields: Sequence[str], text: bool = False) -> Columns:
+    """A column for each field: bbox (n, 4) float64, floats, int64, and names; ids with `text` in them are text."""
     count, out = len(records), {}
-    for name in FIELDS[kind]:
+    for name in fields:
         values: Any = map(attrgetter(name), records)
         if name == "bbox":
             out[name] = np.fromiter(chain.from_iterable(values), np.float64, 4 * count).reshape(-1, 4)
+        elif name in NAMES or (text and name in IDS):
+            out[name] = np.array([*values], object if name in NAMES else None)
         else:
             out[name] = np.fromiter(values, np.float64 if name in FLOATS else np.int64, count)
     return out
 
 
-def of_arrays(given: Mapping[str, Any], kind: type[Box] | type[Detection]) -> dict[str, np.ndarray]:
-    """Columns of a mapping of arrays, fields that it lacks filled up.
+def of_records(records: Sequence[Any], fields: Sequence[str], fault: Callable[[int, ValueError], None]) -> Columns:
+    """Columns of a list of mappings, and `place` in it; `fault` is told of those that cannot be understood."""
+    places: Any = range(len(records))
+    try:
+        typed = msgspec.convert(records, list[Record])
+    except IRREGULAR:
+        typed, places = [], []
+        for place, record in enumerate(records):
+            try:
+                typed.append(record_of(record, fields))
+                places.append(place)
+            except ValueError as error:
+                fault(place, error)
+    text = any(isinstance(key, str) for record in typed for key in (record.image_id, record.category_id))
+    return columns_of(typed, fields, text) | {"place": np.array(places, np.int64)}
+
+
+def of_arrays(given: Mapping[str, Any], fields: Sequence[str]) -> Columns:
+    """Columns of a mapping of arrays, and `place`; numbers that it lacks are filled up.
 
     Raises:
         ValueError: columns of unlike length or a wrong kind of number; says which.
     """
-    columns: dict[str, Any] = {}
-    count = len(given["bbox"]) if "bbox" in given else 0
-    for name, default in {"image_id": ..., "category_id": ..., "bbox": ..., **defaults(kind)}.items():
-        if name not in given and default is ...:
-            raise ValueError(f"no {name!r}")
-        values = given[name] if name in given else np.full(count, default)
+    columns: Columns = {}
+    require(given)
+    count = len(given["bbox"])
+    for name in (name for name in fields if name in given):
+        values = np.asarray(given[name], np.float64 if name in (*FLOATS, "bbox") else object if name in NAMES else None)
         if len(values) != count:
             raise ValueError(f"{name} has {len(values)} rows, bbox has {count}")
-        if name in ("iscrowd", "ignore"):
-            columns[name] = np.array([mark(v) for v in np.asarray(values).tolist()], np.int64)
-        elif name in ("image_id", "category_id"):
-            columns[name] = np.asarray(values)
-        else:
-            columns[name] = np.asarray(values, np.float64 if name in FLOATS else np.int64)[:]
+        if name in ("iscrowd", "ignore") and values.dtype.kind != "i":
+            values = np.array([mark(value, name) for value in values.tolist()], np.int64)
+        columns[name] = values[:] if name in IDS or values.dtype.kind in "fO" else values.astype(np.int64)
     columns["bbox"] = columns["bbox"].reshape(-1, 4)
-    return columns
+    return columns | absent(fields, columns) | {"place": np.arange(count)}
 
 
-def defaults(kind: type[Box] | type[Detection]) -> dict[str, Any]:
-    """The fields of a kind besides ids and box; `...` where one is required."""
-    names = FIELDS[kind][3:]
-    values = kind.__struct_defaults__ if kind is Box else (...,)
-    return dict(zip(names, values, strict=False))
+def require(given: Mapping[str, Any]) -> None:
+    """Stop unless what no box can lack is given."""
+    for name in NEEDED:
+        if name not in given:
+            raise ValueError(f"no {name!r}")
 
 
-def record_of(record: Any, kind: type[Box] | type[Detection]) -> dict[str, Any]:
-    """The fields of one record as they can be understood: 3, 3.0 and "3" are whole numbers, null in a box is NaN.
+def record_of(record: Any, fields: Sequence[str]) -> Record:
+    """The fields of a record as they can be understood: 3, 3.0 and "3" are whole numbers, null in a box is NaN.
 
     Raises:
         ValueError: a field is missing or cannot be understood; says which.
     """
     if not isinstance(record, Mapping):
         raise ValueError(f"found {shorten(record)}")
-    for name in ("image_id", "category_id", "bbox", *(["score"] if kind is Detection else [])):
-        if name not in record:
-            raise ValueError(f"no {name!r}")
-    out: dict[str, Any] = {name: plain_id(record[name], name) for name in ("image_id", "category_id")}
-    box = record["bbox"]
-    if not isinstance(box, (Sequence, np.ndarray)) or isinstance(box, str) or len(box) != 4:
-        raise ValueError(f"bbox {shorten(box)} is not [x, y, width, height]")
-    out["bbox"] = [NAN if v is None else number(v, "bbox") for v in box]
-    for name in FIELDS[kind][3:]:
-        value = record.get(name)
-        if name in FLOATS:
-            out[name] = NAN if value is None else number(value, name)
-        elif name in ("iscrowd", "ignore"):
-            out[name] = mark(value)
-        elif name == "id":
-            out[name] = NO_ID if value is None else annotation_id(value)
-        else:
-            out[name] = NO_EXTRA if value is None else whole(value)
-    return out
+    require(record)
+    there = [name for name in fields if name in NEEDED or record.get(name) is not None]
+    return Record(**{name: AS.get(name, whole)(record[name], name) for name in there})
 
 
-def to_columns(rows: Sequence[Mapping[str, Any]], kind: type[Box] | type[Detection]) -> dict[str, np.ndarray]:
-    """Columns of what `record_of` returned; ids of whole numbers and text together are text."""
-    out = {name: np.array([row[name] for row in rows]) for name in FIELDS[kind]}
-    out["bbox"] = out["bbox"].astype(np.float64).reshape(-1, 4)
-    return {name: column if len(column) else column.astype(np.int64) for name, column in out.items()}
-
-
-def mark(value: Any) -> int:
+def mark(value: Any, name: str = "") -> int:
     """1 if `iscrowd` or `ignore` is set, 0 if it is not, BAD_MARK for what says neither.
 
     Examples:
@@ -251,16 +218,19 @@ def mark(value: Any) -> int:
         return BAD_MARK
 
 
-def plain_id(value: Any, name: str = "id") -> int | str:
-    """An id of an image or category: whole numbers as int, text as it is.
+def four(value: Any, name: str) -> list[float]:
+    """The numbers of a box, NaN for null."""
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or len(value) != 4:
+        raise ValueError(f"bbox {shorten(value)} is not [x, y, width, height]")
+    return [NAN if v is None else number(v, name) for v in value]
 
-    Raises:
-        ValueError: neither.
-    """
+
+def plain_id(value: Any, name: str = "id") -> int | str:
+    """An id of an image or category: whole numbers as int, text as it is."""
     return value if isinstance(value, str) else whole(value, name)
 
 
-def annotation_id(value: Any) -> int:
+def annotation_id(value: Any, name: str) -> int:
     """An annotation's own id; NO_ID where it is no whole number, as nothing refers to it."""
     try:
         return whole(value)
@@ -269,11 +239,7 @@ def annotation_id(value: Any) -> int:
 
 
 def number(value: Any, name: str) -> float:
-    """A JSON value as a number.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A JSON value as a number."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -296,6 +262,40 @@ def whole(value: Any, name: str = "") -> int:
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} {shorten(value)} is no whole number".strip()) from None
     return found
+
+
+# How a value is understood; all else is whole.
+AS: dict[str, Callable[[Any, str], Any]] = dict.fromkeys(IDS, plain_id) | dict.fromkeys(FLOATS, number)
+AS |= {"bbox": four, "id": annotation_id, "iscrowd": mark, "ignore": mark}
+AS |= dict.fromkeys(NAMES, lambda value, name: value)
+
+
+def positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(K,) where each of `ids` stands in `known`, -1 where it does not; 3.0 and "3" are 3.
+
+    Examples:
+        >>> positions(np.array([5, 3, 4]), np.array([3, 5])).tolist()
+        [1, 0, -1]
+        >>> positions(np.array([3.0, 3.5]), np.array([3])).tolist(), positions(np.array([3]), np.array(["3"])).tolist()
+        ([0, -1], [0])
+    """
+    if not len(ids) or not len(known):
+        return np.full(len(ids), -1)
+    if ids.dtype.kind in "iu" and known.dtype.kind in "iu":
+        order = np.argsort(known, kind="stable")
+        at = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)]
+        return np.where(known[at] == ids, at, -1)
+    text, table = known.dtype.kind not in "iu", {key: i for i, key in enumerate(known.tolist())}
+
+    def find(value: Any) -> int:
+        try:
+            plain = value if text and isinstance(value, str) else whole(value)
+        except ValueError:
+            return -1
+        return table.get(str(plain) if text else plain, -1)
+
+    values, inverse = np.unique(ids, return_inverse=True)
+    return np.array([find(value) for value in values.tolist()], np.int64)[inverse]
 
 
 def shorten(record: Any, width: int = 80) -> str:

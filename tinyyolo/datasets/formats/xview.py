@@ -12,7 +12,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import Annotations, Problem, assemble, box_faults, raise_fatal, select_classes
 from tinyyolo.datasets.formats.base import Format
-from tinyyolo.datasets.formats.decode import load_json
+from tinyyolo.datasets.formats.decode import parse_json, read_bytes
 from tinyyolo.datasets.formats.text import numbers, readable
 
 CORNERS = "x1,y1,x2,y2"
@@ -148,7 +148,7 @@ def parse(
             rows.append((count, index[image], kind, *corners))
         return None
 
-    content = load_json(path, take)
+    content = parse_json(read_bytes(path), path, take)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a GeoJSON: no list 'features'")
     problems += [
