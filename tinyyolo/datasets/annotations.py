@@ -92,7 +92,8 @@ class Annotations:
         for value in (*vars(self).values(), *self.extra.values()):
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
-        if self.wh is not None and (self.boxes[:, :2] + self.wh != self.boxes[:, 2:]).any():
+        few = slice(100)  # who forgets wh forgets every row
+        if self.wh is not None and (self.boxes[few, :2] + self.wh[few] != self.boxes[few, 2:]).any():
             raise ValueError(f"{self.path}: wh does not fit boxes; who changes boxes sets wh, or None")
 
     def __len__(self) -> int:
@@ -133,7 +134,8 @@ class Annotations:
         regions = self.labels == IGNORED
         if not regions.any():
             return self.labels
-        label_of, out = self.label_of, self.labels.copy()
+        label_of = self.label_of
+        out: np.ndarray = self.labels.copy()
         out[regions] = [label_of.get(key, IGNORED) for key in self.box_categories[regions].tolist()]
         return out
 

@@ -15,6 +15,7 @@ from tinyyolo.datasets.annotations import FARTHEST, IGNORED, Annotations, take
 from tinyyolo.datasets.formats.decode import (
     DETECTION,
     IRREGULAR,
+    NAMES,
     NO_SCORE,
     Columns,
     of_arrays,
@@ -25,6 +26,7 @@ from tinyyolo.datasets.formats.decode import (
     read_bytes,
 )
 
+NAMED = (*DETECTION, *NAMES)
 ROW = ("image_id", "x", "y", "width", "height", "score", "category_id")  # columns of pycocotools' (D, 7) array
 
 
@@ -113,7 +115,7 @@ def detection_columns(dt: Any, source: str) -> Columns:
         dt = {"image_id": dt[:, 0], "bbox": dt[:, 1:5], "score": dt[:, 5], "category_id": dt[:, 6]}
     try:
         if isinstance(dt, Mapping):
-            return of_arrays(dt, DETECTION)
+            return of_arrays(dt, NAMED)
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: detections: {' '.join(str(error).split())}") from error
     if not isinstance(dt, Sequence) or isinstance(dt, (str, bytes)):
@@ -122,7 +124,7 @@ def detection_columns(dt: Any, source: str) -> Columns:
     def fault(place: int, error: ValueError) -> None:
         raise UserError(f"{source}: detection {place}: {error}") from error
 
-    return of_records(dt, DETECTION, fault)
+    return of_records(dt, NAMED, fault)
 
 
 def check_detections(columns: Columns, source: str) -> None:
@@ -152,7 +154,7 @@ def labels_of(category_ids: np.ndarray, truth: Annotations, source: str) -> np.n
     """The class index of category ids (D,); an id that `truth` lacks or ignores is a UserError."""
     what, label_of = f"{source}: category_id", truth.label_of
     at = known_positions(category_ids, np.array(list(label_of)), what, truth)
-    labels = np.array([*label_of.values(), IGNORED], np.int64)[at]
+    labels: np.ndarray = np.array([*label_of.values(), IGNORED], np.int64)[at]
     ignored = np.flatnonzero(labels < 0)
     if ignored.size:
         name = truth.categories[list(label_of)[at[ignored[0]]]]

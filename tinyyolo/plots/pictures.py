@@ -58,8 +58,7 @@ def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray]
         state, judged = errors.state[truth.rows(index)], errors.verdict[found.rows(index)]
         own, boxes = truth.boxes[truth.rows(index)], found.boxes[found.rows(index)][judged != HIDDEN]
         judged = judged[judged != HIDDEN]
-        pixels = image if isinstance(image, np.ndarray) else opened(image)
-        name = "" if pixels is image else Path(image).name
+        name, pixels = ("", image) if isinstance(image, np.ndarray) else (Path(image).name, opened(image))
         view = window(pixels, np.vstack([own, boxes]))
         left = framed(pixels, own, [STATES[s] for s in state.tolist()], view)
         right = framed(pixels, boxes, [VERDICTS.get(v, WRONG) for v in judged.tolist()], view)

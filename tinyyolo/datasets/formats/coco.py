@@ -31,6 +31,7 @@ from tinyyolo.datasets.formats.decode import (
     IRREGULAR,
     NO_EXTRA,
     NO_ID,
+    PLAIN,
     Columns,
     File,
     of_arrays,
@@ -95,7 +96,7 @@ def read(
     try:
         file = msgspec.json.decode(text, type=File)
         content = {key: msgspec.json.decode(getattr(file, key)) for key in ("images", "categories")}
-        content["annotations"] = of_json(bytes(file.annotations), BOX)
+        content["annotations"] = of_json(bytes(file.annotations), PLAIN, BOX)
     except (*IRREGULAR, UnicodeDecodeError):
         content = parse_json(text, path)
     return from_content(content, path, names, ignore, strict=strict, rules=rules, images=images)

@@ -4,6 +4,7 @@ each fault."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -20,28 +21,9 @@ PIECE = 1 << 16  # bytes decoded at once: their records stay in the processor's 
 NO_ID = -(2**63)  # of a record without an id
 NO_EXTRA = -32768
 NO_SCORE = -1e308
-NAN = float("nan")
 BAD_MARK = 2
 MARKS = {None: 0, "": 0, "0": 0, "false": 0, 0: 0, "1": 1, "true": 1, 1: 1}
 NEXT = re.compile(rb"\s*,\s*(?=\{)")
-
-
-class Record(msgspec.Struct, gc=False):
-    """A box of a COCO file, or of results."""
-
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    id: int = NO_ID
-    area: float = NAN
-    iscrowd: int = 0
-    ignore: int = 0
-    difficult: int = NO_EXTRA
-    truncation: int = NO_EXTRA
-    occlusion: int = NO_EXTRA
-    score: float = NO_SCORE
-    file_name: Any = None
-    category_name: Any = None
 
 
 class File(msgspec.Struct):
@@ -52,13 +34,39 @@ class File(msgspec.Struct):
     categories: msgspec.Raw
 
 
-IDS, NAMES, FLOATS = ("image_id", "category_id"), ("file_name", "category_name"), ("area", "score")
-NEEDED = (*IDS, "bbox")
-EXTRA = ("difficult", "truncation", "occlusion")  # what VisDrone and DOTA say besides
-BOX = tuple(name for name in Record.__struct_fields__ if name not in NAMES)  # what is read of a COCO file
-DETECTION = (*NEEDED, "score", *NAMES)  # and of results
-DEFAULTS = dict(zip(Record.__struct_fields__[3:], Record.__struct_defaults__, strict=True))
 Columns = dict[str, np.ndarray]
+Many: Any = list  # of a type that is known only when it runs
+FLOAT, INT, ANY = (float, math.nan), (int, NO_EXTRA), (Any, None)
+# The fields of a box in a COCO file or in results: type, and the default of those that may be missing.
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "image_id": (int,),
+    "category_id": (int,),
+    "bbox": (tuple[float, float, float, float],),
+    "id": (int, NO_ID),
+    "area": FLOAT,
+    "iscrowd": (int, 0),
+    "ignore": (int, 0),
+    "difficult": INT,
+    "truncation": INT,
+    "occlusion": INT,
+    "score": (float, NO_SCORE),
+    "file_name": ANY,
+    "category_name": ANY,
+}
+EVERY = tuple(FIELDS)
+NEEDED, IDS, NAMES = EVERY[:3], EVERY[:2], EVERY[-2:]
+FLOATS = ("area", "score")
+EXTRA = ("difficult", "truncation", "occlusion")  # what VisDrone and DOTA say besides
+PLAIN, BOX, DETECTION = EVERY[:6], EVERY[:-2], (*NEEDED, "score")  # read of a COCO file, and of results without names
+
+
+def typed(fields: Sequence[str]) -> Any:
+    """The type of a record in which all but `fields` is null or missing."""
+    kinds = [(name, *(kind if name in fields else (None, None))) for name, kind in FIELDS.items()]
+    return msgspec.defstruct("Record", sorted(kinds, key=len), gc=False)
+
+
+TYPED = {fields: typed(fields) for fields in (PLAIN, BOX, DETECTION, EVERY)}
 IRREGULAR = (msgspec.MsgspecError, OverflowError, TypeError)  # of records that are not all typed
 
 
@@ -92,8 +100,8 @@ def parse_json(text: bytes, path: Path, hook: Callable[[dict[str, Any]], Any] | 
         raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
 
 
-def of_json(text: bytes, fields: Sequence[str]) -> Columns:
-    """Columns of a JSON array of records; of NAMES those that occur in it.
+def of_json(text: bytes, *choices: tuple[str, ...]) -> Columns:
+    """Columns of a JSON array of records that have the fields of the first of `choices`, or of the next.
 
     Raises:
         IRREGULAR: malformed, or a record that is not regular.
@@ -103,22 +111,19 @@ def of_json(text: bytes, fields: Sequence[str]) -> Columns:
         >>> columns["bbox"].tolist(), columns["score"].tolist()
         ([[3.0, 4.0, 5.0, 6.5]], [0.5])
     """
-    there = [name for name in fields if name in NEEDED or f'"{name}"'.encode() in text or b"\\" in text]
-    parts = [columns_of(part, there) for part in pieces(text)]
-    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in there}
-    return columns | absent(fields, columns)
+    fields, *rest = choices
+    try:
+        parts = [columns_of(part, fields) for part in pieces(text, TYPED[fields])]
+    except IRREGULAR:
+        if not rest:
+            raise
+        return of_json(text, *rest)
+    return {name: np.concatenate([part.pop(name) for part in parts]) for name in fields}
 
 
-def absent(fields: Sequence[str], given: Mapping[str, Any]) -> Columns:
-    """Columns of the numbers among `fields` that are not given."""
-    count = len(given["bbox"])
-    names = [name for name in fields if name not in given and name not in NAMES]
-    return {name: np.full(count, DEFAULTS[name]) for name in names}
-
-
-def pieces(text: bytes) -> Iterator[list[Record]]:
+def pieces(text: bytes, kind: type[Any]) -> Iterator[list[Any]]:
     """The records of a JSON array, some at a time. A cut that is none between records makes an error of JSON."""
-    decoder = msgspec.json.Decoder(list[Record])
+    decoder = msgspec.json.Decoder(Many[kind])
     start = text.find(b"[") + 1
     if text[: max(start - 1, 0)].strip():
         raise msgspec.DecodeError("no array")
@@ -134,7 +139,7 @@ def pieces(text: bytes) -> Iterator[list[Record]]:
     yield decoder.decode(b"[" + text[start:])
 
 
-def columns_of(records: Sequence[Record], fields: Sequence[str], text: bool = False) -> Columns:
+def columns_of(records: Sequence[Any], fields: Sequence[str], text: bool = False) -> Columns:
     """A column for each field: bbox (n, 4) float64, floats, int64, and names; ids with `text` in them are text."""
     count, out = len(records), {}
     for name in fields:
@@ -152,17 +157,17 @@ def of_records(records: Sequence[Any], fields: Sequence[str], fault: Callable[[i
     """Columns of a list of mappings, and `place` in it; `fault` is told of those that cannot be understood."""
     places: Any = range(len(records))
     try:
-        typed = msgspec.convert(records, list[Record])
+        kept = msgspec.convert(records, Many[TYPED[EVERY]])
     except IRREGULAR:
-        typed, places = [], []
+        kept, places = [], []
         for place, record in enumerate(records):
             try:
-                typed.append(record_of(record, fields))
+                kept.append(record_of(record, fields))
                 places.append(place)
             except ValueError as error:
                 fault(place, error)
-    text = any(isinstance(key, str) for record in typed for key in (record.image_id, record.category_id))
-    return columns_of(typed, fields, text) | {"place": np.array(places, np.int64)}
+    text = any(isinstance(key, str) for record in kept for key in (record.image_id, record.category_id))
+    return columns_of(kept, fields, text) | {"place": np.array(places, np.int64)}
 
 
 def of_arrays(given: Mapping[str, Any], fields: Sequence[str]) -> Columns:
@@ -182,7 +187,8 @@ def of_arrays(given: Mapping[str, Any], fields: Sequence[str]) -> Columns:
             values = np.array([mark(value, name) for value in values.tolist()], np.int64)
         columns[name] = values[:] if name in IDS or values.dtype.kind in "fO" else values.astype(np.int64)
     columns["bbox"] = columns["bbox"].reshape(-1, 4)
-    return columns | absent(fields, columns) | {"place": np.arange(count)}
+    absent = {name: np.full(count, FIELDS[name][1]) for name in fields if name not in (*given, *NAMES)}
+    return columns | absent | {"place": np.arange(count)}
 
 
 def require(given: Mapping[str, Any]) -> None:
@@ -192,7 +198,7 @@ def require(given: Mapping[str, Any]) -> None:
             raise ValueError(f"no {name!r}")
 
 
-def record_of(record: Any, fields: Sequence[str]) -> Record:
+def record_of(record: Any, fields: Sequence[str]) -> Any:
     """The fields of a record as they can be understood: 3, 3.0 and "3" are whole numbers, null in a box is NaN.
 
     Raises:
@@ -202,7 +208,7 @@ def record_of(record: Any, fields: Sequence[str]) -> Record:
         raise ValueError(f"found {shorten(record)}")
     require(record)
     there = [name for name in fields if name in NEEDED or record.get(name) is not None]
-    return Record(**{name: AS.get(name, whole)(record[name], name) for name in there})
+    return TYPED[EVERY](**{name: AS[name](record[name], name) for name in there})
 
 
 def mark(value: Any, name: str = "") -> int:
@@ -222,7 +228,7 @@ def four(value: Any, name: str) -> list[float]:
     """The numbers of a box, NaN for null."""
     if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or len(value) != 4:
         raise ValueError(f"bbox {shorten(value)} is not [x, y, width, height]")
-    return [NAN if v is None else number(v, name) for v in value]
+    return [math.nan if v is None else number(v, name) for v in value]
 
 
 def plain_id(value: Any, name: str = "id") -> int | str:
@@ -264,10 +270,10 @@ def whole(value: Any, name: str = "") -> int:
     return found
 
 
-# How a value is understood; all else is whole.
-AS: dict[str, Callable[[Any, str], Any]] = dict.fromkeys(IDS, plain_id) | dict.fromkeys(FLOATS, number)
+# How a value of each field is understood.
+AS: dict[str, Callable[[Any, str], Any]] = dict.fromkeys(IDS, plain_id) | dict.fromkeys(EXTRA, whole)
+AS |= dict.fromkeys(FLOATS, number) | dict.fromkeys(NAMES, lambda value, name: value)
 AS |= {"bbox": four, "id": annotation_id, "iscrowd": mark, "ignore": mark}
-AS |= dict.fromkeys(NAMES, lambda value, name: value)
 
 
 def positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
