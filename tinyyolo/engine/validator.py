@@ -21,7 +21,7 @@ from tinyyolo.compat import own_data
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
-from tinyyolo.datasets.formats.decode import positions
+from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.postprocess import class_indices, of_run
 from tinyyolo.engine.prepare import data_dict, split_dataset

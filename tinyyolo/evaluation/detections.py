@@ -12,6 +12,7 @@ import numpy as np
 from tinyyolo.boxes.convert import convert
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import FARTHEST, IGNORED, Annotations, take
+from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.formats.decode import (
     DETECTION,
     IRREGULAR,
@@ -22,7 +23,6 @@ from tinyyolo.datasets.formats.decode import (
     of_json,
     of_records,
     parse_json,
-    positions,
     read_bytes,
 )
 

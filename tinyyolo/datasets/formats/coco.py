@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 from tinyyolo.boxes.convert import convert
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import (
-    FARTHEST,
     Annotations,
     Classes,
     Problem,
@@ -24,30 +22,31 @@ from tinyyolo.datasets.annotations import (
     select_classes,
     unknown_class,
 )
+from tinyyolo.datasets.formats.coco_tables import (
+    check_lists,
+    ids_of,
+    number_ids,
+    positions,
+    read_categories,
+    read_images,
+    read_rows,
+)
 from tinyyolo.datasets.formats.decode import (
     BAD_MARK,
     BOX,
     EXTRA,
     IRREGULAR,
     NO_EXTRA,
-    NO_ID,
     PLAIN,
     Columns,
     File,
-    of_arrays,
     of_json,
-    of_records,
     parse_json,
-    plain_id,
-    positions,
     read_bytes,
-    shorten,
-    whole,
 )
 from tinyyolo.io import new_file
 
 RULES = ("tinyyolo", "coco")
-LISTS = ("images", "annotations", "categories")
 
 
 def read(
@@ -163,124 +162,6 @@ def from_content(
     )
 
 
-def check_lists(content: Any, path: Path) -> None:
-    """Stop unless the three lists are there."""
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: expected a COCO JSON object at the top, found {type(content).__name__}")
-    for key in LISTS:
-        if not isinstance(content.get(key), (list, tuple, Mapping) if key == "annotations" else (list, tuple)):
-            there = ", ".join(map(repr, content)) or "nothing"
-            raise UserError(f"{path}: not a COCO JSON: no list {key!r}; it has {there}")
-
-
-def keys_of(records: Sequence[Any]) -> list[Any]:
-    """The `id` of each record, None where it has none; all are text as soon as one is."""
-    keys: list[Any] = []
-    for record in records:
-        try:
-            keys.append(plain_id(record["id"]))
-        except (KeyError, TypeError, ValueError):
-            keys.append(None)
-    text = any(isinstance(key, str) for key in keys)
-    return [str(key) if text and key is not None else key for key in keys]
-
-
-def ids_of(keys: Sequence[Any]) -> np.ndarray:
-    """Ids as an array, int64 or text."""
-    return np.array(keys) if keys else np.zeros(0, np.int64)
-
-
-def read_categories(path: Path, records: Sequence[Any], problems: list[Problem]) -> dict[Any, str]:
-    """Category id -> name, in the file's order; duplicate names are the last of the problems."""
-    out: dict[Any, str] = {}
-    twice = []
-    for i, (key, record) in enumerate(zip(keys_of(records), records, strict=True), 1):
-        where, name = f"{path}: category {i}", None if key is None else record.get("name")
-        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
-            what = f"needs an integer 'id' and a 'name', found {shorten(record)}"
-            problems.append(Problem("bad record", where, what))
-        elif key in out:
-            what = f"id {key} is {out[key]!r} already, here {str(name)!r}"
-            problems.append(Problem("duplicate category", where, what))
-        else:
-            if str(name) in out.values():
-                what = f"{str(name)!r} has another id already; both are one class"
-                twice.append(Problem("duplicate name", where, what))
-            out[key] = str(name)
-    problems += twice
-    return out
-
-
-def read_images(
-    path: Path, records: Sequence[Any], problems: list[Problem], *, needed: bool
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names, ids (I,) and sizes (I, 2) of the images; an image without its keys or with a known id is left out.
-
-    Unless they are needed, a missing name is the id, a missing size 0, and a name may stand twice.
-    """
-    ids: dict[Any, str] = {}
-    sizes: list[tuple[int, int]] = []
-    for i, (key, record) in enumerate(zip(keys_of(records), records, strict=True), 1):
-        record = record if isinstance(record, Mapping) else {}
-        name = record.get("file_name")
-        where = f"{path}: image {name if name else i}"
-        name = str(key) if name is None and not needed else name
-        size = side_of(record.get("height")), side_of(record.get("width"))
-        if key is None or not isinstance(name, str) or not name:
-            what = f"needs an integer 'id' and a 'file_name', found id {record.get('id')!r}"
-            problems.append(Problem("bad record", where, what))
-        elif key in ids:
-            problems.append(Problem("duplicate image", where, f"id {key} belongs to {ids[key]} already"))
-        elif needed and not all(size):
-            found = f"{record.get('width')!r} x {record.get('height')!r}"
-            problems.append(Problem("no size", where, f"needs 'width' and 'height' over 0, found {found}"))
-        else:
-            ids[key] = name
-            sizes.append(size if all(size) else (0, 0))
-    for name, times in Counter(ids.values()).items() if needed else ():
-        if times > 1:
-            what = f"stands {times} times, under different ids"
-            problems.append(Problem("duplicate image", f"{path}: image {name}", what))
-    return list(ids.values()), ids_of(list(ids)), np.array(sizes, np.int64).reshape(-1, 2)
-
-
-def side_of(value: Any) -> int:
-    """A side of an image, px; 0 for what is none."""
-    try:
-        side = whole(value)
-    except ValueError:
-        return 0
-    return side if 0 < side < 2**31 else 0
-
-
-def read_rows(path: Path, records: Any, problems: list[Problem]) -> Columns:
-    """Columns of the annotations; what cannot be understood is a problem."""
-
-    def fault(place: int, error: ValueError) -> None:
-        what = f"needs image_id, category_id and bbox [x, y, w, h]: {error}"
-        problems.append(Problem("bad record", f"{path}: annotation {place + 1} of the list", what))
-
-    if not isinstance(records, Mapping):
-        return of_records(records, BOX, fault)
-    try:
-        return of_arrays(records, BOX)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: annotations: {' '.join(str(error).split())}") from error
-
-
-def number_ids(path: Path, rows: Columns, problems: list[Problem]) -> None:
-    """Give every annotation without an id one above all others."""
-    absent = np.flatnonzero(rows["id"] == NO_ID)
-    if not len(absent):
-        return
-    first = max(int(rows["id"].max()), 0) + 1
-    rows["id"] = rows["id"].copy()
-    rows["id"][absent] = np.arange(first, first + len(absent))
-    for row in absent.tolist():
-        where = f"{path}: annotation {rows['place'][row] + 1} of the list"
-        problems.append(Problem("no id", where, f"no 'id'; {rows['id'][row]} is used"))
-
-
 def drop_strangers(
     path: Path, rows: Columns, image_ids: np.ndarray, classes: Classes, problems: list[Problem]
 ) -> Columns:
@@ -317,21 +198,14 @@ def by_rules(path: Path, rows: Columns, rules: str, problems: list[Problem]) -> 
 
 
 def good_boxes(
-    path: Path,
-    rows: Columns,
-    boxes: np.ndarray,
-    stays: np.ndarray,
-    file_names: Sequence[str],
-    problems: list[Problem],
+    path: Path, rows: Columns, boxes: np.ndarray, stays: np.ndarray, names: Sequence[str], problems: list[Problem]
 ) -> np.ndarray:
     """(K,) bool, boxes (K, 4) xyxy with positive, finite sides, or that stay all the same; others become problems."""
-    if len(boxes) and boxes.min() >= -FARTHEST and boxes.max() <= FARTHEST and (boxes[:, 2:] > boxes[:, :2]).all():
-        return np.ones(len(boxes), bool)  # the rule, and by far faster than a word for each
-    kinds = np.array(box_faults(boxes), dtype=object)
+    kinds = box_faults(boxes)
     bad: np.ndarray = (kinds != "") & ~(stays & (kinds == "empty box"))
     for row in np.flatnonzero(bad).tolist():
-        where = f"{path}: annotation {rows['id'][row]} in {file_names[rows['image'][row]]}"
-        problems.append(Problem(kinds[row], where, f"{kinds[row]}: bbox {rows['bbox'][row].tolist()}"))
+        where = f"{path}: annotation {rows['id'][row]} in {names[rows['image'][row]]}"
+        problems.append(Problem(str(kinds[row]), where, f"{kinds[row]}: bbox {rows['bbox'][row].tolist()}"))
     return ~bad
 
 
@@ -349,21 +223,21 @@ def write(path: str | Path, annotations: Annotations, *, overwrite: bool = False
         UserError: the file exists and `overwrite` is not set.
     """
     with new_file(path, overwrite=overwrite) as stream:
-        stream.write('{"images": [')
-        stream.writelines(separated(map(json.dumps, image_records(annotations))))
-        stream.write('],\n"annotations": [')
-        stream.writelines(separated(map(json.dumps, annotation_records(annotations))))
-        stream.write(f'],\n"categories": {json.dumps(category_records(annotations))}}}\n')
+        stream.write(f'{{"images": {listed(image_records(annotations))},\n')
+        stream.write(f'"annotations": {listed(annotation_records(annotations))},\n')
+        stream.write(f'"categories": {json.dumps(category_records(annotations))}}}\n')
 
 
 def write_results(path: str | Path, detections: Annotations) -> None:
     """Write detections as COCO results, whole or not at all; an old file is replaced."""
     keys = ("image_id", "category_id", "bbox", "score")
     with new_file(path, overwrite=True) as stream:
-        rows = ({key: record[key] for key in keys} for record in annotation_records(detections))
-        stream.write("[")
-        stream.writelines(separated(map(json.dumps, rows)))
-        stream.write("]\n")
+        stream.write(listed({key: record[key] for key in keys} for record in annotation_records(detections)) + "\n")
+
+
+def listed(records: Iterable[Mapping[str, Any]]) -> str:
+    """A JSON array, a line for each record."""
+    return "[" + ",\n".join(map(json.dumps, records)) + "]"
 
 
 def to_content(annotations: Annotations) -> dict[str, list[dict[str, Any]]]:
@@ -401,9 +275,3 @@ def annotation_records(annotations: Annotations) -> Iterator[dict[str, Any]]:
     }
     for row in zip(*(column.tolist() for column in columns.values()), strict=True):
         yield dict(zip(columns, row, strict=True))
-
-
-def separated(items: Iterable[str]) -> Iterator[str]:
-    """The items with a comma and a line break between them."""
-    for i, item in enumerate(items):
-        yield f",\n{item}" if i else item

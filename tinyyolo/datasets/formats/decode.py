@@ -276,34 +276,6 @@ AS |= dict.fromkeys(FLOATS, number) | dict.fromkeys(NAMES, lambda value, name: v
 AS |= {"bbox": four, "id": annotation_id, "iscrowd": mark, "ignore": mark}
 
 
-def positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(K,) where each of `ids` stands in `known`, -1 where it does not; 3.0 and "3" are 3.
-
-    Examples:
-        >>> positions(np.array([5, 3, 4]), np.array([3, 5])).tolist()
-        [1, 0, -1]
-        >>> positions(np.array([3.0, 3.5]), np.array([3])).tolist(), positions(np.array([3]), np.array(["3"])).tolist()
-        ([0, -1], [0])
-    """
-    if not len(ids) or not len(known):
-        return np.full(len(ids), -1)
-    if ids.dtype.kind in "iu" and known.dtype.kind in "iu":
-        order = np.argsort(known, kind="stable")
-        at = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)]
-        return np.where(known[at] == ids, at, -1)
-    text, table = known.dtype.kind not in "iu", {key: i for i, key in enumerate(known.tolist())}
-
-    def find(value: Any) -> int:
-        try:
-            plain = value if text and isinstance(value, str) else whole(value)
-        except ValueError:
-            return -1
-        return table.get(str(plain) if text else plain, -1)
-
-    values, inverse = np.unique(ids, return_inverse=True)
-    return np.array([find(value) for value in values.tolist()], np.int64)[inverse]
-
-
 def shorten(record: Any, width: int = 80) -> str:
     """A record on one line, cut to `width` characters."""
     text = " ".join(repr(record).split())

@@ -103,10 +103,10 @@ def read(
     classes = select_classes(categories, own, (*ignore, *skipped), path)
     index = {name: i for i, name in enumerate(kept)}
     rows = np.array(parse(path, index, categories, problems), np.float64).reshape(-1, 7)
-    kinds = np.array(box_faults(rows[:, 3:]), dtype=object)
+    kinds = box_faults(rows[:, 3:])
     for row, kind in zip(rows[kinds != ""], kinds[kinds != ""], strict=True):
         where = f"{path}: feature {row[0]:.0f} in {kept[int(row[1])]}"
-        problems.append(Problem(kind, where, f"{kind}: {row[3:].tolist()}"))
+        problems.append(Problem(str(kind), where, f"{kind}: {row[3:].tolist()}"))
     if strict:
         raise_fatal(problems)
     rows = rows[kinds == ""]
