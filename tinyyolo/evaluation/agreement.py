@@ -121,13 +121,13 @@ def joined(
 
 def as_truth(second: Any, ignore: Sequence[str], rules: str) -> Annotations | None:
     """The second set if it is one of annotations; None for predictions."""
-    if isinstance(second, Annotations):
-        return (
-            None if second.scores is not None else read_truth(second, [n for n in ignore if n in second.names.values()])
-        )
-    if isinstance(second, (str, Path)) and read_bytes(Path(second))[:64].lstrip()[:1] == b"[":
-        return None
-    if not isinstance(second, (str, Path)) and not (isinstance(second, Mapping) and "images" in second):
+    if isinstance(second, (str, Path)):
+        annotated = read_bytes(Path(second))[:64].lstrip()[:1] != b"["
+    elif isinstance(second, Annotations):
+        annotated = second.scores is None
+    else:
+        annotated = isinstance(second, Mapping) and "images" in second
+    if not annotated:
         return None
     two = read_truth(second, rules=rules, source="second")
     return read_truth(two, [name for name in ignore if name in two.names.values()])

@@ -56,14 +56,8 @@ def evaluate_command(
     detections = read_detections(dt, truth)
     if not len(detections.labels):
         print(f"{dt}: there are no detections in it", file=sys.stderr)
-    result = evaluate(
-        truth,
-        detections,
-        max_dets=limits,
-        area_ranges=ranges,
-        iou_thresholds=thresholds,
-        lrp=bool(lrp),
-    )
+    settings: dict[str, Any] = {"max_dets": limits, "area_ranges": ranges, "iou_thresholds": thresholds}
+    result = evaluate(truth, detections, lrp=bool(lrp), **settings)
     folder = folder_of(out)
     write_json(result, folder / "metrics.json")
     write_csv(result, folder / "metrics.csv")
@@ -72,14 +66,10 @@ def evaluate_command(
 
 
 def required(command: str, **given: str | None) -> list[str]:
-    """The values, all there.
-
-    Raises:
-        UserError: one is None.
-    """
-    missing = [key for key, value in given.items() if value is None]
-    if missing:
-        raise UserError(f"{command}: {missing[0]}= is missing; usage: tinyyolo {command} gt=objects.json dt=found.json")
+    """The values, all there."""
+    for key, value in given.items():
+        if value is None:
+            raise UserError(f"{command}: {key}= is missing; usage: tinyyolo {command} gt=objects.json dt=found.json")
     return [str(value) for value in given.values()]
 
 
@@ -98,11 +88,7 @@ def words(value: Sequence[str] | str | None) -> list[str]:
 
 
 def one_number(key: str, value: Any) -> float:
-    """The value, a finite number.
-
-    Raises:
-        UserError: it is none.
-    """
+    """The value, a finite number."""
     found = as_list(key, value)
     if isinstance(value, (list, tuple)) or len(found) != 1:
         raise UserError(f"{key}={value}: expected a number")
@@ -110,22 +96,14 @@ def one_number(key: str, value: Any) -> float:
 
 
 def folder_of(out: Any) -> Path:
-    """Where the files go.
-
-    Raises:
-        UserError: no path.
-    """
+    """Where the files go."""
     if not isinstance(out, (str, Path)) or not str(out):
         raise UserError(f"out={out}: expected a folder")
     return Path(out)
 
 
 def as_list(key: str, value: Any) -> list[float]:
-    """A number or a list of numbers as a list; None is empty.
-
-    Raises:
-        UserError: anything else.
-    """
+    """A number or a list of numbers as a list; None is empty."""
     values = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
     if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
         raise UserError(f"{key}={value}: expected a number or a list of numbers, such as [100, 300]")
@@ -204,8 +182,8 @@ def report_command(
     """
     gt, dt = required("report", gt=gt, dt=dt)
     ranges, limits = named_sizes(sizes)
-    truth = read_truth(gt, words(ignore), rules=rules)
-    errors = find_errors(truth, dt, threshold=threshold, area_ranges=ranges, max_dets=limits)
+    kind: dict[str, Any] = {"ignore": words(ignore), "rules": rules}
+    errors = find_errors(gt, dt, threshold=threshold, area_ranges=ranges, max_dets=limits, **kind)
     folder, source = folder_of(out), None if images is None else Path(images)
     shown, absent = write_report(errors, folder / "report.html", source, int(one_number("limit", limit)), bool(embed))
     drawn = write_pngs(errors, folder / "images", source, int(one_number("pngs", pngs))) if pngs else []
