@@ -93,6 +93,7 @@ def test_every_form_of_input_gives_the_same_figures(tmp_path):
     same(want, evaluate(tmp_path / "gt.json", str(tmp_path / "dt.json")))
     columns = {key: np.array([d[key] for d in found()]) for key in ("image_id", "category_id", "bbox", "score")}
     same(want, evaluate(truth(), columns))
+    same(want, evaluate(truth(), columns | {"file_name": ["x.png"] * 3}))  # arrays go by their ids
     rows = np.column_stack([columns["image_id"], columns["bbox"], columns["score"], columns["category_id"]])
     same(want, evaluate(truth(), rows))
     same(

@@ -115,7 +115,7 @@ def detection_columns(dt: Any, source: str) -> Columns:
         dt = {"image_id": dt[:, 0], "bbox": dt[:, 1:5], "score": dt[:, 5], "category_id": dt[:, 6]}
     try:
         if isinstance(dt, Mapping):
-            return of_arrays(dt, NAMED)
+            return of_arrays(dt, DETECTION)
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: detections: {' '.join(str(error).split())}") from error
     if not isinstance(dt, Sequence) or isinstance(dt, (str, bytes)):

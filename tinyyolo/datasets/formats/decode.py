@@ -180,14 +180,14 @@ def of_arrays(given: Mapping[str, Any], fields: Sequence[str]) -> Columns:
     require(given)
     count = len(given["bbox"])
     for name in (name for name in fields if name in given):
-        values = np.asarray(given[name], np.float64 if name in (*FLOATS, "bbox") else object if name in NAMES else None)
+        values = np.asarray(given[name], np.float64 if name in (*FLOATS, "bbox") else None)
         if len(values) != count:
             raise ValueError(f"{name} has {len(values)} rows, bbox has {count}")
         if name in ("iscrowd", "ignore") and values.dtype.kind != "i":
             values = np.array([mark(value, name) for value in values.tolist()], np.int64)
-        columns[name] = values[:] if name in IDS or values.dtype.kind in "fO" else values.astype(np.int64)
+        columns[name] = values[:] if name in (*IDS, *FLOATS, "bbox") else values.astype(np.int64)
     columns["bbox"] = columns["bbox"].reshape(-1, 4)
-    absent = {name: np.full(count, FIELDS[name][1]) for name in fields if name not in (*given, *NAMES)}
+    absent = {name: np.full(count, FIELDS[name][1]) for name in fields if name not in given}
     return columns | absent | {"place": np.arange(count)}
 
 
