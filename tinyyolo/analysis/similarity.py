@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
+from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES, measure
 
 SHIFT_SIDES = (4, 12, 32, 48)  # px, side of the square box of each curve
 SHIFTS = tuple(range(21))  # px to the right and down
@@ -40,11 +40,9 @@ def compare(
     similarity: str, wh: Sequence[float], other_wh: Sequence[float], shifts: Sequence[float], constant: float
 ) -> Tensor:
     """(S,) similarity of a box with one moved right and down by each shift; both have the same centre at 0."""
-    entry = SIMILARITIES[similarity]
     box = convert(torch.tensor([[0, 0, *wh]], dtype=torch.float32), "cxcywh", "xyxy")
     others = convert(torch.tensor([[s, s, *other_wh] for s in shifts], dtype=torch.float32), "cxcywh", "xyxy")
-    options = {"constant": constant} if entry.takes_constant else {}
-    return entry.aligned(box, others, **options)
+    return measure(similarity, constant).aligned(box, others)
 
 
 def worked_example(constant: float = CONSTANT) -> list[dict[str, Any]]:

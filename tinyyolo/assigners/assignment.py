@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,15 +63,3 @@ def check_boxes(boxes: Tensor, name: str) -> Tensor:
         row = int(wrong.nonzero()[0])
         raise ValueError(f"{name}[{row}] = {boxes[row].tolist()}: expected finite x1 <= x2, y1 <= y2")
     return boxes
-
-
-def check_batch(gt_boxes: Sequence[Tensor], ignore_boxes: Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
-    """The ignore boxes, one entry an image.
-
-    Raises:
-        ValueError: not as many as gt_boxes.
-    """
-    ignored = [None] * len(gt_boxes) if ignore_boxes is None else ignore_boxes
-    if len(ignored) != len(gt_boxes):
-        raise ValueError(f"{len(gt_boxes)} gt_boxes but {len(ignored)} ignore_boxes")
-    return ignored

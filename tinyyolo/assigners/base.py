@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from tinyyolo.assigners.assignment import IGNORE, MAX_IOF, NEGATIVE, Assignment, check_batch, check_boxes
+from tinyyolo.assigners.assignment import IGNORE, MAX_IOF, NEGATIVE, Assignment, check_boxes
 from tinyyolo.assigners.lattice import Lattice, ignore_covered, ignore_outside, lattice_of
 from tinyyolo.assigners.search import Search, search_for
 from tinyyolo.boxes.anchors import AnchorGrid, Size
-from tinyyolo.boxes.similarity import SIMILARITIES, pairwise_iof
-from tinyyolo.config import above, suggest
+from tinyyolo.boxes.similarity import pairwise_iof
 
 CHUNK = 1 << 20  # pairs of object and anchor in work at once on the dense path: some 4 MB a float32 matrix
 NO_FLOAT64 = ("mps",)  # devices that cannot search; it takes place on the CPU
@@ -100,23 +98,28 @@ class Assigner:
         Raises:
             ValueError: as `__call__`, or not as many `ignore_boxes` as `gt_boxes`.
         """
-        regions = check_batch(gt_boxes, ignore_boxes)
+        regions = [None] * len(gt_boxes) if ignore_boxes is None else ignore_boxes
+        if len(regions) != len(gt_boxes):
+            raise ValueError(f"{len(gt_boxes)} gt_boxes but {len(regions)} ignore_boxes")
         if not len(gt_boxes):
             return []
-        device = gt_boxes[0].device
+        device, maps = gt_boxes[0].device, grid.map_sizes(size_hw, map_sizes)
         if self.on_lattice:
             where = torch.device("cpu") if device.type in NO_FLOAT64 else device
-            found = self._found(lattice_of(grid, size_hw, map_sizes, inside_only, where), gt_boxes, regions)
-            return [Assignment(row) for row in found.to(device)]
-        anchors, sizes = grid.boxes(size_hw, map_sizes, device), grid.level_sizes(size_hw, map_sizes)
-        if not inside_only:
-            return [self(anchors, gt, region, sizes) for gt, region in zip(gt_boxes, regions, strict=True)]
-        inside = grid.inside(size_hw, map_sizes, device)
-        anchors, sizes = anchors[inside], [int(level.sum()) for level in inside.split(sizes)]
-        rows = torch.full((len(gt_boxes), len(inside)), IGNORE, device=device)
-        for row, gt, region in zip(rows, gt_boxes, regions, strict=True):
-            row[inside] = self(anchors, gt, region, sizes).gt_index
-        return [Assignment(row) for row in rows]
+            found = self._found(
+                lattice_of(grid, tuple(size_hw), tuple(maps), inside_only, where), gt_boxes, regions
+            ).to(device)
+        else:
+            anchors = grid.boxes(size_hw, maps, device)
+            found = torch.full((len(gt_boxes), len(anchors)), IGNORE, device=device)
+            inside = grid.inside(size_hw, maps, device) if inside_only else found[0] < 0
+            anchors, sizes = (
+                anchors[inside],
+                [int(level.sum()) for level in inside.split(grid.level_sizes(size_hw, maps))],
+            )
+            for row, gt, region in zip(found, gt_boxes, regions, strict=True):
+                row[inside] = self(anchors, gt, region, sizes).gt_index
+        return [Assignment(row) for row in found]
 
     def _found(self, lattice: Lattice, gt_boxes: Sequence[Tensor], regions: Sequence[Tensor | None]) -> Tensor:
         """(B, N) gt_index of all images, without the anchors as boxes."""
@@ -141,30 +144,16 @@ class Assigner:
         raise NotImplementedError
 
 
-def measure(similarity: str, constant: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The pairwise function of a similarity by its name.
-
-    Raises:
-        ValueError: unknown name, or constant <= 0.
-    """
-    if similarity not in SIMILARITIES:
-        raise ValueError(f"similarity={similarity}: unknown; {suggest(similarity, SIMILARITIES)}")
-    above(0, constant=constant)
-    entry = SIMILARITIES[similarity]
-    return partial(entry.pairwise, constant=constant) if entry.takes_constant else entry.pairwise
-
-
-Columns = Iterator[tuple[slice, Tensor]]
-
-
-def chunks(pairwise: Callable[[Tensor, Tensor], Tensor], gt_boxes: Tensor, anchors: Tensor) -> Callable[[], Columns]:
+def chunks(
+    pairwise: Callable[[Tensor, Tensor], Tensor], gt_boxes: Tensor, anchors: Tensor
+) -> Callable[[], Iterator[tuple[slice, Tensor]]]:
     """The matrix (M, N) in slices of columns that hold at most CHUNK pairs: a function that starts over at each call.
 
     It yields (slice of the anchors, (M, n) similarities). A matrix of one slice is computed once and kept.
     """
-    step = max(1, CHUNK // max(1, len(gt_boxes)))
+    step = max(1, CHUNK // len(gt_boxes))
 
-    def columns() -> Columns:
+    def columns() -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, len(anchors), step):
             part = slice(start, min(start + step, len(anchors)))
             yield part, pairwise(gt_boxes, anchors[part])
@@ -208,9 +197,5 @@ def most_similar(anchor: Tensor, gt: Tensor, value: Tensor, num_anchors: int) ->
 
 def covered(anchors: Tensor, regions: Tensor) -> Tensor:
     """(N,) bool: more than MAX_IOF of the anchor lies in one of the (K, 4) regions."""
-    parts = [matrix.amax(0) > MAX_IOF for _, matrix in chunks(_region_share, regions, anchors)()]
-    return torch.cat(parts)
-
-
-def _region_share(regions: Tensor, anchors: Tensor) -> Tensor:
-    return pairwise_iof(anchors, regions).T
+    share = chunks(lambda regions, anchors: pairwise_iof(anchors, regions).T, regions, anchors)
+    return torch.cat([matrix.amax(0) > MAX_IOF for _, matrix in share()])

@@ -42,22 +42,11 @@ class Lattice:
     active: int  # anchors that take part
 
 
-def lattice_of(
-    grid: AnchorGrid,
-    size_hw: Size,
-    map_sizes: Sequence[Size] | None,
-    inside_only: bool,
-    device: torch.device,
-) -> Lattice:
-    """The lattice of a grid; kept for the last few image sizes, as it is small and asked for in every step."""
-    maps = tuple(grid.map_sizes(size_hw, map_sizes))
-    return _lattice(grid, tuple(size_hw), maps, bool(inside_only), device)
-
-
 @lru_cache(maxsize=16)
-def _lattice(
+def lattice_of(
     grid: AnchorGrid, size_hw: Size, maps: tuple[Size, ...], inside_only: bool, device: torch.device
 ) -> Lattice:
+    """The lattice of a grid; kept for the last few image sizes, as it is small and asked for in every step."""
     base = torch.cat(grid.base_boxes)
     starts, start = [], 0
     for (rows, columns), count in zip(maps, grid.per_cell, strict=True):

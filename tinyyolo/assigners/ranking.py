@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
-from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background, measure
+from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background
 from tinyyolo.assigners.search import Search, WassersteinSearch, can_search, search_for
 from tinyyolo.assigners.threshold import ThresholdAssigner
-from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES
+from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES, measure
 from tinyyolo.config import UserError, above, whole, within
 
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
@@ -65,7 +65,7 @@ class RankingAssigner(Assigner):
         positive_iou: float | None = None,
         negative_iou: float | None = None,
     ):
-        self.pairwise = measure(similarity, constant)
+        self.pairwise = measure(similarity, constant).pairwise
         whole(1, topk=topk)
         if negative_below is not None:
             within(0, 1, negative_below=negative_below)

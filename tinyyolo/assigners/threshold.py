@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
-from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background, measure, most_similar
+from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background, most_similar
 from tinyyolo.assigners.search import Search, can_search, joined
-from tinyyolo.boxes.similarity import CONSTANT
+from tinyyolo.boxes.similarity import CONSTANT, measure
 from tinyyolo.config import within
 
 
@@ -48,7 +48,7 @@ class ThresholdAssigner(Assigner):
         low_quality: bool = True,
         constant: float = CONSTANT,
     ):
-        self.pairwise = measure(similarity, constant)
+        self.pairwise = measure(similarity, constant).pairwise
         within(0, 1, positive=positive, negative=negative, min_positive=min_positive)
         if negative > positive:
             raise ValueError(f"negative={negative}: expected no more than positive={positive}")

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Concatenate, NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
 
 from tinyyolo.boxes.convert import areas, centres, sides
-from tinyyolo.config import above
+from tinyyolo.config import above, suggest
 
 CONSTANT = 12.7  # px, mean absolute object size of AI-TOD-v2 (paper, section 3.2); C in Eq. 7
 EPS = 1e-6  # keeps quotients and the gradient of a root finite; part of the official definition of NWD
@@ -48,6 +48,14 @@ def _forms(formula: Measure[P]) -> tuple[Measure[P], Measure[P]]:
         form.__name__ = form.__qualname__ = name + formula.__name__
     aligned.__doc__ = f"Box by box what `{pairwise.__name__}` says of every pair: (…, 4) and (…, 4) -> (…)."
     return pairwise, aligned
+
+
+def _as_boxes(boxes: Tensor) -> Tensor:
+    """Checked, in float32 or float64, its columns contiguous: reading every fourth number takes twice the time."""
+    if boxes.ndim == 0 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must be (…, 4) xyxy, got shape {tuple(boxes.shape)}")
+    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
+    return torch.stack(boxes.unbind(-1)).movedim(0, -1)
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:
@@ -110,7 +118,7 @@ def _ciou(a: Tensor, b: Tensor) -> Tensor:
         >>> pairwise_ciou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[2.0, 0, 4, 2]]))
         tensor([[-0.2000]])
     """
-    (w1, h1), (w2, h2) = _columns(sides(a)), _columns(sides(b))
+    (w1, h1), (w2, h2) = sides(a).unbind(-1), sides(b).unbind(-1)
     v = (torch.atan(w1 / h1.clamp(min=EPS)) - torch.atan(w2 / h2.clamp(min=EPS))) ** 2 * (4 / math.pi**2)
     with torch.no_grad():
         weight = v / (1 - _iou(a, b) + v).clamp(min=EPS)
@@ -147,7 +155,7 @@ def _nwd(a: Tensor, b: Tensor, constant: float = CONSTANT) -> Tensor:
         >>> aligned_nwd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[3.0, 4, 11, 12]]), constant=25.4)
         tensor([0.8213])
     """
-    return _fall(_centre_square(a, b) + EPS + _size_square(a, b), constant)
+    return _fall(_centre_square(a, b).add_(EPS).add_(_size_square(a, b)), constant)
 
 
 def _dotd(a: Tensor, b: Tensor, constant: float = CONSTANT) -> Tensor:
@@ -162,7 +170,7 @@ def _dotd(a: Tensor, b: Tensor, constant: float = CONSTANT) -> Tensor:
         >>> pairwise_dotd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[3.0, 4, 11, 12]]))
         tensor([[0.6746]])
     """
-    return _fall(_centre_square(a, b) + EPS, constant)
+    return _fall(_centre_square(a, b).add_(EPS), constant)
 
 
 pairwise_iou, aligned_iou = _forms(_iou)
@@ -180,9 +188,8 @@ class Similarity(NamedTuple):
 
     pairwise: Callable[..., Tensor]
     aligned: Callable[..., Tensor]
-    takes_constant: bool = False
-    # Weight of ((w1 - w2)² + (h1 - h2)²) / 4 beside the squared distance of the centres, for measures that fall with
-    # that sum alone: those can be ranked on the anchor lattice. None for all others.
+    # Of measures that take C: the weight of ((w1 - w2)² + (h1 - h2)²) / 4 beside the squared distance of the centres.
+    # They fall with that sum alone, and so can be ranked on the anchor lattice.
     size_weight: float | None = None
 
 
@@ -193,27 +200,30 @@ SIMILARITIES = {
     "diou": Similarity(pairwise_diou, aligned_diou),
     "ciou": Similarity(pairwise_ciou, aligned_ciou),
     "gwd": Similarity(pairwise_gwd, aligned_gwd),
-    "nwd": Similarity(pairwise_nwd, aligned_nwd, takes_constant=True, size_weight=1.0),
-    "dotd": Similarity(pairwise_dotd, aligned_dotd, takes_constant=True, size_weight=0.0),
+    "nwd": Similarity(pairwise_nwd, aligned_nwd, size_weight=1.0),
+    "dotd": Similarity(pairwise_dotd, aligned_dotd, size_weight=0.0),
 }
 
 
-def _as_boxes(boxes: Tensor) -> Tensor:
-    if boxes.ndim == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes must be (…, 4) xyxy, got shape {tuple(boxes.shape)}")
-    return boxes if boxes.dtype == torch.float64 else boxes.float()
+def measure(name: str, constant: float = CONSTANT) -> Similarity:
+    """The measure of a name in SIMILARITIES, its forms bound to C where it takes one.
 
-
-def _columns(pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """(…, 2) -> (…) and (…), contiguous: reading every second number in each of M rows takes a quarter more time."""
-    first, second = pairs.movedim(-1, 0).contiguous().unbind(0)
-    return first, second
+    Raises:
+        ValueError: unknown name, or constant <= 0.
+    """
+    if name not in SIMILARITIES:
+        raise ValueError(f"similarity={name}: unknown; {suggest(name, SIMILARITIES)}")
+    above(0, constant=constant)
+    entry = SIMILARITIES[name]
+    if entry.size_weight is None:
+        return entry
+    pairwise, aligned = (partial(form, constant=constant) for form in entry[:2])
+    return entry._replace(pairwise=pairwise, aligned=aligned)
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
-    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp(min=0)
-    return width * height
+    wh = torch.minimum(a[..., 2:], b[..., 2:]).sub_(torch.maximum(a[..., :2], b[..., :2])).clamp_(min=0)
+    return wh[..., 0] * wh[..., 1]
 
 
 def _overlap_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,24 +232,24 @@ def _overlap_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hull(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    width = torch.maximum(a[..., 2], b[..., 2]) - torch.minimum(a[..., 0], b[..., 0])
-    height = torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
+    width, height = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).unbind(-1)
     return width, height
 
 
 def _centre_square(a: Tensor, b: Tensor) -> Tensor:
-    # The order of operations is the official one: rankings are compared bit by bit.
-    (x1, y1), (x2, y2) = _columns(centres(a)), _columns(centres(b))
-    dx, dy = x1 - x2, y1 - y2
-    return dx * dx + dy * dy
+    return _distance_square(centres(a), centres(b))
 
 
 def _size_square(a: Tensor, b: Tensor) -> Tensor:
-    (w1, h1), (w2, h2) = _columns(sides(a) + EPS), _columns(sides(b) + EPS)
-    dw, dh = w1 - w2, h1 - h2
-    return (dw * dw + dh * dh) / 4
+    return _distance_square(sides(a) + EPS, sides(b) + EPS).div_(4)
+
+
+def _distance_square(a: Tensor, b: Tensor) -> Tensor:
+    """In the official order: rankings are compared bit by bit. In place: fresh memory costs most of the time."""
+    (x1, y1), (x2, y2) = a.unbind(-1), b.unbind(-1)
+    return (x1 - x2).square_().add_((y1 - y2).square_())
 
 
 def _fall(square: Tensor, constant: float) -> Tensor:
     above(0, constant=constant)
-    return torch.exp(-torch.sqrt(square) / constant)
+    return square.sqrt_().div(-constant).exp_()

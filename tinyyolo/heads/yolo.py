@@ -13,7 +13,7 @@ from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import StrideCoder
-from tinyyolo.boxes.similarity import SIMILARITIES
+from tinyyolo.boxes.similarity import SIMILARITIES, measure
 from tinyyolo.compat import Conv, initialize_weights
 from tinyyolo.config import above, whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, objects_of
@@ -156,8 +156,7 @@ class YoloHead(DenseHead):
 
     def similarity(self, name: str, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
         """(P,) aligned similarity by name."""
-        measure = SIMILARITIES[name]
-        return measure.aligned(boxes, gt_boxes, **({"constant": self.constant} if measure.takes_constant else {}))
+        return measure(name, self.constant).aligned(boxes, gt_boxes)
 
 
 def numbers(name: str, given: Mapping[str, float], choices: Collection[str]) -> dict[str, float]:
