@@ -106,19 +106,14 @@ class Assigner:
         device, maps = gt_boxes[0].device, grid.map_sizes(size_hw, map_sizes)
         if self.on_lattice:
             where = torch.device("cpu") if device.type in NO_FLOAT64 else device
-            found = self._found(
-                lattice_of(grid, tuple(size_hw), tuple(maps), inside_only, where), gt_boxes, regions
-            ).to(device)
-        else:
-            anchors = grid.boxes(size_hw, maps, device)
-            found = torch.full((len(gt_boxes), len(anchors)), IGNORE, device=device)
-            inside = grid.inside(size_hw, maps, device) if inside_only else found[0] < 0
-            anchors, sizes = (
-                anchors[inside],
-                [int(level.sum()) for level in inside.split(grid.level_sizes(size_hw, maps))],
-            )
-            for row, gt, region in zip(found, gt_boxes, regions, strict=True):
-                row[inside] = self(anchors, gt, region, sizes).gt_index
+            lattice = lattice_of(grid, tuple(size_hw), tuple(maps), inside_only, where)
+            return [Assignment(row) for row in self._found(lattice, gt_boxes, regions).to(device)]
+        anchors, sizes = grid.boxes(size_hw, maps, device), grid.level_sizes(size_hw, maps)
+        found = torch.full((len(gt_boxes), len(anchors)), IGNORE, device=device)
+        inside = grid.inside(size_hw, maps, device) if inside_only else found[0] == IGNORE
+        sizes = [int(level.sum()) for level in inside.split(sizes)]
+        for row, gt, region in zip(found, gt_boxes, regions, strict=True):
+            row[inside] = self(anchors[inside], gt, region, sizes).gt_index
         return [Assignment(row) for row in found]
 
     def _found(self, lattice: Lattice, gt_boxes: Sequence[Tensor], regions: Sequence[Tensor | None]) -> Tensor:

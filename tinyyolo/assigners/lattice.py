@@ -47,17 +47,14 @@ def lattice_of(
     grid: AnchorGrid, size_hw: Size, maps: tuple[Size, ...], inside_only: bool, device: torch.device
 ) -> Lattice:
     """The lattice of a grid; kept for the last few image sizes, as it is small and asked for in every step."""
-    base = torch.cat(grid.base_boxes)
-    starts, start = [], 0
-    for (rows, columns), count in zip(maps, grid.per_cell, strict=True):
-        starts.append(start)
-        start += rows * columns * count
-    levels = [(s, rows, columns, n) for s, (rows, columns), n in zip(starts, maps, grid.per_cell, strict=True)]
+    sizes = grid.level_sizes(size_hw, maps)
+    levels = [(sum(sizes[:i]), *maps[i], n) for i, n in enumerate(grid.per_cell)]
     low, high = grid.ranges(size_hw, maps, inside_only)
+    base = torch.cat(grid.base_boxes)
     wide = base.double()
     tensors = {
         "base": base,
-        "stride": torch.tensor([s for s, n in zip(grid.strides, grid.per_cell, strict=True) for _ in range(n)]).float(),
+        "stride": torch.tensor(grid.strides).float().repeat_interleave(torch.tensor(grid.per_cell)),
         "origin": centres(wide).T,
         "half": (sides(wide) / 2).T,
         "low": low.double(),
@@ -67,7 +64,7 @@ def lattice_of(
     }
     tensors = {name: value.contiguous().to(device) for name, value in tensors.items()}
     active = int((high - low + 1).clamp(min=0).prod(0).sum())
-    return Lattice(**tensors, levels=levels, total=start, active=active)
+    return Lattice(**tensors, levels=levels, total=sum(sizes), active=active)
 
 
 def ignore_outside(gt_index: Tensor, lattice: Lattice) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinyyolo.assigners.lattice import BOXES, SLACK, Lattice, cells_between
 from tinyyolo.boxes.convert import centres, sides
-from tinyyolo.boxes.similarity import EPS, SIMILARITIES
+from tinyyolo.boxes.similarity import EPS, SIMILARITIES, measure
 
 TABLE = 1 << 18  # distances in work at once while the k-th is sought
 TOUCH = 1e-9  # an IoU that any real overlap exceeds
@@ -36,12 +36,6 @@ class Pairs(NamedTuple):
         return Pairs(self.gt[hit], self.anchor[hit], self.value[hit])
 
 
-def joined(parts: Iterable[Pairs], search: Search) -> Pairs:
-    """All pairs in one; there may be none."""
-    none = Pairs(search.number[:0], search.number[:0], search.gt_boxes[:0, 0])
-    return Pairs(*(torch.cat(columns) for columns in zip(none, *parts, strict=True)))
-
-
 def can_search(similarity: str) -> bool:
     """Whether a similarity has a search."""
     return similarity == "iou" or SIMILARITIES[similarity].size_weight is not None
@@ -49,10 +43,8 @@ def can_search(similarity: str) -> bool:
 
 def search_for(similarity: str, constant: float, lattice: Lattice, gt_boxes: Sequence[Tensor]) -> Search:
     """The search of a similarity, in all images of a batch at once; see `Search`."""
-    entry = SIMILARITIES[similarity]
-    if entry.size_weight is None:
-        return OverlapSearch(lattice, gt_boxes)
-    return WassersteinSearch(lattice, gt_boxes, similarity, constant)
+    kind = OverlapSearch if similarity == "iou" else WassersteinSearch
+    return kind(lattice, gt_boxes, similarity, constant)
 
 
 class Search:
@@ -63,18 +55,17 @@ class Search:
     Args:
         lattice: the anchors of each image.
         gt_boxes: per image (M, 4) float32 xyxy, px; at least one object in all.
+        similarity: its name.
+        constant: C of nwd and dotd, px.
 
     Attributes:
         images: `gt_boxes` as given.
         number: (objects,) int64, the index of each object in its own image.
-        aligned: the similarity of pairs.
     """
 
-    aligned: Callable[..., Tensor]
-
-    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor]):
-        self.lattice = lattice
-        self.images = gt_boxes
+    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor], similarity: str, constant: float):
+        self.lattice, self.images, self.constant = lattice, gt_boxes, constant
+        self.measure = measure(similarity, constant)
         self.gt_boxes = torch.cat(list(gt_boxes))
         counts = [len(boxes) for boxes in gt_boxes]
         self.number = torch.cat([torch.arange(n, device=self.gt_boxes.device) for n in counts])
@@ -86,77 +77,62 @@ class Search:
         self.extent = float(torch.cat((reach.abs().flatten(), wide.abs().flatten())).amax())  # px, largest coordinate
 
     def above(self, bound: float) -> Iterator[Pairs]:
-        """Pairs whose similarity is at least `bound`."""
-        raise NotImplementedError
+        """Pairs whose similarity is at least `bound`, which is in [0, 1]."""
+        for _, pairs, _ in self._pairs(lambda part, _: self._reach(part, bound)):
+            yield pairs.keep(pairs.value >= bound)
 
     def best(self, least: float) -> Iterator[Pairs]:
         """Pairs whose similarity is the object's best, ties included, if that is at least `least`."""
-        raise NotImplementedError
+        for pairs in self.nearest(1):
+            yield pairs.keep(pairs.value >= least)
 
     def nearest(self, k: int) -> Iterator[Pairs]:
         """Pairs whose similarity is at least the object's k-th best, ties included; k is at most lattice.active."""
         raise NotImplementedError
 
+    def joined(self, parts: Iterable[Pairs]) -> Pairs:
+        """All pairs in one; there may be none."""
+        none = Pairs(self.number[:0], self.number[:0], self.gt_boxes[:0, 0])
+        return Pairs(*(torch.cat(columns) for columns in zip(none, *parts, strict=True)))
+
     def enter_last(self, found: Tensor, pairs: Pairs) -> None:
         """Give each anchor, in the flat `found` (B * N,), to the last of the objects that want it, or that have it."""
         found.scatter_reduce_(0, pairs.anchor, self.number[pairs.gt], "amax")
 
-    def _parts(self, objects: Tensor | None = None, table: int = 1) -> Iterator[Tensor]:
-        if objects is None:
-            objects = torch.arange(len(self.gt_boxes), device=self.gt_boxes.device)
-        yield from objects.split(max(1, min(BOXES, TABLE // table)))
-
-    def _place(self, part: Tensor) -> Tensor:
-        """(2, m, G), objects in lattice coordinates."""
-        return (self.centre[:, part, None] - self.lattice.origin[:, None]) / self.lattice.stride
-
-    def _within(self, part: Tensor, place: Tensor, reach: Tensor) -> Iterator[tuple[Tensor, Pairs, Tensor]]:
-        """Pairs of objects with the anchors at most `reach` (2, m, G) cells away, whole objects at a time.
-
-        Yields the row of each pair, from 0 on; the pairs; and for each row the place of its first pair.
+    def _reach(self, part: Tensor, bound: float) -> Tensor:
+        """(2, m, G), cells between the centres on each axis beyond which the similarity to the objects `part` (m,) is
+        below `bound`; NaN: nowhere near it.
         """
-        for rows, row, anchor, boxes, starts in cells_between(self.lattice, place - reach, place + reach):
-            gt = part[rows][row]
-            value = self.aligned(self.gt_boxes[gt], boxes)
-            yield row, Pairs(gt, anchor + self.image_start[gt], value), starts
+        raise NotImplementedError
+
+    def _pairs(
+        self, reach_of: Callable[[Tensor, Tensor], Tensor], objects: Tensor | None = None, table: int = 1
+    ) -> Iterator[tuple[Tensor, Pairs, Tensor]]:
+        """Pairs of objects with the anchors within reach, whole objects at a time.
+
+        `reach_of` gives it as `_reach` does, from objects (m,) and their places (2, m, G) on the lattice, so many at a
+        time that TABLE numbers are at work of `table` for each. Yields the row of each pair, from 0 on; the pairs; and
+        for each row the place of its first pair.
+        """
+        lattice = self.lattice
+        objects = torch.arange(len(self.number), device=self.number.device) if objects is None else objects
+        for part in objects.split(max(1, min(BOXES, TABLE // table))):
+            place = (self.centre[:, part, None] - lattice.origin[:, None]) / lattice.stride
+            reach = reach_of(part, place)
+            for rows, row, anchor, boxes, starts in cells_between(lattice, place - reach, place + reach):
+                gt = part[rows][row]
+                value = self.measure.aligned(self.gt_boxes[gt], boxes)
+                yield row, Pairs(gt, anchor + self.image_start[gt], value), starts
 
 
 class WassersteinSearch(Search):
     """For NWD and DotD, which fall with the Euclidean distance in (cx, cy, w / 2, h / 2): Eq. 6 of the paper."""
 
-    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor], similarity: str, constant: float):
-        super().__init__(lattice, gt_boxes)
-        self.constant = constant
-        self.size_weight = SIMILARITIES[similarity].size_weight or 0.0
-        self.aligned = partial(SIMILARITIES[similarity].aligned, constant=constant)
-
-    def above(self, bound: float) -> Iterator[Pairs]:
-        if bound > 1:
-            return
-        radius = math.inf if bound <= 0 else -self.constant * math.log(bound)
-        radius += SLACK * (self.extent + radius + self.constant)
-        square = math.inf if radius > DEEPEST * self.constant else radius**2
-        for part in self._parts():
-            size = self._size_square(part)
-            for _, pairs, _ in self._ball(part, self._place(part), size, size.new_full((len(size),), square)):
-                yield pairs.keep(pairs.value >= bound)
-
-    def best(self, least: float) -> Iterator[Pairs]:
-        for pairs in self.nearest(1):
-            yield pairs.keep(pairs.value >= least)
-
     def nearest(self, k: int, objects: Tensor | None = None) -> Iterator[Pairs]:
         """See `Search`. Pairs come object by object; `objects` (m,), rising, picks some of them, all if None."""
-        for part in self._parts(objects, min(k, len(self.lattice.stride)) * k * k):
-            place, size = self._place(part), self._size_square(part)
-            if k * k < self.lattice.active:
-                distance = (self._kth_square(place, size, k) + EPS).sqrt()
-                slack = SLACK * (self.extent + distance + self.constant)
-                square = ((distance + slack) ** 2 - EPS).masked_fill(distance > DEEPEST * self.constant, math.inf)
-            else:
-                square = size.new_full((len(size),), math.inf)
-            for row, pairs, starts in self._ball(part, place, size, square):
-                yield pairs.keep(_at_least_kth(row, pairs.value, starts, k))
+        table = min(k, len(self.lattice.stride)) * k * k
+        for row, pairs, starts in self._pairs(partial(self._reach_of_nearest, k), objects, table):
+            yield pairs.keep(_at_least_kth(row, pairs.value, starts, k))
 
     def ranked(self, objects: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For each of `objects` (m,) in turn: the object, and its k nearest anchors or more, the most similar first."""
@@ -167,17 +143,27 @@ class WassersteinSearch(Search):
             some, counts = gt.unique_consecutive(return_counts=True)
             yield from zip(some, anchor[order].split(counts.tolist()), strict=True)
 
+    def _reach(self, part: Tensor, bound: float) -> Tensor:
+        distance = self.half.new_tensor(math.inf if bound <= 0 else -self.constant * math.log(bound))
+        return self._ball(self._size_square(part), distance)
+
+    def _reach_of_nearest(self, k: int, part: Tensor, place: Tensor) -> Tensor:
+        size = self._size_square(part)
+        if k * k >= self.lattice.active:
+            return self._ball(size, size.new_tensor(math.inf))
+        return self._ball(size, (self._kth_square(place, size, k) + EPS).sqrt()[:, None])
+
     def _size_square(self, part: Tensor) -> Tensor:
         """(m, G), the part of the squared distance that sizes make."""
-        return (self.half[:, part, None] - self.lattice.half[:, None]).square().sum(0) * self.size_weight
+        square = (self.half[:, part, None] - self.lattice.half[:, None]).square().sum(0)
+        return square * (self.measure.size_weight or 0)
 
-    def _ball(
-        self, part: Tensor, place: Tensor, size: Tensor, square: Tensor
-    ) -> Iterator[tuple[Tensor, Pairs, Tensor]]:
-        """Pairs within the squared distance (m,) of their object, and a few beyond; see `_within`."""
-        left = square[:, None] - size
-        reach = left.masked_fill(left < 0, math.nan).sqrt() / self.lattice.stride
-        return self._within(part, place, reach.expand(2, -1, -1))
+    def _ball(self, size: Tensor, distance: Tensor) -> Tensor:
+        """(2, m, G), reach where all but `size` (m, G) of the squared distance () or (m, 1) is between the centres."""
+        slack = SLACK * (self.extent + distance + self.constant)
+        square = ((distance + slack) ** 2 - EPS).masked_fill(distance > DEEPEST * self.constant, math.inf)
+        left = square - size
+        return (left.masked_fill(left < 0, math.nan).sqrt() / self.lattice.stride).expand(2, -1, -1)
 
     def _kth_square(self, place: Tensor, size: Tensor, k: int) -> Tensor:
         """(m,) squared distance of the k-th nearest anchor.
@@ -203,16 +189,9 @@ class WassersteinSearch(Search):
 class OverlapSearch(Search):
     """For IoU."""
 
-    aligned = staticmethod(SIMILARITIES["iou"].aligned)
-
-    def above(self, bound: float) -> Iterator[Pairs]:
-        for part in self._parts():
-            for _, pairs, _ in self._within(part, self._place(part), self._reach(part, bound)):
-                yield pairs.keep(pairs.value >= bound)
-
     def best(self, least: float) -> Iterator[Pairs]:
         if least <= 0:
-            yield from self.nearest(1)
+            yield from super().best(least)
             return
         for pairs in self.above(least):
             top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, pairs.gt, pairs.value, "amax")
@@ -220,32 +199,24 @@ class OverlapSearch(Search):
 
     def nearest(self, k: int) -> Iterator[Pairs]:
         lacking = torch.ones_like(self.number, dtype=torch.bool)
-        for part in self._parts():
-            for _, pairs, _ in self._within(part, self._place(part), self._reach(part, TOUCH)):
-                pairs = pairs.keep(pairs.value > 0)
-                counts = torch.bincount(pairs.gt, minlength=len(self.number))
-                enough = counts >= k
-                lacking &= ~enough
-                pairs, counts = pairs.keep(enough[pairs.gt]), counts[enough]
-                row = (enough.cumsum(0) - 1)[pairs.gt]
-                yield pairs.keep(_at_least_kth(row, pairs.value, counts.cumsum(0) - counts, k))
+        for _, pairs, _ in self._pairs(lambda part, _: self._reach(part, TOUCH)):
+            pairs = pairs.keep(pairs.value > 0)
+            counts = torch.bincount(pairs.gt, minlength=len(self.number))
+            enough = counts >= k
+            lacking &= ~enough
+            pairs, counts = pairs.keep(enough[pairs.gt]), counts[enough]
+            row = (enough.cumsum(0) - 1)[pairs.gt]
+            yield pairs.keep(_at_least_kth(row, pairs.value, counts.cumsum(0) - counts, k))
         # Fewer than k overlap the object: the k-th best is 0, and every anchor is at least that.
-        for part in self._parts(lacking.nonzero()[:, 0]):
-            place = self._place(part)
-            for _, pairs, _ in self._within(part, place, torch.full_like(place, math.inf)):
-                yield pairs
+        for _, pairs, _ in self._pairs(lambda _, place: torch.full_like(place, math.inf), lacking.nonzero()[:, 0]):
+            yield pairs
 
     def _reach(self, part: Tensor, bound: float) -> Tensor:
-        """(2, m, G), cells between the centres on each axis beyond which IoU is below `bound`; NaN: nowhere near it.
-
-        IoU >= bound needs overlap x * overlap y >= bound * the larger area, and an overlap is at most the smaller side.
-        """
-        if bound <= 0:
-            return torch.full(
-                (2, len(part), len(self.lattice.stride)), math.inf, dtype=torch.float64, device=part.device
-            )
+        # IoU >= bound needs overlap x * overlap y >= bound * the larger area; an overlap is at most the smaller side.
         slack = SLACK * self.extent
         side, other = 2 * self.half[:, part, None], 2 * self.lattice.half[:, None]
+        if bound <= 0:
+            return torch.full_like(side + other, math.inf)
         least_area = (side - slack).clamp(min=0).prod(0).maximum((other - slack).clamp(min=0).prod(0))
         smaller = side.minimum(other) + slack
         need = bound * least_area / smaller.flip(0)

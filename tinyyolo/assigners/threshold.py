@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
 from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background, most_similar
-from tinyyolo.assigners.search import Search, can_search, joined
+from tinyyolo.assigners.search import Search, can_search
 from tinyyolo.boxes.similarity import CONSTANT, measure
 from tinyyolo.config import within
 
@@ -58,12 +58,12 @@ class ThresholdAssigner(Assigner):
         self.on_lattice = can_search(similarity)
 
     def _search(self, search: Search, found: Tensor) -> None:
-        gt, anchor, value = joined(search.above(self.negative), search)
+        gt, anchor, value = search.joined(search.above(self.negative))
         anchor, place = anchor.unique(return_inverse=True)
         highest, first = most_similar(place, search.number[gt], value, len(anchor))
         found[anchor] = torch.where(highest >= self.positive, first, IGNORE)
         if self.low_quality:
-            best = joined(search.best(self.min_positive), search)
+            best = search.joined(search.best(self.min_positive))
             found[best.anchor] = NEGATIVE
             search.enter_last(found, best)
 
