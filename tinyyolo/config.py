@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import json
 import math
 import re
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ import msgspec
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries cfg/ and data/ inside the package; an editable install finds them beside it.
 ROOTS = (PACKAGE, PACKAGE.parent)
-
-
 LONGEST = 60  # characters of a value in an error
 # What msgspec calls the kinds of values, in YAML's words.
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word", "array": "a list"}
@@ -97,13 +96,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = out.get(key)
-        out[key] = copy.deepcopy(value)
-        if (
-            isinstance(old, dict)
-            and isinstance(value, Mapping)
-            and value.get("type", old.get("type")) == old.get("type")
-        ):
+        if isinstance(old, dict) and isinstance(value, Mapping) and value.get("type") in (None, old.get("type")):
             out[key] = merge(old, value)
+        else:
+            out[key] = copy.deepcopy(value)
     return out
 
 
@@ -193,18 +189,12 @@ def parse_value(value: Any) -> Any:
 
     if not isinstance(value, str):
         return value
+    parsed = value
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
-    if isinstance(parsed, str):
-        if parsed == "None":
-            return None
-        try:
-            return float(parsed)
-        except ValueError:
-            return parsed
-    return parsed
+        return None if parsed == "None" else float(parsed) if isinstance(parsed, str) else parsed
+    except (yaml.YAMLError, ValueError):  # no YAML, no date that there is, no number
+        return parsed
 
 
 def build(table: Table, spec: Any, where: str, parts: Mapping[type, Table] | None = None, /, **given: Any) -> Any:
@@ -237,12 +227,7 @@ def build(table: Table, spec: Any, where: str, parts: Mapping[type, Table] | Non
 
 
 def construct(
-    make: Callable[..., Any],
-    options: Any,
-    where: str,
-    parts: Mapping[type, Table] | None = None,
-    /,
-    **given: Any,
+    make: Callable[..., Any], options: Any, where: str, parts: Mapping[type, Table] | None = None, /, **given: Any
 ) -> Any:
     """Call `make` with `options`, checked by its signature and type hints, and with `given`; see `build`.
 
@@ -256,9 +241,8 @@ def construct(
         tinyyolo.config.UserError: rpn.anchors.stride=1.5: expected a whole number, found a number
     """
     _check_kind(options, Mapping[Any, Any], where)
-    function: Any = make
     inside = f"{where}." if where else ""
-    parameters = inspect.signature(make).parameters
+    parameters = inspect.signature(make, eval_str=True).parameters
     allowed = [key for key in parameters if key not in given]
     for key in options:
         if key not in allowed:
@@ -266,8 +250,7 @@ def construct(
     missing = [k for k in allowed if parameters[k].default is inspect.Parameter.empty and k not in options]
     if missing:
         raise UserError(f"{where}: it needs {', '.join(missing)}")
-    hints = typing.get_type_hints(function.__init__ if isinstance(make, type) else make)
-    values = {k: _option(v, hints.get(k, Any), f"{inside}{k}", parts or {}) for k, v in options.items()}
+    values = {k: _option(v, parameters[k].annotation, f"{inside}{k}", parts or {}) for k, v in options.items()}
     try:
         return make(**values, **{k: v for k, v in given.items() if k in parameters})
     except UserError:
@@ -280,25 +263,24 @@ def construct(
 
 def _option(value: Any, hint: Any, where: str, parts: Mapping[type, Table]) -> Any:
     """A value for a parameter of this type hint: built, if the hint is one of `parts` or a sequence of it."""
-    part = next((kind for kind in _classes(hint) if kind in parts), None)
-    if part is None or (value is None and type(None) in _classes(hint)):
+    classes = _classes(hint)
+    part = next((kind for kind in classes if kind in parts), None)
+    if part is None or (value is None and type(None) in classes):
         _check_kind(value, hint, where)
-        if not all(map(math.isfinite, _numbers(value))):
-            raise UserError(f"{where}={shown(value)}: expected finite numbers")
+        try:
+            json.dumps(value, allow_nan=False, default=str)
+        except ValueError as error:
+            raise UserError(f"{where}={shown(value)}: expected finite numbers") from error
         return value
-    if typing.get_origin(hint) is None or type(None) in _classes(hint):
+    if typing.get_origin(hint) is None or type(None) in classes:
         return build(parts[part], value, where, parts)
     _check_kind(value, list[Any], where)
     return [build(parts[part], entry, f"{where}.{i}", parts) for i, entry in enumerate(value)]
 
 
-def _classes(hint: Any) -> Iterator[Any]:
+def _classes(hint: Any) -> list[Any]:
     """The classes that a type hint names."""
-    arguments = typing.get_args(hint)
-    for argument in arguments:
-        yield from _classes(argument)
-    if not arguments:
-        yield hint
+    return [kind for argument in typing.get_args(hint) for kind in _classes(argument)] or [hint]
 
 
 def _check_kind(value: Any, hint: Any, where: str) -> None:
@@ -311,14 +293,6 @@ def _check_kind(value: Any, hint: Any, where: str) -> None:
         at = f" at {where.rpartition('.')[2]}{inner}" if inner.startswith("[") else ""
         said = said[:1].lower() + said[1:].replace(", got ", ", found ")
         raise UserError(f"{where}={shown(value)}: {said}{at}") from error
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, (list, tuple, Mapping)):
-        for entry in value.values() if isinstance(value, Mapping) else value:
-            yield from _numbers(entry)
 
 
 def shown(value: Any) -> str:
