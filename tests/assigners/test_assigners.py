@@ -140,6 +140,12 @@ def test_ranking_rules(settings, objects, expected):
         ({}, shifted(1, 1), [1] + [NEGATIVE] * 5),
         # the low-quality rule takes an anchor from the object that it fits better
         ({"min_positive": 0.3}, shifted(0, 3), [1] + [NEGATIVE] * 5),
+        # also from a later one: .25 with the second, .14 with the first, whose best it is
+        (
+            {"positive": 0.2, "negative": 0.1, "min_positive": 0.1},
+            torch.cat((shifted(-6), wide(4))),
+            [0, 1] + [NEGATIVE] * 4,
+        ),
         ({"similarity": "nwd", "positive": 0.7, "negative": 0.3}, shifted(1), [0, IGNORE] + [NEGATIVE] * 4),
     ],
 )
@@ -337,6 +343,9 @@ def test_wrong_level_sizes_and_batches_raise():
         ("threshold", {"min_positive": -0.1}, "min_positive"),
         ("threshold", {"positive": float("nan")}, "positive"),
         ("threshold", {"positive": 70}, "positive"),
+        ("threshold", {"positive": 1.01}, "positive=1.01: expected a number from 0 to 1"),
+        ("ranking", {"negative_below": 1.01}, "negative_below=1.01: expected a number from 0 to 1"),
+        ("ranking", {"positive_iou": 1.01}, "positive_iou=1.01: expected a number from 0 to 1"),
         ("threshold", {"positive": 0.3, "negative": 0.4}, "negative=0.4: .* positive=0.3"),
         ("threshold", {"constant": 0, "similarity": "nwd"}, "constant"),
         ("threshold", {"similarity": ""}, "unknown"),

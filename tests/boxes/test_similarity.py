@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tinyyolo.boxes import similarity
-from tinyyolo.boxes.similarity import SIMILARITIES, aligned_ciou, pairwise_iof, pairwise_iou, pairwise_nwd
+from tinyyolo.boxes.similarity import SIMILARITIES, aligned_ciou, measure, pairwise_iof, pairwise_iou, pairwise_nwd
 
 OFFICIAL = np.load(Path(__file__).parent.parent / "parity/assign_boxes.npz")
 SYMMETRIC = sorted(set(SIMILARITIES) - {"iof"})
@@ -166,3 +166,24 @@ def test_constant_must_be_positive(name, constant):
 def test_iou_of_boxes_without_area_is_zero():
     point = torch.tensor([[5.0, 5, 5, 5]])
     assert_close(pairwise_iou(point, point), torch.zeros(1, 1))
+
+
+def test_equal_boxes_differ_by_exactly_nothing():
+    box = torch.tensor([UNIT], dtype=torch.float64)
+    assert float(pairwise_nwd(box, box, 1.0)) == pytest.approx(np.exp(-1e-3), rel=1e-15)
+    assert float(SIMILARITIES["gwd"].pairwise(box, box)) == 1
+
+
+def test_measure_binds_the_constant_where_there_is_one():
+    boxes, others = random_boxes(3), random_boxes(3, 1)
+    assert measure("iou", 5.0) is SIMILARITIES["iou"]
+    nwd = measure("nwd", 5.0)
+    assert_close(nwd.pairwise(boxes, others), pairwise_nwd(boxes, others, 5.0), atol=0, rtol=0)
+    assert_close(nwd.aligned(boxes, others), pairwise_nwd(boxes, others, 5.0).diagonal(), atol=0, rtol=0)
+    assert [name for name, entry in SIMILARITIES.items() if entry.size_weight is not None] == ["nwd", "dotd"]
+    for name in SIMILARITIES:
+        assert measure(name, 0.5)
+        with pytest.raises(ValueError, match="constant=0: expected a number above 0"):
+            measure(name, 0)
+    with pytest.raises(ValueError, match="similarity=nws: unknown; did you mean 'nwd'"):
+        measure("nws")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -113,7 +113,7 @@ class AnchorGrid:
         levels = []
         maps = self.map_sizes(size_hw, map_sizes)
         for base, stride, (rows, columns) in zip(self.base_boxes, self.strides, maps, strict=True):
-            y, x = _steps(rows, stride, device), _steps(columns, stride, device)
+            x, y = (torch.arange(n, dtype=torch.float32, device=device) * stride for n in (columns, rows))
             shifts = torch.stack((x.expand(rows, -1), y[:, None].expand(-1, columns)), -1).repeat(1, 1, 2)
             levels.append((base.to(device) + shifts[:, :, None]).reshape(-1, 4))
         return torch.cat(levels)
@@ -122,8 +122,8 @@ class AnchorGrid:
         self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Which anchors lie wholly in the image, (N,) bool: x1 >= 0, y1 >= 0, x2 < width, y2 < height."""
-        fits = self._fits(size_hw, map_sizes, device)
-        return torch.cat([(fits_y[:, None] & fits_x).reshape(-1) for fits_x, fits_y in fits])
+        boxes, (height, width) = self.boxes(size_hw, map_sizes, device), size_hw
+        return (boxes[:, :2] >= 0).all(1) & (boxes[:, 2] < width) & (boxes[:, 3] < height)
 
     def ranges(
         self, size_hw: Size, map_sizes: Sequence[Size] | None = None, inside_only: bool = False
@@ -134,29 +134,17 @@ class AnchorGrid:
             low and high, (2, G) int64 each: row 0 columns, row 1 rows of the map; G counts the boxes of a cell over all
             levels. high < low where no anchor is inside.
         """
-        low, high = [], []
-        for fits in self._fits(size_hw, map_sizes, None):
-            taken = fits if inside_only else [torch.ones_like(f) for f in fits]
-            # Those taken are one run on each axis: what is before it, and how many they are, say all.
-            before = torch.stack([(f.cumsum(0) == 0).sum(0) for f in taken])
-            low.append(before)
-            high.append(before + torch.stack([f.sum(0) for f in taken]) - 1)
-        return torch.cat(low, 1), torch.cat(high, 1)
-
-    def _fits(
-        self, size_hw: Size, map_sizes: Sequence[Size] | None, device: torch.device | str | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per level: (columns, A) and (rows, A) bool, which anchors lie in the image along x and along y."""
-        height, width = size_hw
+        low: tuple[list[Tensor], list[Tensor]] = ([], [])
+        high: tuple[list[Tensor], list[Tensor]] = ([], [])
         maps = self.map_sizes(size_hw, map_sizes)
         for base, stride, (rows, columns) in zip(self.base_boxes, self.strides, maps, strict=True):
-            x1, y1, x2, y2 = base.to(device).unbind(1)
-            x, y = _steps(columns, stride, device)[:, None], _steps(rows, stride, device)[:, None]
-            yield (x1 + x >= 0) & (x2 + x < width), (y1 + y >= 0) & (y2 + y < height)
-
-
-def _steps(count: int, stride: float, device: torch.device | str | None) -> Tensor:
-    return torch.arange(count, dtype=torch.float32, device=device) * stride
+            for axis, (cells, size) in enumerate(((columns, size_hw[1]), (rows, size_hw[0]))):
+                start = torch.arange(cells, dtype=torch.float32)[:, None] * stride
+                fits = (base[:, axis] + start >= 0) & (base[:, axis + 2] + start < size) | (not inside_only)
+                # Those that fit are one run: what is before it, and how many they are, say all.
+                low[axis].append((fits.cumsum(0) == 0).sum(0))
+                high[axis].append(low[axis][-1] + fits.sum(0) - 1)
+        return torch.stack([torch.cat(part) for part in low]), torch.stack([torch.cat(part) for part in high])
 
 
 def _scaled(stride: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
@@ -170,7 +158,7 @@ def _explicit(level: Sequence[Sequence[float]]) -> Tensor:
         pairs = [(float(w), float(h)) for w, h in level]
         above(0, sizes=[side for pair in pairs for side in pair])
     except (TypeError, ValueError) as error:
-        raise ValueError(f"sizes: a level needs pairs (w, h) > 0 px, got {shown(level)}") from error
+        raise ValueError(f"anchors need pairs (w, h) > 0 px as sizes of a level, got {shown(level)}") from error
     return torch.tensor(pairs, dtype=torch.float32)
 
 
@@ -223,10 +211,10 @@ def fit_anchors(
     whole(1, per_level=list(per_level))
     constant = auto_constant(wh) if constant is None else constant
     above(0, constant=constant)
-    half = _checked_wh(wh).double() / 2
+    half = _checked_wh(wh) / 2
     half = half[half.prod(1).argsort(stable=True)]
     half = half[:: math.ceil(len(half) / FIT_BOXES)]
-    anchors = _climb(half, _spread(half, sum(per_level)), constant)
+    anchors = _climb(half, sum(per_level), constant)
     anchors = anchors[anchors.prod(1).argsort(stable=True)] * 2
     sizes = iter([(round(w, FIT_DIGITS), round(h, FIT_DIGITS)) for w, h in anchors.tolist()])
     finest_first = sorted(range(len(strides)), key=lambda level: strides[level])
@@ -242,22 +230,18 @@ def _checked_wh(wh: Tensor) -> Tensor:
     return wh.detach().double().cpu()
 
 
-def _spread(half: Tensor, count: int) -> Tensor:
-    """(count, 2) starting points: quantiles by area, pulled apart a little so that no two are equal."""
+def _climb(half: Tensor, count: int, constant: float) -> Tensor:
+    """(count, 2) half sides, from quantiles by area that are pulled apart a little so that no two are equal."""
     rank = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     apart = 1 + FIT_SPREAD * (2 * rank - 1)
-    return half[(rank * len(half)).long()].clamp(min=FIT_SMALLEST / 2) * apart[:, None]
-
-
-def _climb(half: Tensor, anchors: Tensor, constant: float) -> Tensor:
+    anchors = half[(rank * len(half)).long()].clamp(min=FIT_SMALLEST / 2) * apart[:, None]
     for _ in range(FIT_ROUNDS):
         nearest, best = torch.cdist(half, anchors, compute_mode="donot_use_mm_for_euclid_dist").min(1)
         distance = (nearest.square() + EPS).sqrt()
         weight = torch.exp(-distance / constant) / distance
-        total = torch.zeros(len(anchors), dtype=half.dtype).index_add(0, best, weight)
-        moved = torch.zeros_like(anchors).index_add(0, best, half * weight[:, None]) / total[:, None]
-        moved = torch.where(total[:, None] > 0, moved, anchors).clamp(min=FIT_SMALLEST / 2)
-        if bool((moved - anchors).abs().amax() < FIT_STEP):
-            return moved
-        anchors = moved
+        total = torch.zeros(count, dtype=half.dtype).index_add(0, best, weight)[:, None]
+        moved = torch.zeros_like(anchors).index_add(0, best, half * weight[:, None]) / total
+        before, anchors = anchors, torch.where(total > 0, moved, anchors).clamp(min=FIT_SMALLEST / 2)
+        if bool((anchors - before).abs().amax() < FIT_STEP):
+            break
     return anchors

@@ -25,7 +25,7 @@ def is_auto(spec: Mapping[str, Any]) -> bool:
 
 
 def settle(spec: Mapping[str, Any], wh: Tensor | None = None) -> dict[str, Any]:
-    """A copy of `spec` with every `constant: auto` and a dense head's `anchors: auto` replaced by numbers.
+    """A copy of `spec` with every `constant: auto` and a YOLO head's `anchors: auto` replaced by numbers.
 
     Args:
         spec: a model YAML.
@@ -49,7 +49,7 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None) -> dict[str, Any]:
                 value = walk(value)
             elif value == AUTO and key == "constant":
                 value = constant
-            elif value == AUTO and key == "anchors":
+            elif value == AUTO and key == "anchors" and node.get("type") == "yolo":
                 fitted = DEFAULT_ANCHORS if known is None else fit_anchors(known, PER_LEVEL, STRIDES, constant)
                 value = [[list(map(float, size)) for size in level] for level in fitted]
             out[key] = value

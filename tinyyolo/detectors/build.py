@@ -27,7 +27,6 @@ PARTS: dict[type, Table] = {
     AnchorGrid: {"grid": AnchorGrid},
     DeltaCoder: {"delta": DeltaCoder},
 }
-IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 REST = ("nc", "train", "published")
 COMMON_KEYS = ("detector", "backbone", "neck", "normalize", "test", *REST)
 
@@ -108,13 +107,15 @@ def normalization(given: Any) -> Mapping[str, Sequence[float]] | None:
     Raises:
         UserError: none of these.
     """
-    if isinstance(given, str) and given != "imagenet":
-        raise UserError(f"normalize={given}: unknown; choices: imagenet, null, or a mapping of mean and std")
-    given = IMAGENET if given == "imagenet" else given
-    return None if given is None else construct(_normalization, given, "normalize")
+    if given is None or given == "imagenet":
+        return given and {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    if not isinstance(given, Mapping):
+        raise UserError(f"normalize={shown(given)}: expected a mapping of mean and std, imagenet, or null")
+    values: dict[str, Sequence[float]] = construct(_mean_and_std, given, "normalize")
+    return values
 
 
-def _normalization(mean: Sequence[float], std: Sequence[float]) -> dict[str, Sequence[float]]:
+def _mean_and_std(mean: Sequence[float], std: Sequence[float]) -> dict[str, Sequence[float]]:
     for name, values in {"mean": mean, "std": std}.items():
         if len(values) != len(IMAGENET_MEAN):
             raise ValueError(f"{name}={shown(values)}: expected a number for each of red, green and blue")
@@ -128,10 +129,9 @@ def build_backbone(spec: Any) -> Any:
     Raises:
         UserError: a section that `build` refuses, or weights that are not this backbone's.
     """
-    if not isinstance(spec, Mapping):
-        return build(BACKBONES, spec, "backbone")
-    options = {key: value for key, value in spec.items() if key != "weights"}
-    weights, backbone = spec.get("weights"), build(BACKBONES, options, "backbone")
+    options = dict(spec) if isinstance(spec, Mapping) else spec
+    weights = options.pop("weights", None) if isinstance(spec, Mapping) else None
+    backbone = build(BACKBONES, options, "backbone")
     if weights is not None:
         if not isinstance(weights, str):
             raise UserError(f"backbone.weights={shown(weights)}: expected the path of a file")

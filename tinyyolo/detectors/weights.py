@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def load_reference(detector: nn.Module, checkpoint: str | Path | Mapping[str, An
         UserError: unreadable, or the checkpoint of another model: a tensor too many, too few or of another shape.
     """
     source, state = _read(checkpoint)
-    return _load(detector, state, source, optional=OPTIONAL_LEAVES)
+    return _load(detector, state, source, OPTIONAL_LEAVES)
 
 
 def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
@@ -71,9 +71,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any
     """
     source, state = _read(checkpoint)
     inner = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
-    unused = CLASSIFIER_PREFIXES if not inner else ()
-    new = tuple(getattr(backbone, "not_pretrained", ()))
-    return _load(backbone, inner or state, source, optional=OPTIONAL_LEAVES + new, unused=unused)
+    optional = OPTIONAL_LEAVES + tuple(getattr(backbone, "not_pretrained", ()))
+    return _load(backbone, inner or state, source, optional, () if inner else CLASSIFIER_PREFIXES)
 
 
 def _read(checkpoint: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
@@ -93,35 +92,20 @@ def _read(checkpoint: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Te
 
 
 def _load(
-    module: nn.Module,
-    state: Mapping[str, Tensor],
-    source: str,
-    optional: tuple[str, ...],
-    unused: tuple[str, ...] = (),
+    module: nn.Module, state: Mapping[str, Tensor], source: str, optional: tuple[str, ...], unused: tuple[str, ...] = ()
 ) -> LoadReport:
     own = module.state_dict()
     left = [name for name in state if name not in own and name.startswith(unused)] if unused else []
+    shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
+    other = [f"{name}: {theirs}, expected {ours}" for name, (theirs, ours) in shapes.items() if theirs != ours]
     problems = {
         "missing": [name for name in own if name not in state and not any(part in name for part in optional)],
-        "unknown": [name for name in state if name not in own and name not in set(left)],
-        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
+        "unknown": [name for name in state if name not in own and name not in left],
+        "of another shape": other,
     }
     if any(problems.values()):
-        raise UserError(f"{source}: not the weights of this model: {_describe(problems, own, state)}")
-    taken = {name: state[name] for name in own if name in state}
-    module.load_state_dict(taken, strict=False)  # names were compared above; modules may derive what is optional
-    return LoadReport(source, tuple(taken), tuple(name for name in own if name not in taken), tuple(left))
-
-
-def _describe(problems: Mapping[str, list[str]], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    def example(name: str) -> str:
-        if name in own and name in state:
-            return f"{name}: {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        return name
-
-    return ", ".join(_counted(kind, names, example(names[0])) for kind, names in problems.items() if names)
-
-
-def _counted(kind: str, names: Iterable[str], example: str) -> str:
-    count = len(list(names))
-    return f"{count} tensor{'s' * (count != 1)} {kind} (such as {example})"
+        said = [f"{len(x)} tensor{'s' * (len(x) > 1)} {kind} (such as {x[0]})" for kind, x in problems.items() if x]
+        raise UserError(f"{source}: not the weights of this model: {', '.join(said)}")
+    # Names were compared above; modules may derive what is optional.
+    module.load_state_dict({name: state[name] for name in shapes}, strict=False)
+    return LoadReport(source, tuple(shapes), tuple(name for name in own if name not in shapes), tuple(left))
