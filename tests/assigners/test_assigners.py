@@ -377,3 +377,24 @@ def test_assignment_says_what_it_holds():
     assert found.ignored_idx.tolist() == [3]
     assert found.per_object(4).tolist() == [1, 0, 2, 0]
     assert Assignment(torch.zeros(0, dtype=torch.int64)).per_object(0).tolist() == []
+
+
+def test_overlap_adds_no_low_quality_anchor():
+    # the small anchor is nearer (7.1 px against 8), the shifted one overlaps more (IoU .43 against .25)
+    anchors = torch.tensor([[5.0, 5, 15, 15], [8.0, 0, 28, 20]])
+    found = RankingAssigner(topk=1, negative_below=None, positive_iou=0.6)(anchors, torch.tensor([[0.0, 0, 20, 20]]))
+    assert found.gt_index.tolist() == [0, NEGATIVE]
+
+
+def test_one_full_image_does_not_keep_the_next_from_its_anchors():
+    grid, crowd = AnchorGrid((8,), (1,), (1,), 0.5), torch.tensor([[0.0, 0, 8, 8]]).repeat(6, 1)
+    assigner = RankingAssigner(topk=1, negative_below=None, keep_one=True)
+    full, roomy = assigner.on_grid_batch(grid, (16, 16), [crowd, crowd[:2]])
+    assert full.gt_index.tolist() == [5, 0, 1, 2]
+    assert roomy.gt_index.tolist() == [1, 0, NEGATIVE, NEGATIVE]
+
+
+def test_keep_one_takes_no_anchor_from_the_first_object_either():
+    assigner, objects = RankingAssigner(topk=1, keep_one=True), shifted(0, 10, 10)
+    assert assigner(ROW[:2], objects).gt_index.tolist() == [0, 2]
+    assert assigner.on_grid(ROW_GRID, (10, 20), objects).gt_index.tolist() == [0, 2]
