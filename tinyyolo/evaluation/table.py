@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.io import new_file
+from tinyyolo import io
+from tinyyolo.io import new_file, table
 
 NOTHING = "-"  # printed where there is no object, or no right detection
 
@@ -27,7 +27,7 @@ def format_table(result: Mapping[str, Any]) -> str:
     texts = [header] + [
         [row[0], *(cell_text(key, v) for key, v in zip(header[1:], row[1:], strict=True))] for row in rows
     ]
-    return align(texts)
+    return table(texts)
 
 
 def format_counts(rows: Mapping[str, Mapping[str, int]], title: str) -> str:
@@ -40,16 +40,7 @@ def format_counts(rows: Mapping[str, Mapping[str, int]], title: str) -> str:
         ship    2   0
     """
     columns = list(next(iter(rows.values()), {}))
-    return align([[title, *columns]] + [[name, *(str(row[c]) for c in columns)] for name, row in rows.items()])
-
-
-def align(texts: list[list[str]]) -> str:
-    """Lines of equal columns, the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
-    cells = [
-        [row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))] for row in texts
-    ]
-    return "\n".join("  ".join(row) for row in cells)
+    return table([[title, *columns]] + [[name, *(str(row[c]) for c in columns)] for name, row in rows.items()])
 
 
 def table_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -81,8 +72,7 @@ def plain(value: Any) -> Any:
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:
     """Write fractions by name; NaN as null."""
-    with new_file(path, overwrite=True) as file:
-        file.write(json.dumps(plain(result), indent=1) + "\n")
+    io.write_json(path, plain(result))
 
 
 def write_csv(result: Mapping[str, Any], path: Path) -> None:
