@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyyolo.layers.blocks import he_normal, initialise
-from tinyyolo.layers.deform_conv import deform_conv2d, deform_conv2d_inference
+from tinyyolo.layers.deform_conv import deform_conv2d
 from tinyyolo.layers.gather import is_channels_last, traced
 
 VARIANCE_EPS = 1e-5
@@ -223,7 +223,7 @@ class SAConv2d(ConvAWS2d):
         small, large, offset_weight, offset_bias = self.memo.get(sources, self._inference_weights)
         offsets = F.conv2d(pooled, offset_weight, offset_bias, self.stride, KERNEL // 2)
         near, far = (
-            deform_conv2d_inference(x, offset, weight, self.steps, (dilation, dilation), (dilation, dilation))
+            deform_conv2d(x, offset, weight, self.steps, (dilation, dilation), (dilation, dilation), taps_first=True)
             for offset, weight, dilation in zip(
                 offsets.chunk(2, dim=1), (small, large), (SMALL_DILATION, LARGE_DILATION), strict=True
             )
