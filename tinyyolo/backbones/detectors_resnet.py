@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from tinyyolo.backbones.base import StagedResNet, check_depth
 from tinyyolo.backbones.resnet import STAGE_STRIDES
 from tinyyolo.config import whole
 from tinyyolo.layers.blocks import initialise
-from tinyyolo.layers.sac import ConvAWS2d, SAConv2d, infers
+from tinyyolo.layers.sac import ConvAWS2d, SAConv2d
 
 # depth -> blocks in each of the four stages; 14 is for tests, 26 for laptops
 DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -55,23 +54,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 * width, H/stride, W/stride); `feedback` is a pyramid map of the output's size."""
-        y = F.relu(normalised(self.conv1, self.bn1, x), inplace=True)
-        y = F.relu(normalised(self.conv2, self.bn2, y), inplace=True)
-        y = normalised(self.conv3, self.bn3, y)
+        y = F.relu(self.conv1(x, self.bn1), inplace=True)
+        y = F.relu(self.conv2(y, self.bn2), inplace=True)
+        y = self.conv3(y, self.bn3)
         if self.downsample is None:
             y += x
         else:
             conv, norm = self.downsample
-            y += normalised(cast(ConvAWS2d, conv), cast(nn.BatchNorm2d, norm), x)
+            y += conv(x, norm)
         if self.rfp_conv is not None and feedback is not None:
             y += self.rfp_conv(feedback)
         return F.relu(y, inplace=True)
-
-
-def normalised(conv: ConvAWS2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """`norm(conv(x))`, in one step where nothing else depends on the order of the sums."""
-    y: Tensor = norm(conv(x)) if norm.training or not infers(x) else conv.normalised(x, norm)
-    return y
 
 
 class DetectoRSResNet(StagedResNet):
@@ -147,7 +140,7 @@ class DetectoRSResNet(StagedResNet):
         """
         outputs = [images]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages < 0):
-            x = F.relu(normalised(self.conv1, self.bn1, images), inplace=True)
+            x = F.relu(self.conv1(images, self.bn1), inplace=True)
             x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for i, (stage, fed) in enumerate(zip(self.stages, (None, *(feedback or (None,) * 3)), strict=True)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages <= i):
