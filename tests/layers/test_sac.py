@@ -273,3 +273,15 @@ def test_deformable_inference_off_the_map(dilation):
     expected = ops.deform_conv2d(x, offset, weight, None, *settings)
     fast = deform_conv2d(x.contiguous(memory_format=torch.channels_last), offset, weight, *settings, taps_first=True)
     torch.testing.assert_close(fast, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_slope_of_a_deformable_convolution_at_the_border():
+    """A tap just off the map sees 0, and the first cell if it moves in; so a new layer's offsets learn at the border.
+
+    Over 3 cells of 1, 2, 4 the outputs see the cells -1, 0 and 1 with their first tap, 0 to 2 with the second and 1 to
+    3 with the third; the slope of a sample is the right cell less the left one, and past the last cell 0.
+    """
+    x, weight = torch.tensor([[[[1.0, 2, 4]]]]), torch.ones(1, 1, 1, 3)
+    offset = torch.zeros(1, 6, 1, 3, requires_grad=True)
+    deform_conv2d(x, offset, weight, padding=(0, 1)).sum().backward()
+    assert offset.grad[0, 1::2, 0].tolist() == [[1, 1, 2], [1, 2, -4], [2, -4, 0]]

@@ -20,20 +20,11 @@ from tinyyolo.layers.sac import ConvAWS2d, SAConv2d
 DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 EXPANSION = 4
 STEM_KERNEL = 7
-# Parts of names of what a network trained on ImageNet lacks.
-SWITCHING = ("weight_diff", "switch.", "pre_context.", "post_context.", "offset_s.", "offset_l.")
 IMAGE_CHANNELS = 3
 
 
 class Block(nn.Module):
-    """Bottleneck 1x1, 3x3, 1x1 with a shortcut; names as torchvision's.
-
-    Args:
-        inputs: channels that enter.
-        width: channels of the 3x3; the block returns four times as many.
-        stride: of the 3x3.
-        switchable: the 3x3 is a SAConv2d instead of a ConvAWS2d.
-    """
+    """Bottleneck 1x1, 3x3, 1x1 with a shortcut; names as torchvision's; the 3x3 is a SAConv2d if `switchable`."""
 
     def __init__(self, inputs: int, width: int, stride: int, switchable: bool):
         super().__init__()
@@ -92,7 +83,8 @@ class DetectoRSResNet(StagedResNet):
         ((3, 16, 32, 64, 128), [(3, 96, 128), (16, 24, 32), (32, 12, 16), (64, 6, 8), (128, 3, 4)])
     """
 
-    not_pretrained = SWITCHING
+    # Parts of names of what a network trained on ImageNet lacks.
+    not_pretrained = ("weight_diff", "switch.", "pre_context.", "post_context.", "offset_s.", "offset_l.")
     conv1: ConvAWS2d
 
     def __init__(
@@ -106,19 +98,16 @@ class DetectoRSResNet(StagedResNet):
         super().__init__()
         check_depth(depth, DEPTHS, frozen_stages)
         whole(1, width=width)
-        blocks = DEPTHS[depth]
         if checkpoint and not norm_eval:
             raise ValueError("checkpoint=True needs norm_eval=True: running statistics would be updated twice")
         self.frozen_stages, self.norm_eval, self.checkpoint = frozen_stages, norm_eval, checkpoint
         self.conv1, self.bn1 = ConvAWS2d(IMAGE_CHANNELS, width, STEM_KERNEL, stride=2), nn.BatchNorm2d(width)
-        widths = [width * 2**i for i in range(len(blocks))]
-        inputs = width
-        for i, (stage_width, count) in enumerate(zip(widths, blocks, strict=True)):
-            first = Block(inputs, stage_width, stride=1 if i == 0 else 2, switchable=i > 0)
-            inputs = stage_width * EXPANSION
-            rest = [Block(inputs, stage_width, stride=1, switchable=i > 0) for _ in range(count - 1)]
-            self.add_module(f"layer{i + 1}", nn.ModuleList([first, *rest]))
+        widths = [width * 2**i for i in range(len(STAGE_STRIDES))]
         self.channels = (IMAGE_CHANNELS, *(w * EXPANSION for w in widths))
+        for i, (w, count) in enumerate(zip(widths, DEPTHS[depth], strict=True)):
+            first = Block(self.channels[i] if i else width, w, stride=2 if i else 1, switchable=i > 0)
+            rest = [Block(w * EXPANSION, w, stride=1, switchable=i > 0) for _ in range(count - 1)]
+            self.add_module(f"layer{i + 1}", nn.ModuleList([first, *rest]))
         self.strides = (1, *STAGE_STRIDES)
         self.train()
 

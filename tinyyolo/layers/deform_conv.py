@@ -13,6 +13,8 @@ from torchvision import ops
 from tinyyolo.layers import gather
 from tinyyolo.layers.gather import Pair, add_scattered, bags_of, traced
 
+RING = 2  # cells of zeros around a map: a sample a cell off it is 0, but its slope is not
+
 
 def deform_conv2d(
     x: Tensor,
@@ -49,8 +51,8 @@ def deform_conv2d(
     cells = _tap_cells((weight.shape[2], weight.shape[3]), (rows, columns), stride, padding, dilation)
     position = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape) + cells.to(offset.dtype)
     index, share = _corners(position, (height, width))
-    # A ring of zeros stands for all that is off the map.
-    table = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, channels)
+    # The zeros around the map stand for all that is off it.
+    table = F.pad(x, (RING, RING, RING, RING)).permute(0, 2, 3, 1).reshape(-1, channels)
     matrix = (weight.permute(0, 2, 3, 1) if taps_first else weight).flatten(1)
     # A traced graph cannot hold a Python autograd function, and needs none.
     if torch.is_grad_enabled() and any(t.requires_grad for t in (table, share, matrix)):
@@ -74,18 +76,19 @@ def _corners(position: Tensor, size_hw: Pair) -> tuple[Tensor, Tensor]:
     """The four cells around every position (B, rows, columns, T, 2), (y, x) in cells, and their bilinear shares.
 
     Returns:
-        index (B * rows * columns, T, 4) int32 into the flattened maps (B, H + 2, W + 2) with their ring, whose cells
-        are -1 and the map's size, and share of the same shape.
+        index (B * rows * columns, T, 4) int32 into the flattened maps (B, H + 4, W + 4) with their ring, and share of
+        the same shape.
     """
     height, width = size_hw
-    y, x = position[..., 0].clamp(-1, height), position[..., 1].clamp(-1, width)
-    top, left = y.detach().floor().clamp_(max=height - 1), x.detach().floor().clamp_(max=width - 1)
+    line = width + 2 * RING
+    y, x = position[..., 0].clamp(-RING, height), position[..., 1].clamp(-RING, width)
+    top, left = y.detach().floor(), x.detach().floor()
     lower, right = y - top, x - left
     upper, beside = 1 - lower, 1 - right
-    image = torch.arange(len(position), dtype=torch.int32).view(-1, 1, 1, 1) * ((height + 2) * (width + 2))
-    row, column = (low.to(torch.int32).clamp_(min=-1) + 1 for low in (top, left))  # NaN is the least integer
-    corner = image + row * (width + 2) + column
-    index = torch.stack([corner, corner + 1, corner + (width + 2), corner + (width + 3)], dim=-1)
+    image = torch.arange(len(position), dtype=torch.int32).view(-1, 1, 1, 1) * ((height + 2 * RING) * line)
+    row, column = (low.to(torch.int32).clamp_(min=-RING) + RING for low in (top, left))  # NaN is the least integer
+    corner = image + row * line + column
+    index = torch.stack([corner, corner + 1, corner + line, corner + line + 1], dim=-1)
     share = torch.stack([upper * beside, upper * right, lower * beside, lower * right], dim=-1)
     return index.flatten(0, 2), share.flatten(0, 2)
 
