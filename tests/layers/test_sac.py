@@ -1,6 +1,7 @@
 """Convolutions of DetectoRS and the sampling under them, against plain formulas and torchvision's operations."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torchvision import ops
 
 from tinyyolo.layers import gather
-from tinyyolo.layers.deform_conv import deform_conv2d, deform_conv2d_inference
+from tinyyolo.layers.deform_conv import deform_conv2d
 from tinyyolo.layers.roi_align import roi_align
 from tinyyolo.layers.sac import ConvAWS2d, Memo, SAConv2d, infers
 
@@ -165,6 +166,15 @@ def test_deformable_convolution_gradients_in_double():
     assert torch.autograd.gradcheck(lambda *a: deform_conv2d(*a, padding=(1, 1)), inputs)
 
 
+@pytest.mark.parametrize("taps_first", [False, True])
+def test_an_offset_that_is_no_number_gives_none(taps_first):
+    """One tap of one output: a training that diverges is told by its loss."""
+    offset = torch.zeros(1, 18, 4, 4)
+    offset[0, 3, 1, 2] = math.nan
+    found = deform_conv2d(torch.ones(1, 2, 4, 4), offset, torch.ones(1, 2, 3, 3), padding=(1, 1), taps_first=taps_first)
+    assert found[0, 0].isnan().nonzero().tolist() == [[1, 2]]
+
+
 def test_no_images():
     assert deform_conv2d(torch.zeros(0, 2, 5, 5), torch.zeros(0, 18, 5, 5), torch.zeros(4, 2, 3, 3)).shape == (
         0,
@@ -248,7 +258,7 @@ def test_inference_in_fewer_passes(layer, stride):
         with torch.no_grad():
             expected = norm(conv(x))
             assert infers(fast) and not infers(x)
-            torch.testing.assert_close(conv.normalised(fast, norm), expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(conv(fast, norm), expected, atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(norm(conv(fast)), expected, atol=1e-4, rtol=1e-4)
             conv.weight.mul_(1.5)
             norm.bias.add_(1)
@@ -261,5 +271,17 @@ def test_deformable_inference_off_the_map(dilation):
     offset = 6 * torch.randn(2, 18, 4, 5)
     settings = ((2, 2), (dilation, dilation), (dilation, dilation))
     expected = ops.deform_conv2d(x, offset, weight, None, *settings)
-    fast = deform_conv2d_inference(x.contiguous(memory_format=torch.channels_last), offset, weight, *settings)
+    fast = deform_conv2d(x.contiguous(memory_format=torch.channels_last), offset, weight, *settings, taps_first=True)
     torch.testing.assert_close(fast, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_slope_of_a_deformable_convolution_at_the_border():
+    """A tap just off the map sees 0, and the first cell if it moves in; so a new layer's offsets learn at the border.
+
+    Over 3 cells of 1, 2, 4 the outputs see the cells -1, 0 and 1 with their first tap, 0 to 2 with the second and 1 to
+    3 with the third; the slope of a sample is the right cell less the left one, and past the last cell 0.
+    """
+    x, weight = torch.tensor([[[[1.0, 2, 4]]]]), torch.ones(1, 1, 1, 3)
+    offset = torch.zeros(1, 6, 1, 3, requires_grad=True)
+    deform_conv2d(x, offset, weight, padding=(0, 1)).sum().backward()
+    assert offset.grad[0, 1::2, 0].tolist() == [[1, 1, 2], [1, 2, -4], [2, -4, 0]]

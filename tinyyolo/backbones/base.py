@@ -7,8 +7,6 @@ from typing import TypeVar
 
 from torch import nn
 
-from tinyyolo.layers.blocks import freeze, norms_to_eval
-
 Self = TypeVar("Self", bound="Backbone")
 
 
@@ -35,9 +33,11 @@ class Backbone(nn.Module):
         """Train mode with the frozen part and, if `norm_eval`, all batch norm left in eval mode."""
         super().train(mode)
         for module in self.frozen():
-            freeze(module)
+            module.eval().requires_grad_(False)
         if mode and self.norm_eval:
-            norms_to_eval(self)
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +14,17 @@ from tinyyolo.backbones.base import StagedResNet, check_depth
 from tinyyolo.backbones.resnet import STAGE_STRIDES
 from tinyyolo.config import whole
 from tinyyolo.layers.blocks import initialise
-from tinyyolo.layers.sac import ConvAWS2d, SAConv2d, infers
+from tinyyolo.layers.sac import ConvAWS2d, SAConv2d
 
 # depth -> blocks in each of the four stages; 14 is for tests, 26 for laptops
 DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 EXPANSION = 4
 STEM_KERNEL = 7
-# Parts of names of what a network trained on ImageNet lacks.
-SWITCHING = ("weight_diff", "switch.", "pre_context.", "post_context.", "offset_s.", "offset_l.")
 IMAGE_CHANNELS = 3
 
 
 class Block(nn.Module):
-    """Bottleneck 1x1, 3x3, 1x1 with a shortcut; names as torchvision's.
-
-    Args:
-        inputs: channels that enter.
-        width: channels of the 3x3; the block returns four times as many.
-        stride: of the 3x3.
-        switchable: the 3x3 is a SAConv2d instead of a ConvAWS2d.
-    """
+    """Bottleneck 1x1, 3x3, 1x1 with a shortcut; names as torchvision's; the 3x3 is a SAConv2d if `switchable`."""
 
     def __init__(self, inputs: int, width: int, stride: int, switchable: bool):
         super().__init__()
@@ -55,23 +45,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 * width, H/stride, W/stride); `feedback` is a pyramid map of the output's size."""
-        y = F.relu(normalised(self.conv1, self.bn1, x), inplace=True)
-        y = F.relu(normalised(self.conv2, self.bn2, y), inplace=True)
-        y = normalised(self.conv3, self.bn3, y)
+        y = F.relu(self.conv1(x, self.bn1), inplace=True)
+        y = F.relu(self.conv2(y, self.bn2), inplace=True)
+        y = self.conv3(y, self.bn3)
         if self.downsample is None:
             y += x
         else:
             conv, norm = self.downsample
-            y += normalised(cast(ConvAWS2d, conv), cast(nn.BatchNorm2d, norm), x)
+            y += conv(x, norm)
         if self.rfp_conv is not None and feedback is not None:
             y += self.rfp_conv(feedback)
         return F.relu(y, inplace=True)
-
-
-def normalised(conv: ConvAWS2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """`norm(conv(x))`, in one step where nothing else depends on the order of the sums."""
-    y: Tensor = norm(conv(x)) if norm.training or not infers(x) else conv.normalised(x, norm)
-    return y
 
 
 class DetectoRSResNet(StagedResNet):
@@ -99,7 +83,8 @@ class DetectoRSResNet(StagedResNet):
         ((3, 16, 32, 64, 128), [(3, 96, 128), (16, 24, 32), (32, 12, 16), (64, 6, 8), (128, 3, 4)])
     """
 
-    not_pretrained = SWITCHING
+    # Parts of names of what a network trained on ImageNet lacks.
+    not_pretrained = ("weight_diff", "switch.", "pre_context.", "post_context.", "offset_s.", "offset_l.")
     conv1: ConvAWS2d
 
     def __init__(
@@ -113,19 +98,16 @@ class DetectoRSResNet(StagedResNet):
         super().__init__()
         check_depth(depth, DEPTHS, frozen_stages)
         whole(1, width=width)
-        blocks = DEPTHS[depth]
         if checkpoint and not norm_eval:
             raise ValueError("checkpoint=True needs norm_eval=True: running statistics would be updated twice")
         self.frozen_stages, self.norm_eval, self.checkpoint = frozen_stages, norm_eval, checkpoint
         self.conv1, self.bn1 = ConvAWS2d(IMAGE_CHANNELS, width, STEM_KERNEL, stride=2), nn.BatchNorm2d(width)
-        widths = [width * 2**i for i in range(len(blocks))]
-        inputs = width
-        for i, (stage_width, count) in enumerate(zip(widths, blocks, strict=True)):
-            first = Block(inputs, stage_width, stride=1 if i == 0 else 2, switchable=i > 0)
-            inputs = stage_width * EXPANSION
-            rest = [Block(inputs, stage_width, stride=1, switchable=i > 0) for _ in range(count - 1)]
-            self.add_module(f"layer{i + 1}", nn.ModuleList([first, *rest]))
+        widths = [width * 2**i for i in range(len(STAGE_STRIDES))]
         self.channels = (IMAGE_CHANNELS, *(w * EXPANSION for w in widths))
+        for i, (w, count) in enumerate(zip(widths, DEPTHS[depth], strict=True)):
+            first = Block(self.channels[i] if i else width, w, stride=2 if i else 1, switchable=i > 0)
+            rest = [Block(w * EXPANSION, w, stride=1, switchable=i > 0) for _ in range(count - 1)]
+            self.add_module(f"layer{i + 1}", nn.ModuleList([first, *rest]))
         self.strides = (1, *STAGE_STRIDES)
         self.train()
 
@@ -147,7 +129,7 @@ class DetectoRSResNet(StagedResNet):
         """
         outputs = [images]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages < 0):
-            x = F.relu(normalised(self.conv1, self.bn1, images), inplace=True)
+            x = F.relu(self.conv1(images, self.bn1), inplace=True)
             x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for i, (stage, fed) in enumerate(zip(self.stages, (None, *(feedback or (None,) * 3)), strict=True)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages <= i):

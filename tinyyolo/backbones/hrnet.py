@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops.misc import Conv2dNormActivation
 
 from tinyyolo.backbones.base import Backbone
 from tinyyolo.layers.blocks import he_normal, initialise
@@ -21,51 +23,32 @@ STRIDES = (4, 8, 16, 32)
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
     """Convolution without bias, batch norm and, if wanted, ReLU, padded to keep the size at stride 1."""
-    layers = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
-
-
-def downsampling(inputs: int, outputs: int, steps: int, widen_first: bool = False) -> nn.Sequential:
-    """`steps` 3x3 convolutions of stride 2; the last one changes the channels, and has no ReLU when branches are fused.
-
-    Args:
-        inputs, outputs: channels.
-        steps: how many times to halve.
-        widen_first: ReLU after the last step too, as in the transitions between stages.
-    """
-    last = steps - 1
-    return nn.Sequential(
-        *(
-            conv_bn(inputs, outputs if i == last else inputs, stride=2, relu=i != last or widen_first)
-            for i in range(steps)
-        )
+    block: nn.Sequential = Conv2dNormActivation(
+        inputs, outputs, kernel, stride, activation_layer=nn.ReLU if relu else None
     )
+    return block
+
+
+def fusion(channels: Sequence[int], source: int, target: int) -> nn.Sequential:
+    """What takes branch `source` to the channels of branch `target`, and to its size if that is coarser."""
+    inputs, outputs = channels[source], channels[target]
+    if source > target:
+        return conv_bn(inputs, outputs, kernel=1, relu=False)
+    halvings = [conv_bn(inputs, inputs, stride=2) for _ in range(target - source - 1)]
+    return nn.Sequential(*halvings, conv_bn(inputs, outputs, stride=2, relu=False))
 
 
 class HighResolutionModule(nn.Module):
-    """Four basic blocks on each branch, then every branch receives the sum of all branches at its own resolution.
-
-    Args:
-        channels: channels of the branches, finest first.
-    """
+    """Four basic blocks on each branch, then every branch receives the sum of all branches at its own resolution."""
 
     def __init__(self, channels: tuple[int, ...]):
         super().__init__()
         self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(c, c) for _ in range(BLOCKS))) for c in channels)
         # fuse_layers[i][j] takes branch j to branch i; there is none for j == i.
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleDict({str(j): self._fusion(channels, j, i) for j in range(len(channels)) if j != i})
+            nn.ModuleDict({str(j): fusion(channels, j, i) for j in range(len(channels)) if j != i})
             for i in range(len(channels))
         )
-
-    @staticmethod
-    def _fusion(channels: tuple[int, ...], source: int, target: int) -> nn.Sequential:
-        if source > target:
-            return conv_bn(channels[source], channels[target], kernel=1, relu=False)
-        return downsampling(channels[source], channels[target], target - source)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps of the branches, finest first -> as many maps of the same shapes."""
@@ -120,12 +103,12 @@ class HRNet(Backbone):
         )
         # A transition adds one branch; the first one also brings the finest branch to its width.
         self.transition1 = nn.ModuleDict(
-            {"0": conv_bn(first, self.channels[0]), "1": downsampling(first, self.channels[1], 1, widen_first=True)}
+            {"0": conv_bn(first, self.channels[0]), "1": nn.Sequential(conv_bn(first, self.channels[1], stride=2))}
         )
         for stage, modules in MODULES.items():
             channels = self.channels[:stage]
             if stage > 2:
-                added = downsampling(channels[-2], channels[-1], 1, widen_first=True)
+                added = nn.Sequential(conv_bn(channels[-2], channels[-1], stride=2))
                 setattr(self, f"transition{stage - 1}", nn.ModuleDict({str(stage - 1): added}))
             setattr(self, f"stage{stage}", nn.Sequential(*(HighResolutionModule(channels) for _ in range(modules))))
         initialise(self, he_normal)

@@ -54,14 +54,9 @@ class ResNet(StagedResNet, TorchvisionResNet):  # type: ignore[misc]  # torchvis
         self.strides = STAGE_STRIDES
         self.train()
 
-    def stem(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 64, H/4, W/4)."""
-        x: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return x
-
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps, finest first."""
-        x, maps = self.stem(images), []
+        x, maps = self.maxpool(self.relu(self.bn1(self.conv1(images)))), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)

@@ -56,11 +56,7 @@ class AnchorHead(nn.Module):
 
 
 class DenseHead(AnchorHead, ABC):
-    """Head of a one-stage detector: every anchor has its box and its C class scores.
-
-    Args:
-        in_strides, anchors, assigner, inside_only: see `AnchorHead`.
-    """
+    """Head of a one-stage detector: every anchor has its box and its C class scores."""
 
     @abstractmethod
     def losses(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,23 +12,16 @@ from torch.nn import functional as F
 from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
+from tinyyolo.heads.dense import rows
 
 
-@dataclass(frozen=True)
-class RoISample:
-    """Regions of a batch to learn from, image by image.
+class RoISample(NamedTuple):
+    """Regions of a batch to learn from, image by image."""
 
-    Attributes:
-        rois: (R, 5) image index, then xyxy.
-        labels: (R,) int64, C for background.
-        gt_boxes: (R, 4) the object of a positive region; meaningless for background.
-        from_gt: (R,) bool, regions that are ground truth themselves.
-    """
-
-    rois: Tensor
-    labels: Tensor
-    gt_boxes: Tensor
-    from_gt: Tensor
+    rois: Tensor  # (R, 5) image index, then xyxy
+    labels: Tensor  # (R,) int64, C for background
+    gt_boxes: Tensor  # (R, 4) the object of a positive region; meaningless for background
+    from_gt: Tensor  # (R,) bool, regions that are ground truth themselves
 
 
 def sample_rois(
@@ -38,15 +31,7 @@ def sample_rois(
     sampler: RandomSampler,
     num_classes: int,
 ) -> RoISample:
-    """Assign proposals, add the ground truth as proposals of its own, and sample.
-
-    Args:
-        proposals: per image (K, 4) xyxy.
-        targets: see `Detector.losses`.
-        assigner: `assigner(proposals, gt_boxes, ignore_boxes) -> Assignment`.
-        sampler: picks positives and negatives of each image.
-        num_classes: C.
-    """
+    """Assign per image proposals (K, 4), add the ground truth as proposals of its own, and sample; see `RoIHead`."""
     parts = []
     for i, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
         gt_boxes, gt_labels = target["boxes"].to(boxes), target["labels"].to(boxes.device)
@@ -80,9 +65,8 @@ def best_pairs(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tenso
     Returns:
         boxes (B, N, 4) and scores (B, N, C), each row with one score; N = min(K * C, count).
     """
-    classes = scores.shape[2]
     boxes, scores = boxes.flatten(1, 2), torch.diag_embed(scores).flatten(1, 2)
     if boxes.shape[1] <= count:
         return boxes, scores
-    index = scores.amax(dim=2).topk(count, dim=1).indices[..., None]
-    return boxes.gather(1, index.expand(-1, -1, 4)), scores.gather(1, index.expand(-1, -1, classes))
+    index = scores.amax(dim=2).topk(count, dim=1).indices
+    return rows(boxes, index), rows(scores, index)

@@ -27,11 +27,7 @@ CLASS_INIT_STD, BOX_INIT_STD = 0.01, 0.001
 class RoIPool(nn.Module):
     """RoIAlign on the pyramid level that suits each region (Lin et al., 2017a, eq. 1).
 
-    Args:
-        strides: of the maps, finest first; the regions use the first `levels` of them.
-        levels: number of maps used.
-        size: cells a side.
-        finest_scale: regions below twice this side in pixels take the finest map, the next octave the next map, ...
+    Regions below twice `finest_scale` px take the finest map, the next octave the next, up to `levels` maps.
     """
 
     def __init__(self, strides: Sequence[int], levels: int = 4, size: int = 7, finest_scale: float = 56.0):
@@ -41,10 +37,7 @@ class RoIPool(nn.Module):
         self.strides, self.size, self.finest_scale = tuple(strides)[:levels], size, finest_scale
 
     def forward(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Maps (B, D, H, W) and rois (R, 5), image index then xyxy -> (R, D, size, size).
-
-        The sampling grid adapts to each region (about one point a cell of the map), corners are exact (aligned).
-        """
+        """Maps (B, D, H, W) and rois (R, 5), image index then xyxy -> (R, D, size, size)."""
         level = self.levels(rois)
         pooled = maps[0].new_empty(rois.shape[0], maps[0].shape[1], self.size, self.size)
         for i, stride in enumerate(self.strides):
@@ -59,16 +52,7 @@ class RoIPool(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Pooled features -> class logits and deltas, by two shared linear layers.
-
-    Args:
-        in_features: D * size * size of the pooled features.
-        num_classes: C; the logits have C + 1 columns, background last.
-        channels: of the shared layers.
-        class_agnostic: one box a region instead of one a class.
-        coder: deltas <-> boxes.
-        box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
-    """
+    """Pooled features -> logits of C + 1 classes, background last, and deltas, by two linear layers."""
 
     def __init__(
         self,
@@ -98,7 +82,7 @@ class BoxHead(nn.Module):
         return self.fc_cls(x).float(), torch.unflatten(self.fc_reg(x).float(), 1, (-1, BOX))
 
     def boxes(self, rois: Tensor, deltas: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """rois (R, 5) and deltas (R, C or 1, 4) -> boxes (R, C or 1, 4) inside the image."""
+        """Rois (R, 5) and deltas (R, C or 1, 4) -> boxes (R, C or 1, 4) inside the image."""
         return self.coder.decode(rois[:, None, 1:], deltas, size_hw)
 
     def losses(self, logits: Tensor, deltas: Tensor, sample: RoISample) -> dict[str, Tensor]:
@@ -116,12 +100,8 @@ class BoxHead(nn.Module):
 class StagedHead(nn.Module):
     """Box heads on RoIAlign features, each on the boxes of the one before; `RoIHead` has one, `CascadeHead` several.
 
-    Args:
-        heads: one a stage; all but the last have one box a region. A single one has no number in the names of tensors.
-        assigners, loss_weights: one a stage.
-        sampler: picks the regions of every stage.
-        pool: a region's features.
-        max_candidates: at most this many (region, class) pairs of an image leave `candidates`, the best ones.
+    There is one assigner and weight a stage; all but the last have one box a region. A single head has no number in the
+    names of tensors.
     """
 
     def __init__(

@@ -98,8 +98,10 @@ class RPNHead(AnchorHead):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not sample):
             outputs = self(maps)
         image, anchor, gt_index, count = self._draw(maps, targets, size_hw, sample)
-        logits, deltas = self._at_cells(maps, image, anchor) if sample else _pick(outputs, image, anchor)
-
+        if sample:
+            logits, deltas = self._at_cells(maps, image, anchor)
+        else:
+            logits, deltas = flat(outputs[0], 1)[image, anchor, 0], flat(outputs[1], BOX)[image, anchor]
         positive = (gt_index >= 0).nonzero().squeeze(1)
         gt_boxes, _ = objects_of(targets, image[positive], gt_index[positive])
         anchors = torch.cat(self.anchors(maps, size_hw))[anchor[positive]]
@@ -164,38 +166,27 @@ class RPNHead(AnchorHead):
 
     def _suppress(self, boxes: Tensor, scores: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores and level (B, N) -> the survivors (B, K, 4), (B, K), padded."""
-        total, levels = min(self.max_proposals, int(scores.shape[1])), len(self.grid.strides)
-        image = torch.arange(scores.shape[0], device=level.device)[:, None].expand(level.shape)
+        total, images = min(self.max_proposals, int(scores.shape[1])), len(scores)
+        image = torch.arange(images, device=level.device)[:, None].expand(level.shape)
         real = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
         real_boxes, real_scores, image = boxes[real], scores[real], image[real]
-        keep = grouped_nms(real_boxes, real_scores, image * levels + level[real], self.nms_iou)
+        keep = grouped_nms(real_boxes, real_scores, image * len(self.grid.strides) + level[real], self.nms_iou)
         keep = keep[image[keep].argsort(stable=True)]  # image by image, each by falling score
         image = image[keep]
         place = torch.arange(keep.shape[0], device=keep.device) - torch.searchsorted(image, image)
         fits = place < total
         keep, image, place = keep[fits], image[fits], place[fits]
-        padded_boxes = boxes.new_zeros(boxes.shape[0], total, BOX)
-        padded_scores = scores.new_full((scores.shape[0], total), PADDING_SCORE)
+        padded_boxes = boxes.new_zeros(images, total, BOX)
+        padded_scores = scores.new_full((images, total), PADDING_SCORE)
         padded_boxes[image, place] = real_boxes[keep]
         padded_scores[image, place] = real_scores[keep]
         return padded_boxes, padded_scores
 
 
-def _pick(outputs: tuple[list[Tensor], list[Tensor]], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (S,) and deltas (S, 4) of anchors (S,) of images (S,) out of those of all anchors."""
-    logits, deltas = outputs
-    return flat(logits, 1)[image, anchor, 0], flat(deltas, BOX)[image, anchor]
-
-
 def neighbourhoods(x: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """The 3x3 cells around each of S places, zeros beyond the border: what a padded 3x3 convolution sees there.
 
-    Args:
-        x: (B, D, H, W).
-        image, row, column: (S,) int64.
-
-    Returns:
-        (S, D * 9) in the order of a flattened convolution weight.
+    x (B, D, H, W), image, row and column (S,) int64 -> (S, D * 9) in the order of a flattened convolution weight.
 
     Examples:
         >>> corner = torch.tensor([0])

@@ -1,4 +1,4 @@
-"""Convolutions, initialisation and freezing that several backbones, necks and heads share."""
+"""Convolutions and initialisation that several backbones, necks and heads share."""
 
 from __future__ import annotations
 
@@ -41,17 +41,3 @@ def initialise(module: nn.Module, fill: Fill | None, bias: float = 0.0) -> None:
 def normal(std: float) -> Fill:
     """Normal around 0, for `initialise`."""
     return partial(nn.init.normal_, std=std)
-
-
-def freeze(module: nn.Module) -> None:
-    """No gradients for `module`, and its batch norm keeps its statistics."""
-    module.eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-
-
-def norms_to_eval(module: nn.Module) -> None:
-    """Batch norm of `module` uses its running statistics; its weight and bias still learn."""
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.eval()

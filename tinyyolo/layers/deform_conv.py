@@ -11,11 +11,19 @@ from torch.nn import functional as F
 from torchvision import ops
 
 from tinyyolo.layers import gather
-from tinyyolo.layers.gather import CORNERS, Pair, add_scattered, bags_of, traced
+from tinyyolo.layers.gather import Pair, add_scattered, bags_of, traced
+
+RING = 2  # cells of zeros around a map: a sample a cell off it is 0, but its slope is not
 
 
 def deform_conv2d(
-    x: Tensor, offset: Tensor, weight: Tensor, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    taps_first: bool = False,
 ) -> Tensor:
     """Deformable convolution (Dai et al., 2017): `torchvision.ops.deform_conv2d` in a fraction of its time on a CPU.
 
@@ -24,6 +32,8 @@ def deform_conv2d(
         offset: (B, 2 * kh * kw, rows, columns), y and x of each tap in cells.
         weight: (O, I, kh, kw).
         stride, padding, dilation: (vertical, horizontal).
+        taps_first: on a CPU and without gradients another order of sums than torchvision's, faster for a channels-last
+            map; the result is channels-last.
 
     Returns:
         (B, O, rows, columns).
@@ -39,45 +49,18 @@ def deform_conv2d(
     batch, channels, height, width = x.shape
     rows, columns = offset.shape[-2:]
     cells = _tap_cells((weight.shape[2], weight.shape[3]), (rows, columns), stride, padding, dilation)
-    offset = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape)
-    index, share = bilinear_corners(offset + cells.to(offset.dtype), (height, width))
-    table = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    matrix = weight.flatten(1)
-    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (table, share, matrix))
+    position = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape) + cells.to(offset.dtype)
+    index, share = _corners(position, (height, width))
+    # The zeros around the map stand for all that is off it.
+    table = F.pad(x, (RING, RING, RING, RING)).permute(0, 2, 3, 1).reshape(-1, channels)
+    matrix = (weight.permute(0, 2, 3, 1) if taps_first else weight).flatten(1)
     # A traced graph cannot hold a Python autograd function, and needs none.
-    product = SampledProduct.apply if learns else _product
-    out = product(table, index, share, matrix)
-    return out.view(batch, rows, columns, weight.shape[0]).permute(0, 3, 1, 2).contiguous()
-
-
-def deform_conv2d_inference(
-    x: Tensor, offset: Tensor, weight: Tensor, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
-) -> Tensor:
-    """`deform_conv2d` on a CPU without gradients, in less time: no transposes, no masks, another order of sums.
-
-    The taps come outermost in the columns, and a ring of zeros around the map stands for all that is off it. Fastest
-    for a channels-last map; the result is channels-last.
-    """
-    batch, channels, height, width = x.shape
-    rows, columns = offset.shape[-2:]
-    table = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).view(-1, channels)
-    cells = _tap_cells((weight.shape[2], weight.shape[3]), (rows, columns), stride, padding, dilation).to(offset.dtype)
-    position = offset.permute(0, 2, 3, 1).reshape(batch, *cells.shape) + cells
-    # Off the map a sample is 0 and stays on the ring, whose cells are -1 and the map's size.
-    y, x_ = position[..., 0].clamp_(-1, height), position[..., 1].clamp_(-1, width)
-    top, left = y.floor().clamp_(max=height - 1), x_.floor().clamp_(max=width - 1)
-    lower, right = y - top, x_ - left
-    image = torch.arange(batch, dtype=torch.int32).view(-1, 1, 1, 1) * ((height + 2) * (width + 2))
-    corner = image + (top.to(torch.int32) + 1) * (width + 2) + (left.to(torch.int32) + 1)
-    index = torch.stack([corner, corner + 1, corner + (width + 2), corner + (width + 3)], dim=-1)
-    upper, beside = 1 - lower, 1 - right
-    share = torch.stack([upper * beside, upper * right, lower * beside, lower * right], dim=-1)
-    index, share = index.flatten(0, 2), share.flatten(0, 2)
-    matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
-    out = table.new_empty(len(index), weight.shape[0])
-    for c in _chunks(index, channels):
-        torch.mm(bags_of(table, index[c], share[c]).flatten(1), matrix, out=out[c])
-    return out.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (table, share, matrix)):
+        out: Tensor = SampledProduct.apply(table, index, share, matrix)
+    else:
+        out = _product(table, index, share, matrix, taps_first)
+    out = out.view(batch, rows, columns, weight.shape[0]).permute(0, 3, 1, 2)
+    return out if taps_first else out.contiguous()
 
 
 def _tap_cells(kernel: Pair, size_hw: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -89,33 +72,25 @@ def _tap_cells(kernel: Pair, size_hw: Pair, stride: Pair, padding: Pair, dilatio
     return torch.stack([y, x], dim=-1).flatten(2, 3)
 
 
-def bilinear_corners(position: Tensor, size_hw: Pair) -> tuple[Tensor, Tensor]:
-    """The four cells around every position, and their bilinear shares; a cell outside the map has share 0.
-
-    Args:
-        position: (B, ..., T, 2), (y, x) in cells of image b of the batch.
-        size_hw: H, W of the map.
+def _corners(position: Tensor, size_hw: Pair) -> tuple[Tensor, Tensor]:
+    """The four cells around every position (B, rows, columns, T, 2), (y, x) in cells, and their bilinear shares.
 
     Returns:
-        index (B * ..., T, 4) int32 into the map flattened to (B * H * W), and share of the same shape.
-
-    Examples:
-        >>> index, share = bilinear_corners(torch.tensor([[[0.0, 0.25]], [[-0.5, 1.0]]]), (2, 3))
-        >>> index.flatten(1).tolist(), share.flatten(1).tolist()
-        ([[0, 1, 3, 4], [7, 8, 7, 8]], [[0.75, 0.25, 0.0, 0.0], [0.0, 0.0, 0.5, 0.0]])
+        index (B * rows * columns, T, 4) int32 into the flattened maps (B, H + 4, W + 4) with their ring, and share of
+        the same shape.
     """
-    batch, (height, width) = position.shape[0], size_hw
-    low = position.detach().floor()
-    upper = position - low
-    last = torch.tensor([height - 1, width - 1]).view(2, 1)
-    corner = torch.stack([low, low + 1], dim=-1)  # (B, ..., T, y|x, low|high)
-    share = torch.stack([1 - upper, upper], dim=-1) * ((corner >= 0) & (corner <= last))
-    corner = corner.to(torch.int32).clamp_(min=0).minimum(last.to(torch.int32))
-    image = torch.arange(batch, dtype=torch.int32).view(-1, *[1] * position.dim()) * (height * width)
-    index = image + corner[..., 0, :, None] * width + corner[..., 1, None, :]
-    shares = share[..., 0, :, None] * share[..., 1, None, :]
-    taps = position.shape[-2]
-    return index.view(-1, taps, CORNERS), shares.view(-1, taps, CORNERS)
+    height, width = size_hw
+    line = width + 2 * RING
+    y, x = position[..., 0].clamp(-RING, height), position[..., 1].clamp(-RING, width)
+    top, left = y.detach().floor(), x.detach().floor()
+    lower, right = y - top, x - left
+    upper, beside = 1 - lower, 1 - right
+    image = torch.arange(len(position), dtype=torch.int32).view(-1, 1, 1, 1) * ((height + 2 * RING) * line)
+    row, column = (low.to(torch.int32).clamp_(min=-RING) + RING for low in (top, left))  # NaN is the least integer
+    corner = image + row * line + column
+    index = torch.stack([corner, corner + 1, corner + line, corner + line + 1], dim=-1)
+    share = torch.stack([upper * beside, upper * right, lower * beside, lower * right], dim=-1)
+    return index.flatten(0, 2), share.flatten(0, 2)
 
 
 def _chunks(index: Tensor, channels: int) -> list[slice]:
@@ -126,14 +101,14 @@ def _chunks(index: Tensor, channels: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, max(rows, 1), step)]
 
 
-def _columns(bags: Tensor) -> Tensor:
-    """(l, T, I) -> (l, I * T): taps innermost, the order in which torchvision adds up."""
-    return bags.transpose(1, 2).flatten(1)
+def _columns(bags: Tensor, taps_first: bool = False) -> Tensor:
+    """(l, T, I) -> (l, T * I), or (l, I * T): taps innermost, the order in which torchvision adds up."""
+    return (bags if taps_first else bags.transpose(1, 2)).flatten(1)
 
 
-def _product(table: Tensor, index: Tensor, share: Tensor, matrix: Tensor) -> Tensor:
-    chunks = _chunks(index, table.shape[1])
-    return torch.cat([_columns(bags_of(table, index[c], share[c])) @ matrix.T for c in chunks])
+def _product(table: Tensor, index: Tensor, share: Tensor, matrix: Tensor, taps_first: bool = False) -> Tensor:
+    bags = (bags_of(table, index[c], share[c]) for c in _chunks(index, table.shape[1]))
+    return torch.cat([_columns(part, taps_first) @ matrix.T for part in bags])
 
 
 class SampledProduct(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torchvision import ops
 from tinyyolo.layers import gather
 from tinyyolo.layers.gather import CORNERS, Pair, add_scattered, bags_of, is_channels_last, traced
 
+Group = tuple[Tensor, Tensor, Tensor]  # regions (r,), then int32 cells and shares (samples, r * size * size, 4)
 HALF_CELL = 0.5  # in RoIAlign the value of cell i stands at i + 0.5
 
 
@@ -49,54 +50,35 @@ def roi_align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
     if not len(rois):
         return x.flatten()[:0].view(0, channels, size, size)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels).float()
-    order, index, share, groups = _bins(rois.detach().float(), size, scale, (x.shape[-2], x.shape[-1]))
-    if learns:
-        bins: Tensor = SampledBins.apply(table, index, share, groups)
-        bins = bins.view(-1, size * size, channels)[order.argsort()]
-        return bins.transpose(1, 2).reshape(-1, channels, size, size).to(x.dtype)
-    out = x.new_empty(len(rois), channels, size, size)
-    members = torch.split(order, [bins // size**2 for _, bins in groups])
-    for member, means in zip(members, _group_means(table, index, share, groups), strict=True):
-        out[member] = means.view(-1, size, size, channels).permute(0, 3, 1, 2).to(x.dtype)
-    return out
+    groups = _groups(rois.detach().float(), size, scale, (x.shape[-2], x.shape[-1]))
+    bins: Tensor = (
+        SampledBins.apply(table, list(groups), size, len(rois)) if learns else _pooled(table, groups, size, len(rois))
+    )
+    return bins.to(x.dtype)
 
 
-def _bins(rois: Tensor, size: int, scale: float, size_hw: Pair) -> tuple[Tensor, Tensor, Tensor, list[Pair]]:
-    """Cells and shares of the samples of all bins, regions with equally many samples beside each other.
-
-    Returns:
-        order (R,) of the regions; index int32 and share (E,); per group (samples of a bin, bins): its entries are
-        (samples, bins, 4).
-    """
+def _groups(rois: Tensor, size: int, scale: float, size_hw: Pair) -> Iterator[Group]:
+    """Regions with equally many samples in every bin."""
     height, width = size_hw
     low, high = (rois[:, 1:3] * scale - HALF_CELL), (rois[:, 3:5] * scale - HALF_CELL)
     samples = ((high - low) / size).ceil().clamp(min=0).long()
     kinds, kind = samples.unique(dim=0, return_inverse=True)
-    members = [(kind == i).nonzero().squeeze(1) for i in range(len(kinds))]
-    index, share, groups = [], [], []
-    for (across, down), member in zip(kinds.tolist(), members, strict=True):
+    for i, (across, down) in enumerate(kinds.tolist()):
+        member = (kind == i).nonzero().squeeze(1)
         column, share_x = _axis(low[member, 0], high[member, 0], size, across, width)
         row, share_y = _axis(low[member, 1], high[member, 1], size, down, height)
         image = rois[member, 0].to(torch.int32).view(-1, 1, 1, 1, 1) * (height * width)
         # (down, across, regions, rows of bins, columns of bins, low|high, low|high)
         cells = image + row[:, None, :, :, None, :, None] * width + column[None, :, :, None, :, None, :]
-        index.append(cells.flatten())
-        share.append((share_y[:, None, :, :, None, :, None] * share_x[None, :, :, None, :, None, :]).flatten())
-        groups.append((across * down, len(member) * size * size))
-    return torch.cat(members), torch.cat(index), torch.cat(share), groups
+        share = share_y[:, None, :, :, None, :, None] * share_x[None, :, :, None, :, None, :]
+        shape = (across * down, len(member) * size * size, CORNERS)
+        yield member, cells.reshape(shape), share.reshape(shape)
 
 
 def _axis(low: Tensor, high: Tensor, size: int, samples: int, cells: int) -> tuple[Tensor, Tensor]:
-    """Cells and shares of the samples along one axis, two for each sample; a sample off the map has no share.
+    """Cells int32 and shares (samples, R, size, 2) of the samples along an axis of R regions from `low` to `high`.
 
-    Args:
-        low, high: (R,) ends in cells.
-        size: bins.
-        samples: in every bin.
-        cells: length of the axis.
-
-    Returns:
-        int32 and float32 (samples, R, size, 2).
+    Every bin has `samples`, every sample two of the axis' `cells`; one off the map has no share.
     """
     side = (high - low) / size
     start = low[:, None] + torch.arange(size) * side[:, None]
@@ -110,48 +92,37 @@ def _axis(low: Tensor, high: Tensor, size: int, samples: int, cells: int) -> tup
     return corner, torch.stack([1 - upper, upper], dim=-1) * on_map[..., None]
 
 
-def _means(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
-    """(S, n, 4) -> (n, I): the mean over S samples, added one after the other as torchvision does."""
-    samples, bins, _ = index.shape
-    if not samples:
-        return table.new_zeros(bins, table.shape[1])
-    step, means = max(1, gather.CHUNK_BYTES // (table.shape[1] * 4)), table.new_empty(bins, table.shape[1])
-    for start in range(0, bins, step):
-        chunk = slice(start, start + step)
-        total = bags_of(table, index[:1, chunk], share[:1, chunk])[0]
-        for i in range(1, samples):
-            total += bags_of(table, index[i : i + 1, chunk], share[i : i + 1, chunk])[0]
-        torch.div(total, samples, out=means[chunk])
-    return means
-
-
-def _group_means(table: Tensor, index: Tensor, share: Tensor, groups: list[Pair]) -> Iterator[Tensor]:
-    """(bins, I) of each group."""
-    ends = [samples * bins * CORNERS for samples, bins in groups]
-    for group, i, s in zip(groups, index.split(ends), share.split(ends), strict=True):
-        yield _means(table, i.view(*group, CORNERS), s.view(*group, CORNERS))
+def _pooled(table: Tensor, groups: Iterable[Group], size: int, regions: int) -> Tensor:
+    """Means (R, I, size, size) of the samples of all bins, added one after the other as torchvision does."""
+    channels = table.shape[1]
+    out, step = table.new_empty(regions, channels, size, size), max(1, gather.CHUNK_BYTES // (channels * 4))
+    for member, index, share in groups:
+        means = table.new_zeros(index.shape[1], channels)
+        for total, *parts in zip(means.split(step), index.split(step, 1), share.split(step, 1), strict=True):
+            for i, s in zip(*parts, strict=True):
+                total += bags_of(table, i[None], s[None])[0]
+            total /= max(len(index), 1)
+        out[member] = means.view(-1, size, size, channels).permute(0, 3, 1, 2)
+    return out
 
 
 class SampledBins(torch.autograd.Function):
-    """Bins from the entries that `_bins` lists: table (P, I) -> (bins, I); a gradient for the table alone."""
+    """`_pooled` with a gradient, for the table alone."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, share: Tensor, groups: list[Pair]) -> Tensor:
+    def forward(ctx: Any, table: Tensor, groups: list[Group], size: int, regions: int) -> Tensor:
         """See the class."""
-        ctx.save_for_backward(index, share)
         ctx.cells, ctx.groups = table.shape, groups
-        return torch.cat(list(_group_means(table, index, share, groups)))
+        return _pooled(table, groups, size, regions)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         """Gradient of the table."""
-        index, share = ctx.saved_tensors
-        bag, mean, first = [], [], 0
-        for samples, bins in ctx.groups:
-            bag.append(torch.arange(first, first + bins).view(1, -1, 1).expand(samples, -1, CORNERS).flatten())
-            mean.append(torch.full_like(bag[-1], max(samples, 1), dtype=share.dtype))
-            first += bins
-        total = grad.new_zeros(ctx.cells)
-        add_scattered(total, index, share / torch.cat(mean), torch.cat(bag), grad.contiguous())
+        total, (members, indices, shares) = grad.new_zeros(ctx.cells), zip(*ctx.groups, strict=True)
+        rows = grad[torch.cat(members)].flatten(2).transpose(1, 2).flatten(0, 1)
+        mean = torch.cat([(share / max(len(share), 1)).flatten() for share in shares])
+        bags = torch.arange(len(rows)).split([index.shape[1] for index in indices])
+        bag = [b[:, None].expand(index.shape).flatten() for b, index in zip(bags, indices, strict=True)]
+        add_scattered(total, torch.cat([index.flatten() for index in indices]), mean, torch.cat(bag), rows)
         return total, None, None, None

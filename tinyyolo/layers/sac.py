@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyyolo.layers.blocks import he_normal, initialise
-from tinyyolo.layers.deform_conv import deform_conv2d, deform_conv2d_inference
+from tinyyolo.layers.deform_conv import deform_conv2d
 from tinyyolo.layers.gather import is_channels_last, traced
 
 VARIANCE_EPS = 1e-5
 KERNEL = 3
-SMALL_DILATION, LARGE_DILATION = 1, 3
+DILATIONS = (1, 3)  # of the near and the far convolution
 POOL = 5  # window of the map that the switch and the offsets look at
 STANDARDISATION = ("weight_gamma", "weight_beta")
 
@@ -37,26 +37,22 @@ class Memo:
 
     def clear(self) -> None:
         """Forget the value and release its sources."""
+        self.key: tuple[tuple[int, int], ...] = ()
         self.sources: tuple[Tensor, ...] = ()
-        self.versions: tuple[int, ...] = ()
         self.value: Any = None
 
     def get(self, sources: Sequence[Tensor], compute: Callable[[], Any]) -> Any:
         """`compute()`, or its last result if the sources are as they were."""
         if torch.is_grad_enabled() or any(source.is_inference() for source in sources):
             return compute()
-        versions = tuple(source._version for source in sources)
-        if versions != self.versions or not all(map(_same_memory, sources, self.sources)):
+        key = tuple((source.data_ptr(), source._version) for source in sources)
+        if key != self.key:
             value = compute()
             if traced():
                 return value
             # Holding the sources' memory keeps a new tensor from taking their address.
-            self.sources, self.versions, self.value = tuple(s.detach() for s in sources), versions, value
+            self.key, self.sources, self.value = key, tuple(s.detach() for s in sources), value
         return self.value
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.device == b.device
 
 
 def infers(x: Tensor) -> bool:
@@ -122,15 +118,22 @@ class ConvAWS2d(nn.Conv2d):
         mean, std = self._statistics()
         return self.weight_gamma * ((self.weight - mean) / std) + self.weight_beta
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, ceil(H/stride), ceil(W/stride))."""
-        sources = (self.weight, self.weight_gamma, self.weight_beta)
-        return F.conv2d(x, self.memo.get(sources, self.standardised), None, self.stride, self.padding)
+    def forward(self, x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
+        """(B, I, H, W) -> (B, O, ceil(H/stride), ceil(W/stride)), with `norm` after it if given.
 
-    def normalised(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """`norm(self(x))`, the norm folded into the weight: for evaluation where `infers(x)`."""
-        sources = (self.weight, self.weight_gamma, self.weight_beta, *norm.state_dict(keep_vars=True).values())
-        weight, shift = self.memo.get(sources, lambda: self._folded(norm))
+        The norm is folded in where nothing depends on the order of the sums: in eval mode, where `infers(x)`.
+        """
+        if norm is not None and (norm.training or not infers(x)):
+            y: Tensor = norm(self(x))
+            return y
+        return self._convolved(x, norm)
+
+    def _convolved(self, x: Tensor, norm: nn.BatchNorm2d | None) -> Tensor:
+        sources = (self.weight, self.weight_gamma, self.weight_beta)
+        if norm is None:
+            return F.conv2d(x, self.memo.get(sources, self.standardised), None, self.stride, self.padding)
+        learnt = norm.state_dict(keep_vars=True).values()
+        weight, shift = self.memo.get((*sources, *learnt), lambda: self._folded(norm))
         return F.conv2d(x, weight, shift, self.stride, self.padding)
 
     def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -142,11 +145,6 @@ class ConvAWS2d(nn.Conv2d):
         """Switch the mode; what was computed for the other one is released."""
         self.memo.clear()
         return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvAWS2d:
-        self.memo.clear()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's has no types
-        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -190,60 +188,38 @@ class SAConv2d(ConvAWS2d):
         for layer in (self.switch, self.pre_context, self.post_context, self.offset_s, self.offset_l):
             initialise(layer, nn.init.zeros_, bias=float(layer is self.switch))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, ceil(H/stride), ceil(W/stride)), in the precision of the weights."""
-        if infers(x):
-            return self.normalised(x)
+    def _convolved(self, x: Tensor, norm: nn.BatchNorm2d | None) -> Tensor:
+        fast, pad = infers(x), POOL // 2
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
             x = x + self.pre_context(x.mean((2, 3), keepdim=True))
             if not torch.is_grad_enabled():  # faster to pool and to sample; the sums differ in the last bit
                 x = x.contiguous(memory_format=torch.channels_last)
-            pooled = F.avg_pool2d(F.pad(x, (POOL // 2,) * 4, mode="reflect"), POOL, stride=1).contiguous()
-            switch = self.switch(pooled)
+            pooled = F.avg_pool2d(F.pad(x, (pad, pad, pad, pad), mode="reflect"), POOL, stride=1)
+            pooled = pooled if fast else pooled.contiguous()
+            switch, offsets = self.switch(pooled), self._offsets(pooled, fast)
             sources = (self.weight, self.weight_gamma, self.weight_beta, self.weight_diff)
-            small, large = self.memo.get(sources, self._weights)
-            near = self._deformed(x, self.offset_s(pooled), small, SMALL_DILATION)
-            far = self._deformed(x, self.offset_l(pooled), large, LARGE_DILATION)
-            out: Tensor = switch * near + (1 - switch) * far
-            return out.add(self.post_context(out.mean((2, 3), keepdim=True)))
-
-    def normalised(self, x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
-        """`norm(self(x))` with fewer passes over the maps, for evaluation where `infers(x)`."""
-        x = x + self.pre_context(x.mean((2, 3), keepdim=True))
-        pooled = F.avg_pool2d(F.pad(x, (POOL // 2,) * 4, mode="reflect"), POOL, stride=1)
-        looks = (self.offset_s, self.offset_l)
-        sources = (
-            self.weight,
-            self.weight_gamma,
-            self.weight_beta,
-            self.weight_diff,
-            *(p for m in looks for p in m.parameters()),
-        )
-        small, large, offset_weight, offset_bias = self.memo.get(sources, self._inference_weights)
-        offsets = F.conv2d(pooled, offset_weight, offset_bias, self.stride, KERNEL // 2)
-        near, far = (
-            deform_conv2d_inference(x, offset, weight, self.steps, (dilation, dilation), (dilation, dilation))
-            for offset, weight, dilation in zip(
-                offsets.chunk(2, dim=1), (small, large), (SMALL_DILATION, LARGE_DILATION), strict=True
+            weights = self.memo.get(sources, lambda: self._weights(fast))
+            near, far = (
+                deform_conv2d(x, offset, weight, self.steps, (d, d), (d, d), taps_first=fast)
+                for offset, weight, d in zip(offsets, weights, DILATIONS, strict=True)
             )
-        )
-        out = far.lerp_(near, self.switch(pooled))
-        context = self.post_context(out.mean((2, 3), keepdim=True))
-        if norm is None:
-            return out.add_(context)
-        scale, shift = scale_and_shift(norm)
-        return torch.addcmul(context * scale + shift, out, scale)
+            out: Tensor = far.lerp_(near, switch) if fast else switch * near + (1 - switch) * far
+            context = self.post_context(out.mean((2, 3), keepdim=True))
+            if norm is None:
+                return out.add(context)
+            scale, shift = scale_and_shift(norm)
+            return torch.addcmul(context * scale + shift, out, scale)
 
-    def _inference_weights(self) -> tuple[Tensor, ...]:
-        small, large = (w.contiguous(memory_format=torch.channels_last) for w in self._weights())
+    def _offsets(self, pooled: Tensor, fast: bool) -> tuple[Tensor, ...]:
         near, far = self.offset_s, self.offset_l
+        if not fast:
+            return near(pooled), far(pooled)
         assert near.bias is not None and far.bias is not None
-        return small, large, torch.cat([near.weight, far.weight]), torch.cat([near.bias, far.bias])
+        weight, bias = torch.cat([near.weight, far.weight]), torch.cat([near.bias, far.bias])
+        return F.conv2d(pooled, weight, bias, self.stride, KERNEL // 2).chunk(2, dim=1)
 
-    def _weights(self) -> tuple[Tensor, Tensor]:
+    def _weights(self, fast: bool) -> tuple[Tensor, ...]:
         weight = self.standardised()
-        return weight, weight + self.weight_diff
-
-    def _deformed(self, x: Tensor, offset: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        return deform_conv2d(x, offset, weight, self.steps, (dilation, dilation), (dilation, dilation))
+        order = torch.channels_last if fast else torch.contiguous_format
+        return tuple(w.contiguous(memory_format=order) for w in (weight, weight + self.weight_diff))

@@ -13,11 +13,6 @@ from tinyyolo.layers.blocks import conv_layer, initialise
 EXTRA_LEVELS = ("pool", "conv")
 
 
-def every_second_cell(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2))."""
-    return F.max_pool2d(x, kernel_size=1, stride=2)
-
-
 class FPN(nn.Module):
     """Maps of a backbone -> maps of equal channels, finest first, with coarser levels added (Lin et al., 2017a).
 
@@ -79,15 +74,8 @@ class FPN(nn.Module):
         for i in range(len(tops) - 1, 0, -1):
             tops[i - 1] = tops[i - 1] + F.interpolate(tops[i], size=tops[i - 1].shape[-2:], mode="nearest")
         outputs = [self.fpn_convs[i](x) for i, x in enumerate(tops)]
-        return outputs + self._extra_levels(used[-1], outputs[-1])
-
-    def _extra_levels(self, last_input: Tensor, last_output: Tensor) -> list[Tensor]:
-        if self.extra == "pool":
-            x, steps = last_output, [every_second_cell] * self.added
-        else:
-            x, steps = last_input, list(self.fpn_convs[len(self.lateral_convs) :])
-        levels = []
-        for step in steps:
-            x = step(x)
-            levels.append(x)
-        return levels
+        x = outputs[-1] if self.extra == "pool" else used[-1]
+        for i in range(self.added):  # "pool" takes every second cell
+            x = F.max_pool2d(x, 1, stride=2) if self.extra == "pool" else self.fpn_convs[len(used) + i](x)
+            outputs.append(x)
+        return outputs

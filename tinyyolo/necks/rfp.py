@@ -63,9 +63,7 @@ class RFP(FPN):
         for backbone in self.rfp_modules:
             feedback = [self.rfp_aspp(x) for x in pyramid[1 : len(stages)]]
             _, *stages = backbone(image, feedback)
-            pyramid = [self._fuse(new, old) for new, old in zip(super().forward(stages), pyramid, strict=True)]
+            again = super().forward(stages)
+            shares = (self.rfp_weight(new).sigmoid() for new in again)
+            pyramid = [s * new + (1 - s) * old for s, new, old in zip(shares, again, pyramid, strict=True)]
         return pyramid
-
-    def _fuse(self, new: Tensor, old: Tensor) -> Tensor:
-        share: Tensor = self.rfp_weight(new).sigmoid()
-        return share * new + (1 - share) * old
