@@ -31,7 +31,15 @@ def sample_rois(
     sampler: RandomSampler,
     num_classes: int,
 ) -> RoISample:
-    """Assign per image proposals (K, 4), add the ground truth as proposals of its own, and sample; see `RoIHead`."""
+    """Assign proposals, add the ground truth as proposals of its own, and sample.
+
+    Args:
+        proposals: per image (K, 4) xyxy.
+        targets: see `Detector.losses`.
+        assigner: `assigner(proposals, gt_boxes, ignore_boxes) -> Assignment`.
+        sampler: picks positives and negatives of each image.
+        num_classes: C.
+    """
     parts = []
     for i, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
         gt_boxes, gt_labels = target["boxes"].to(boxes), target["labels"].to(boxes.device)

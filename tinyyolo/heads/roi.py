@@ -27,7 +27,11 @@ CLASS_INIT_STD, BOX_INIT_STD = 0.01, 0.001
 class RoIPool(nn.Module):
     """RoIAlign on the pyramid level that suits each region (Lin et al., 2017a, eq. 1).
 
-    Regions below twice `finest_scale` px take the finest map, the next octave the next, up to `levels` maps.
+    Args:
+        strides: of the maps, finest first; the regions use the first `levels` of them.
+        levels: number of maps used.
+        size: cells a side.
+        finest_scale: regions below twice this side in pixels take the finest map, the next octave the next map, ...
     """
 
     def __init__(self, strides: Sequence[int], levels: int = 4, size: int = 7, finest_scale: float = 56.0):
@@ -52,7 +56,16 @@ class RoIPool(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Pooled features -> logits of C + 1 classes, background last, and deltas, by two linear layers."""
+    """Pooled features -> class logits and deltas, by two shared linear layers.
+
+    Args:
+        in_features: D * size * size of the pooled features.
+        num_classes: C; the logits have C + 1 columns, background last.
+        channels: of the shared layers.
+        class_agnostic: one box a region instead of one a class.
+        coder: deltas <-> boxes.
+        box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
+    """
 
     def __init__(
         self,
@@ -100,8 +113,12 @@ class BoxHead(nn.Module):
 class StagedHead(nn.Module):
     """Box heads on RoIAlign features, each on the boxes of the one before; `RoIHead` has one, `CascadeHead` several.
 
-    There is one assigner and weight a stage; all but the last have one box a region. A single head has no number in the
-    names of tensors.
+    Args:
+        heads: one a stage; all but the last have one box a region. A single one has no number in the names of tensors.
+        assigners, loss_weights: one a stage.
+        sampler: picks the regions of every stage.
+        pool: a region's features.
+        max_candidates: at most this many (region, class) pairs of an image leave `candidates`, the best ones.
     """
 
     def __init__(
