@@ -114,22 +114,22 @@ class ClassLane:
                 place, falses
             )
         if tau is not None:
-            place, falses, iou = self.true_positives(pairs, first_lane + tau, counted)
+            place, falses, rows = self.true_positives(pairs, first_lane + tau, counted)
             opening = self.first_counted(first_lane + tau, kept)
-            for part, value in zip(LRP_PARTS, self.lrp(place, falses, iou, opening, 0.5), strict=True):
+            for part, value in zip(LRP_PARTS, self.lrp(place, falses, pairs.iou[rows], opening, 0.5), strict=True):
                 curves.lrp[part][at] = value
 
     @staticmethod
     def true_positives(pairs: Pairs, lane: int, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Places, false positives up to there, and IoU of the true positives of one lane, by falling score."""
+        """Places, false positives up to there, and rows in `pairs` of one lane's true positives, by falling score."""
         bit = np.uint64(1 << lane)
         matched = np.flatnonzero((pairs.lanes & bit) != 0)
         place = pairs.place[matched]
         falses = counted[place] - np.cumsum(pairs.in_range[matched])
         true = (pairs.ignored[matched] & bit) == 0
         if true.all():
-            return place, falses, pairs.iou[matched]
-        return place[true], falses[true], pairs.iou[matched[true]]
+            return place, falses, matched
+        return place[true], falses[true], matched[true]
 
     def curve(self, place: np.ndarray, falses: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Recall, and precision and score at each of RECALLS."""
