@@ -2,7 +2,7 @@
 
     python tests/mutants.py                                        every module of MODULES
     python tests/mutants.py tinyyolo/heads/yolo.py                 one of them
-    python tests/mutants.py tinyyolo/heads/rpn.py tests/heads      any module with any tests
+    python tests/mutants.py tinyyolo/necks/fpn.py tests/necks      any module with any tests
     python tests/mutants.py --sample 40                            40 mutants of each, drawn by --seed
 
 A mutant is one node of the syntax tree: a comparison, an operator, a number or truth value (defaults too), `and` or
@@ -27,6 +27,9 @@ FLOOR = 90  # percent
 MODULES = {
     "tinyyolo/heads/yolo.py": ["tests/heads/test_yolo.py"],
     "tinyyolo/heads/dense.py": ["tests/heads"],
+    "tinyyolo/heads/retina.py": ["tests/heads/test_heads.py"],
+    "tinyyolo/heads/rpn.py": ["tests/heads/test_heads.py"],
+    "tinyyolo/heads/roi.py": ["tests/heads/test_roi.py"],
     "tinyyolo/boxes/coders.py": ["tests/boxes/test_coders.py", "tests/heads/test_yolo.py"],
     "tinyyolo/boxes/nms.py": ["tests/boxes/test_nms_votes.py"],
     "tinyyolo/boxes/convert.py": ["tests/boxes/test_convert.py"],

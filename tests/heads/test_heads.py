@@ -274,3 +274,77 @@ def test_losses_of_nothing_still_have_a_gradient():
 def test_heads_refuse_what_does_not_fit(channels, strides, anchors, says):
     with pytest.raises(ValueError, match=says):
         RPNHead(channels, strides, anchors, RankingAssigner(), RandomSampler(8, 0.5))
+
+
+def test_cells_alone_give_what_the_whole_pass_gives():
+    """Level 0 has the anchors 0 to 287 (8 x 12 cells of 3), level 1 those from 288 to 359; in no order."""
+    head, maps = rpn(), maps_of()
+    image, anchor = torch.tensor([1, 0, 1, 0, 0, 1]), torch.tensor([288, 287, 0, 359, 100, 17])
+    logits, deltas = head._at_cells(maps, image, anchor)
+    dense_logits, dense_deltas = (flat(part, k) for part, k in zip(head(maps), (1, 4), strict=True))
+    torch.testing.assert_close(logits, dense_logits[image, anchor, 0])
+    torch.testing.assert_close(deltas, dense_deltas[image, anchor])
+
+
+@pytest.mark.parametrize("sample", [True, False])
+def test_the_whole_pass_is_recorded_only_where_all_its_anchors_learn(sample, monkeypatch):
+    head, maps, seen = rpn(), maps_of(), []
+    monkeypatch.setattr(head, "proposals", lambda outputs, size_hw: seen.append(outputs[0][0].requires_grad))
+    losses, _ = head.losses_and_proposals(maps, TARGETS, SIZE, sample=sample)
+    assert losses["rpn_cls"].requires_grad and losses["rpn_box"].requires_grad
+    with torch.no_grad():
+        losses, _ = head.losses_and_proposals(maps, TARGETS, SIZE, sample=sample)
+    assert not losses["rpn_cls"].requires_grad and not losses["rpn_box"].requires_grad
+    assert seen == [not sample, False]
+
+
+def test_images_do_not_suppress_each_other():
+    """One box in image 0 from level 1, in image 2 from level 0: both stay, in their images."""
+    head, box = rpn(), torch.tensor([20.0, 20.0, 50.0, 44.0])
+    boxes, scores = head._suppress(
+        torch.stack([box, box * 0, box])[:, None], torch.tensor([[0.9], [0.8], [0.7]]), torch.tensor([[1], [0], [0]])
+    )
+    assert boxes[:, 0].tolist() == [box.tolist(), [0.0] * 4, box.tolist()]
+    torch.testing.assert_close(scores, torch.tensor([[0.9], [-1.0], [0.7]]))  # -1 says that there is none
+
+
+def test_half_precision_of_the_rpn_is_scored_in_float32():
+    """In bfloat16 a score near 1 has steps of 1 / 256; the loss of the same logits is as exact."""
+    head, maps = rpn(), maps_of()
+    outputs = [[x.bfloat16() for x in part] for part in head(maps)]
+    boxes, scores = head.proposals(outputs, SIZE)
+    assert boxes.dtype == scores.dtype == torch.float32
+    head.forward = lambda _: outputs
+    losses, _ = head.losses_and_proposals(maps, TARGETS, SIZE, sample=False)
+    assert losses["rpn_cls"].dtype == losses["rpn_box"].dtype == torch.float32
+
+
+def test_rpn_settings():
+    given = (CHANNELS,), (8,), AnchorGrid((8,), (4,), (1,)), RankingAssigner(), RandomSampler(16, 0.5)
+    head = RPNHead(*given)
+    assert head.rpn_conv.weight.shape == (256, CHANNELS, 3, 3) and head.box_beta == 0
+    assert (head.pre_nms, head.nms_iou, head.max_proposals) == (3000, 0.7, 3000)
+    least = RPNHead(*given, channels=1, pre_nms=1, proposals=1, nms_iou=1.0)
+    assert least.rpn_cls.weight.shape == (1, 1, 1, 1)
+    for wrong in ({"channels": 0}, {"pre_nms": 0}, {"proposals": 0}, {"nms_iou": 1.5}, {"box_beta": -0.1}):
+        ((name, value),) = wrong.items()
+        with pytest.raises(ValueError, match=f"{name}={value}: expected a"):
+            RPNHead(*given, **wrong)
+
+
+def test_retina_settings():
+    given = (CHANNELS,), (8,), 3, AnchorGrid((8,), (4,), (1,)), RankingAssigner()
+    head = RetinaHead(*given)
+    assert [len(branch) for branch in (head.cls_convs, head.reg_convs)] == [4, 4]
+    assert head.cls_convs[0].conv.weight.shape == (256, CHANNELS, 3, 3)
+    assert (head.gamma, head.alpha, head.box_beta, head.pre_nms) == (2, 0.25, 0, 3000)
+    torch.testing.assert_close(head.retina_cls.bias.detach(), torch.full((3,), -math.log(99)))  # p = .01
+    least = RetinaHead((CHANNELS,), (8,), 1, *given[3:], channels=1, convs=0, pre_nms=1, alpha=1.0, gamma=0.0)
+    assert least.retina_cls.weight.shape == (1, CHANNELS, 3, 3)
+    wrong = {"num_classes": 0, "channels": 0, "pre_nms": 0, "convs": -1, "alpha": 1.1, "gamma": -1.0, "box_beta": -1.0}
+    for name, value in {**wrong, "prior": 0}.items():
+        more = {"num_classes": 3, name: value}
+        with pytest.raises(ValueError, match=f"{name}={value}: expected a"):
+            RetinaHead(*given[:2], anchors=given[3], assigner=given[4], **more)
+    with pytest.raises(ValueError, match="prior=1: expected a number between 0 and 1, neither of them"):
+        RetinaHead(*given, prior=1)

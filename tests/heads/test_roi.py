@@ -10,6 +10,7 @@ from torchvision.ops import roi_align
 from tinyyolo.assigners import ThresholdAssigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.heads import roi
 from tinyyolo.heads.cascade import CascadeHead
 from tinyyolo.heads.regions import RoISample, best_pairs, image_rois, sample_rois, spread
 from tinyyolo.heads.roi import RoIHead, RoIPool, refined
@@ -43,11 +44,9 @@ def roi_head(**more):
 
 def cascade(**more):
     torch.manual_seed(0)
-    stages = {"assigner": [overlap(0.5), overlap(0.6)], "coder": [DeltaCoder(stds=s) for s in STDS], **more}
-    head = CascadeHead(
-        (D,) * 5, (*STRIDES, 64), C, sampler=RandomSampler(4, 0.25), loss_weights=(1, 0.5), channels=16, **stages
-    )
-    return larger(head)
+    stages = {"assigner": [overlap(0.5), overlap(0.6)], "coder": [DeltaCoder(stds=s) for s in STDS]}
+    stages = {"sampler": RandomSampler(4, 0.25), "loss_weights": (1, 0.5), "channels": 16, **stages, **more}
+    return larger(CascadeHead((D,) * 5, (*STRIDES, 64), C, **stages))
 
 
 def larger(head):
@@ -61,7 +60,7 @@ def larger(head):
 )
 def test_level_of_a_region(side, level):
     rois = torch.tensor([[0.0, 10, 10, 10 + side, 10 + side]])
-    assert RoIPool(STRIDES).levels(rois).tolist() == [level]
+    assert RoIPool(STRIDES, levels=4, size=7, finest_scale=56.0).levels(rois).tolist() == [level]
 
 
 @pytest.mark.parametrize("learn", [True, False])
@@ -239,3 +238,80 @@ def test_sample_of_no_images_fields():
         torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool)
     )
     assert refined(cascade().bbox_head[0], sample, torch.zeros(0, 1, 4), SIZE, images=1)[0].shape == (0, 4)
+
+
+def test_two_classes_have_boxes_of_their_own():
+    """One region that is an object of class 1 itself: its loss is |delta| of class 1 alone, divided by one region."""
+    torch.manual_seed(0)
+    head = larger(RoIHead((D,) * 5, (*STRIDES, 64), 2, overlap(0.5), RandomSampler(4, 1.0), DeltaCoder(), channels=16))
+    maps, target = maps_of(images=1), {"boxes": torch.tensor([[8.0, 8, 20, 22]]), "labels": torch.tensor([1])}
+    losses = head.losses(maps, [torch.zeros(0, 4)], [target], SIZE)
+    logits, deltas = head.bbox_head(head.pool(maps, F.pad(target["boxes"], (1, 0))))
+    assert deltas.shape == (1, 2, 4)
+    torch.testing.assert_close(losses["roi_box"], deltas[0, 1].abs().sum())
+    torch.testing.assert_close(losses["roi_cls"], F.cross_entropy(logits, torch.tensor([1])))
+
+
+def test_training_samples_unless_told_otherwise(monkeypatch):
+    """4 regions of an image at most, a quarter of them positive: 3 and 1 here, 7 without sampling."""
+    head, seen = roi_head(), []
+    pool = head.pool.forward
+    monkeypatch.setattr(head.pool, "forward", lambda maps, rois: seen.append(len(rois)) or pool(maps, rois))
+    head.losses(maps_of(), PROPOSALS, TARGETS, SIZE)
+    head.losses(maps_of(), PROPOSALS, TARGETS, SIZE, sample=False)
+    assert seen == [4, 7]
+
+
+def test_only_a_stage_that_is_followed_by_another_refines(monkeypatch):
+    calls, compute = [], roi.refined
+    monkeypatch.setattr(roi, "refined", lambda head, *args, **more: calls.append(head) or compute(head, *args, **more))
+    roi_head().losses(maps_of(), PROPOSALS, TARGETS, SIZE)
+    head = cascade()
+    head.losses(maps_of(), PROPOSALS, TARGETS, SIZE)
+    assert calls == [head.bbox_head[0]]
+
+
+def test_half_precision_of_a_box_head_is_scored_in_float32():
+    head = roi_head().bbox_head.bfloat16()
+    logits, deltas = head(torch.ones(2, D, 7, 7).bfloat16())
+    assert logits.dtype == deltas.dtype == torch.float32
+
+
+def test_settings():
+    given, samples = ((D,) * 5, (*STRIDES, 64), C), RandomSampler(4, 0.25)
+    head = RoIHead(*given, overlap(0.5), samples, DeltaCoder())
+    stages = {"assigner": [overlap(0.5)] * 2, "sampler": samples, "coder": [DeltaCoder()] * 2, "loss_weights": [1, 0]}
+    other = CascadeHead(*given, **stages)
+    assert [stage.box_beta for stage in (*head.stages, *other.stages)] == [0, 1, 1]
+    for made in (head, other):
+        assert [layer.weight.shape[0] for layer in made.stages[0].shared_fcs] == [1024, 1024]
+        assert (made.pool.strides, made.pool.size, made.pool.finest_scale) == (STRIDES, 7, 56)
+    assert head.max_candidates == 30000 and other.loss_weights == (1, 0)
+    assert head.stages[0].fc_reg.weight.shape[0] == 4 * C and other.stages[1].fc_reg.weight.shape[0] == 4
+    least = {"channels": 1, "levels": 1, "pool_size": 1, "finest_scale": 0.5, "max_candidates": 1}
+    least = RoIHead((D,), (4,), 1, overlap(0.5), samples, DeltaCoder(), **least)
+    assert least.pool.strides == (4,) and least.bbox_head.shared_fcs[0].weight.shape == (1, D)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_classes": 0},
+        {"channels": 0},
+        {"levels": 0},
+        {"pool_size": 0},
+        {"finest_scale": 0},
+        {"box_beta": -0.5},
+        {"max_candidates": 0},
+    ],
+)
+def test_numbers_out_of_their_bounds(wrong):
+    ((name, value),) = wrong.items()
+    given = {"num_classes": C, "assigner": overlap(0.5), "sampler": RandomSampler(4, 0.25), "coder": DeltaCoder()}
+    with pytest.raises(ValueError, match=f"{name}={value}: expected a"):
+        RoIHead((D,) * 5, (*STRIDES, 64), **{**given, **wrong})
+
+
+def test_weights_of_stages_are_no_less_than_nothing():
+    with pytest.raises(ValueError, match=r"loss_weights=\(1, -1\): expected numbers of at least 0"):
+        cascade(loss_weights=(1, -1))

@@ -34,7 +34,7 @@ class RoIPool(nn.Module):
         finest_scale: regions below twice this side in pixels take the finest map, the next octave the next map, ...
     """
 
-    def __init__(self, strides: Sequence[int], levels: int = 4, size: int = 7, finest_scale: float = 56.0):
+    def __init__(self, strides: Sequence[int], levels: int, size: int, finest_scale: float):
         super().__init__()
         whole(1, levels=levels, pool_size=size)
         above(0, finest_scale=finest_scale)
@@ -51,8 +51,8 @@ class RoIPool(nn.Module):
 
     def levels(self, rois: Tensor) -> Tensor:
         """(R,) index of the map of each region (R, 5)."""
-        octave = (areas(rois[:, 1:]).sqrt() / self.finest_scale + LEVEL_EPS).log2().floor()
-        return octave.clamp(0, len(self.strides) - 1).long()
+        octave = (areas(rois[:, 1:]).sqrt() / self.finest_scale + LEVEL_EPS).log2()
+        return octave.clamp(0, len(self.strides) - 1).long()  # rounds down
 
 
 class BoxHead(nn.Module):
