@@ -166,10 +166,7 @@ class RPNHead(AnchorHead):
 
     def _suppress(self, boxes: Tensor, scores: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores and level (B, N) -> the survivors (B, K, 4), (B, K), padded."""
-        total, images = (
-            min(self.max_proposals, int(scores.shape[1])),
-            scores.shape[0],
-        )  # len() would be fixed by a trace
+        images, total = scores.shape[0], min(self.max_proposals, int(scores.shape[1]))  # len() would fix it in a trace
         image = torch.arange(images, device=level.device)[:, None].expand(level.shape)
         real = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
         real_boxes, real_scores, image = boxes[real], scores[real], image[real]
