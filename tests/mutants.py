@@ -31,7 +31,7 @@ MODULES = {
     "tinyyolo/heads/rpn.py": ["tests/heads/test_heads.py"],
     "tinyyolo/heads/roi.py": ["tests/heads/test_roi.py"],
     "tinyyolo/boxes/coders.py": ["tests/boxes/test_coders.py", "tests/heads/test_yolo.py"],
-    "tinyyolo/boxes/nms.py": ["tests/boxes/test_nms_votes.py"],
+    "tinyyolo/boxes/nms.py": ["tests/boxes/test_nms_votes.py", "tests/boxes/test_select.py"],
     "tinyyolo/boxes/convert.py": ["tests/boxes/test_convert.py"],
     "tinyyolo/boxes/similarity.py": ["tests/boxes/test_similarity.py"],
     "tinyyolo/assigners/ranking.py": ["tests/assigners"],

@@ -98,3 +98,12 @@ def test_detect_votes():
             maps = model.features(torch.rand(1, 3, 64, 64))
             found[votes] = model.detect(maps, (64, 64))[0]
     assert len(found[1][1]) and not torch.equal(found[1][1][:5], found[4][1][:5])
+
+
+def test_a_voter_overlaps_by_065_at_least_and_little_scores_weigh_alike():
+    """13 of 20 px is just enough: the right edge is (.4 * 20 + .2 * 13) / .6; 12 px are too few."""
+    boxes, scores, labels = torch.zeros(3, 4), torch.tensor([0.4, 0.2, 0.1]), torch.zeros(3, dtype=torch.int64)
+    boxes[:, 2:] = torch.tensor([[20.0, 1], [13, 1], [12, 1]])
+    voted, means = vote(boxes, scores, labels, torch.tensor([0]), votes=2)
+    torch.testing.assert_close(voted, torch.tensor([[0, 0, 10.6 / 0.6, 1]]))
+    torch.testing.assert_close(means, torch.tensor([0.3]))
