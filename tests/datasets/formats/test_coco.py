@@ -386,3 +386,12 @@ def test_every_number_is_decoded_as_json_does():
 def test_problem_travels_between_processes():
     copy = pickle.loads(pickle.dumps(Problem("tiny box", "a.json: annotation 3", "1 px: 2")))
     assert (copy, copy.kind) == ("a.json: annotation 3: 1 px: 2", "tiny box")
+
+
+def test_what_else_a_file_says_is_kept_only_where_it_says_it():
+    record = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
+    content = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "ship"}]}
+    marked = content | {"annotations": [{"id": 1, **record, "truncation": 2}, {"id": 2, **record}]}
+    found = coco_json.from_content(marked, "gt.json").extra
+    assert list(found) == ["truncation"] and found["truncation"].tolist()[0] == 2
+    assert coco_json.from_content(content | {"annotations": [{"id": 1, **record}]}, "gt.json").extra == {}
