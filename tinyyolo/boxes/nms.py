@@ -71,7 +71,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         >>> means.tolist() == [0.75, 0.4000000059604645], round(voted[0, 3].item(), 3)
         (True, 4.4)
     """
-    voted, means = boxes[keep].clone(), scores[keep].clone()
+    voted, means = boxes[keep], scores[keep]  # copies, as indexing by a tensor makes them
     for label in torch.unique(labels[keep]):
         mine, voters = (labels[keep] == label).nonzero().squeeze(1), labels == label
         around, weights = boxes[voters], scores[voters]

@@ -6,6 +6,7 @@ import torch
 
 from tinyyolo.config import load_model_yaml, yaml_names
 from tinyyolo.detectors.build import build_model
+from tinyyolo.io import table
 
 FIGURES = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m")  # percent, as printed in the paper
 
@@ -15,14 +16,12 @@ def models() -> None:
 
     The figures are the paper's (percent), not reruns; a model without them is ours, or a slim one for tests.
     """
-    table = [["model", "M params", *FIGURES]]
+    rows = [["model", "M params", *FIGURES]]
     for name in yaml_names("cfg/models"):
         spec = load_model_yaml(name)
         with torch.device("meta"):  # without memory for the weights
             count = sum(parameter.numel() for parameter in build_model(spec).parameters())
         published = spec.get("published") or {}
         figures = [f"{published[key]:.1f}" if key in published else "-" for key in FIGURES]
-        table.append([name.removesuffix(".yaml"), f"{count / 1e6:.2f}", *figures])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for name, *cells in table:
-        print("  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))]))
+        rows.append([name.removesuffix(".yaml"), f"{count / 1e6:.2f}", *figures])
+    print(table(rows))
