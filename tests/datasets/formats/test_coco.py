@@ -395,3 +395,9 @@ def test_what_else_a_file_says_is_kept_only_where_it_says_it():
     found = coco_json.from_content(marked, "gt.json").extra
     assert list(found) == ["truncation"] and found["truncation"].tolist()[0] == 2
     assert coco_json.from_content(content | {"annotations": [{"id": 1, **record}]}, "gt.json").extra == {}
+
+
+def test_the_name_that_was_documented_first_still_reads():
+    from tinyyolo.datasets import coco_json as former
+
+    assert former is coco_json
