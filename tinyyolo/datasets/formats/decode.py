@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
@@ -145,7 +146,8 @@ def columns_of(records: Sequence[Any], fields: Sequence[str], text: bool = False
     for name in fields:
         values: Any = map(attrgetter(name), records)
         if name == "bbox":
-            out[name] = np.fromiter(chain.from_iterable(values), np.float64, 4 * count).reshape(-1, 4)
+            packed = struct.pack(f"{4 * count}d", *chain.from_iterable(values))  # quicker than np.fromiter
+            out[name] = np.frombuffer(packed).reshape(-1, 4)
         elif name in NAMES or (text and name in IDS):
             out[name] = np.array([*values], object if name in NAMES else None)
         else:
