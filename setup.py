@@ -49,7 +49,6 @@ setup(
             "hypothesis>=6.100",  # property tests
             "pycocotools>=2.0.8",  # the referee of the evaluation; first release that works with numpy 2
             "ruff>=0.6",  # formatter and linter in one
-            "build>=1.2",  # builds the wheel in .ci/run
             "mypy>=1.18",  # checks types in .ci/run and before commits
             "types-PyYAML>=6.0",  # PyYAML's types, for mypy
         ]
