@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -33,6 +34,7 @@ __all__ = ["SPPF", "C2f", "Conv", "initialize_weights"]  # for the folders that 
 
 NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5  # Muon's polynomial, upstream's values
 upstream_orthogonalised = ultralytics.optim.muon.zeropower_via_newtonschulz5
+DECODERS: list[Callable[[str], np.ndarray]] = []  # see `read_images_by`; the last one counts
 MIN_VISIBLE = 0.1  # share of an object's area that must stay in the picture after augmentation; ultralytics' own value
 
 
@@ -49,20 +51,28 @@ def quiet() -> None:
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]  # imported there
 
 
+def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """The pixels (H, W, 3) uint8 BGR that training, validation and prediction see of an image file; None for no image.
+
+    Raises:
+        ValueError: flags that ask for something else.
+    """
+    if flags != cv2.IMREAD_COLOR:
+        raise ValueError(f"{path}: flags {flags}: our detectors take three bands")
+    if not DECODERS:
+        import_module("tinyyolo.datasets.train.dataset")  # which says what decodes; scripts outside import us alone
+    try:
+        return DECODERS[-1](path)
+    except ValueError:
+        return None
+
+
 def read_images_by(load: Callable[[str], np.ndarray]) -> None:
-    """Let the engine's loaders of image files decode by `load`; where it raises ValueError they find none.
+    """Let `imread`, and with it the engine's loaders of image files, decode by `load`; its ValueError means no image.
 
     Upstream's own is stopped by too many pixels, misled by floats and two bands, and fills up a JPEG that is cut short.
     """
-
-    def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-        if flags != cv2.IMREAD_COLOR:
-            raise ValueError(f"{path}: flags {flags}: our detectors take three bands")
-        try:
-            return load(path)
-        except ValueError:
-            return None
-
+    DECODERS.append(load)
     for module in (ultralytics.data.base, ultralytics.data.loaders):
         vars(module).update(imread=imread)
 

@@ -85,8 +85,8 @@ SOUND = {  # name -> how it is written, and what the header says
     "grey.png": (lambda p: p.write_bytes(encoded(".png", PIXELS[..., 0])), Look((H, W), 1, "uint8")),
     "palette.png": (lambda p: pillow(p, "P"), Look((H, W), 1, "uint8", palette=True)),
     "bits.png": (lambda p: pillow(p, "1"), Look((H, W), 1, "uint8")),
-    "cmyk.jpg": (lambda p: pillow(p, "CMYK"), Look((H, W), 4, "uint8")),
-    "alpha.png": (lambda p: pillow(p, "RGBA"), Look((H, W), 4, "uint8")),
+    "cmyk.jpg": (lambda p: pillow(p, "CMYK"), Look((H, W), 4, "uint8", inks=True)),
+    "alpha.png": (lambda p: pillow(p, "RGBA"), Look((H, W), 4, "uint8", alpha=True)),
     "deep.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
     "deep grey.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., 0])), Look((H, W), 1, "uint16")),
     "deep.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
@@ -135,6 +135,38 @@ def test_what_is_read_of_a_sound_file(tmp_path, name):
 def test_pixels_by_hand(tmp_path, name, expected):
     SOUND[name][0](tmp_path / name)
     np.testing.assert_array_equal(images.load(tmp_path / name), expected)
+
+
+@pytest.mark.parametrize(("bits", "shift"), [(8, 0), (9, 2), (10, 2), (11, 3), (12, 4), (13, 6), (14, 6), (15, 8)])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_divided_by_those_that_are_used(tmp_path, bits, shift, suffix):
+    values = (SIXTEEN[..., :3] >> (16 - bits)) | (1 << (bits - 1))  # the highest bit is set somewhere
+    for name, pixels in (("colour", values), ("grey", values[..., 0])):
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(encoded(suffix, pixels))
+        grey = pixels if pixels.ndim == 3 else pixels[..., None].repeat(3, 2)
+        np.testing.assert_array_equal(images.load(path), grey >> shift)
+    values[0, 0] = images.NO_VALUE  # says nothing of the bits, and is white
+    path.write_bytes(encoded(suffix, values))
+    np.testing.assert_array_equal(images.load(path), np.minimum(values >> shift, 255))
+
+
+def test_what_becomes_of_every_kind_is_told(tmp_path):
+    looks = []
+    for name, (write, _) in SOUND.items():
+        write(tmp_path / name)
+        looks.append(images.look(tmp_path / name))
+    lines = images.told_kinds(looks)
+    counts = {line.partition(" with ")[2].split(",")[0]: int(line.split()[0]) for line in lines}
+    assert counts == {
+        "an EXIF orientation": 6,
+        "a palette": 1,
+        "four inks (CMYK)": 1,
+        "transparency": 1,
+        "16-bit values": 4,
+        "4 bands": 1,
+    }
+    assert images.told_kinds([images.Look((9, 9), 4, "uint8", fault=UNKNOWN)]) == []
 
 
 @pytest.mark.parametrize("name", FAULTY)
@@ -195,6 +227,8 @@ def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):
     coco(tmp_path / "a.json", records, [], [(1, "ship")])
     data = spec.load(data_yaml(tmp_path / "d.yaml", train=".", annotations={"train": "a.json"}))
     assert check.inspect(data)[0]["notes"]["image mode"] == [
-        "train: 1 images have 4 bands of uint16, not 3 of uint8",
-        "train: 1 images have 1 band of uint8 with a palette, not 3 of uint8",
+        "train: 1 image with 16-bit values, divided to 8 bits by the bits (8, 10, 11, 12, 14 or 16) that the image "
+        "uses",
+        "train: 1 image with 4 bands, of which the first three are red, green and blue",
+        "train: 1 image with a palette, whose colours are taken",
     ]
