@@ -26,7 +26,7 @@ import ultralytics.utils.patches
 import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
 from ultralytics.data.augment import Compose, RandomPerspective
-from ultralytics.data.loaders import LoadImagesAndVideos
+from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.nn.modules import SPPF, C2f, Conv
 from ultralytics.utils.torch_utils import initialize_weights
 
@@ -77,16 +77,55 @@ def read_images_by(load: Callable[[str], np.ndarray]) -> None:
         vars(module).update(imread=imread)
 
 
-def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
-    """Let a loader of image files call `tell(path)` for an image it cannot decode; upstream warns and forgets it."""
-    if not isinstance(loader, LoadImagesAndVideos):
-        return
-    append = loader._append_image
+class FileLoader(LoadImagesAndVideos):
+    """The engine's loader of these files, images first; upstream's stops at a damaged video and forgets a bad image.
 
-    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
-        tell(path) if image is None else append(paths, images, info, path, image, index)
+    Args:
+        images: paths, in the order in which they are read.
+        videos: paths.
+        batch: images at a time.
+        vid_stride: every which frame of a video.
+        bad: called with the path of a file that cannot be read.
+        good: called with the path of an image that was.
+    """
 
-    vars(loader).update(_append_image=append_or_tell)
+    files: Any  # upstream's types know what it starts with
+    cap: Any
+
+    def __init__(
+        self,
+        images: Sequence[str],
+        videos: Sequence[str],
+        batch: int,
+        vid_stride: int,
+        bad: Callable[[str], None],
+        good: Callable[[str], None],
+    ):
+        self.files, self.ni, self.nf = [*images, *videos], len(images), len(images) + len(videos)
+        self.video_flag = [False] * len(images) + [True] * len(videos)
+        self.mode, self.bs, self.vid_stride = "image" if images else "video", batch, vid_stride
+        self.cv2_flag, self.cap, self.source_type = cv2.IMREAD_COLOR, None, SourceTypes()
+        self.bad, self.good = bad, good
+
+    def _append_image(self, paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
+        """As upstream; tells of the image."""
+        if image is None:
+            self.bad(path)
+            return
+        self.good(path)
+        super()._append_image(paths, images, info, path, image, index)
+
+    def _new_video(self, path: str) -> None:
+        """As upstream; one without a frame is told, and left to the loop, which goes on where there is none."""
+        try:
+            super()._new_video(path)
+            if not self.cap.grab():
+                self.bad(path)
+                return
+            self.cap.release()
+            super()._new_video(path)  # from its first frame
+        except FileNotFoundError:
+            self.bad(path)
 
 
 def local_font(font: str = "") -> str:

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from ultralytics.data.loaders import LoadImagesAndVideos
 
 from tests.support.data_sets import coco, data_yaml
-from tinyyolo.compat import on_unreadable
+from tinyyolo.compat import FileLoader
 from tinyyolo.datasets import images, spec
 from tinyyolo.datasets.audit import check
 from tinyyolo.datasets.convert import tile
@@ -208,11 +207,10 @@ def test_the_same_words_everywhere(tmp_path):
         for i, name in enumerate(SOUND):
             assert dataset.load_image(i)[1] == SOUND[name][1].size_hw
 
-    bad, there = {}, [str(folder / name) for name in names if name != "missing.png"]
-    loader = LoadImagesAndVideos(there, batch=4)
-    on_unreadable(loader, lambda file: bad.update({file: why_not(file)}))
+    bad, good, there = {}, [], [str(folder / name) for name in names if name != "missing.png"]
+    loader = FileLoader(there, [], 4, 1, lambda file: bad.update({file: why_not(file)}), good.append)
     read = {file: pixels for files, batch, _ in loader for file, pixels in zip(files, batch, strict=True)}
-    assert bad == {k: v for k, v in expected.items() if k != missing}
+    assert bad == {k: v for k, v in expected.items() if k != missing} and sorted(good) == sorted(read)
     for name in SOUND:
         np.testing.assert_array_equal(read[str(folder / name)], images.load(folder / name), err_msg=name)
     for name in FAULTY:

@@ -113,10 +113,10 @@ def test_stream_is_a_generator_that_holds_no_results(model, files):
 
 WRONG = {
     "no such file in a list": (["nowhere.png"], "nowhere.png"),
-    "no image in a list": ([__file__], "cannot identify"),
+    "no image in a list": ([__file__], "neither Pillow nor OpenCV"),
     "empty list": ([], "No images"),
     "nothing matches": ("*.nothing", "No images"),
-    "another kind of file": (__file__, "No images"),
+    "another kind of file": (__file__, "neither Pillow nor OpenCV"),
     "another kind of object": ({"a": 1}, "Unsupported"),
     "array of four dimensions": (np.zeros((1, 9, 9, 3), np.uint8), "(1, 9, 9, 3)"),
 }

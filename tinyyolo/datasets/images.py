@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -293,7 +293,7 @@ def told_kinds(looks: Iterable[Look]) -> list[str]:
     return [f"{count:,} image{'s' if count > 1 else ''} with {words}" for words, count in counts.items()]
 
 
-def list_images(folder: str | Path) -> list[str]:
+def list_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
     """Image files under a folder by their suffix, hidden ones left out, sorted, as POSIX paths relative to it.
 
     Raises:
@@ -303,7 +303,7 @@ def list_images(folder: str | Path) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder{nearest_folder(folder)}")
     files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
-    images = (path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    images = (path for path in files if path.suffix.lower() in suffixes and not path.name.startswith("."))
     return sorted(path.relative_to(folder).as_posix() for path in images)
 
 
