@@ -11,6 +11,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Problem
 from tinyyolo.datasets.audit import faults, repair
 from tinyyolo.datasets.audit.faults import Checked
+from tinyyolo.datasets.formats.doubts import NOT_LABELS
 from tinyyolo.datasets.formats.text import sibling
 from tinyyolo.datasets.images import list_images, told_kinds
 from tinyyolo.datasets.spec import DataSpec, Split, load
@@ -142,7 +143,8 @@ def label_files(spec: DataSpec, found: Checked) -> list[Problem]:
     labels = [sibling(images, "labels") for place in others for images in place.images]
     labels += [place.annotations for place in others if place.annotations is not None]
     inner = {place for place in labels if folder in place.parents}
-    strangers = [path for path in sorted(folder.rglob("*.txt")) if path not in named and not inner & {*path.parents}]
+    there = [path for path in sorted(folder.rglob("*.txt")) if path.name.lower() not in NOT_LABELS]
+    strangers = [path for path in there if path not in named and not inner & {*path.parents}]
     return [Problem("missing image", str(path), "a label file without an image of its name") for path in strangers]
 
 

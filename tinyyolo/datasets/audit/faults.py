@@ -19,6 +19,7 @@ from tinyyolo.datasets.spec import DataSpec, load
 from tinyyolo.io import tell
 from tinyyolo.sizes import SMALLEST
 
+FEW = 0.1  # of the boxes outside pictures that were resized, or turned, after they were labelled
 MANY = 0.5  # of the boxes over the edge: no set of real objects
 EDGE = 0.5  # px that a box may stand over the edge: YOLO's six digits and half-pixel conventions do
 AREA_OVER = 1.01  # `area` may be below w * h (a mask's), not above it by more than rounding
@@ -73,7 +74,7 @@ def astray(notes: Annotations, *, stop: bool = True) -> list[str]:
     """Lines about objects outside their images, or over the edge where most are: the numbers are of another kind then.
 
     Raises:
-        UserError: nearly all are outside, and `stop` is set.
+        UserError: `stop` is set, and nearly all are outside, or many and the annotations say other sizes of the images.
     """
     objects = notes.labels != IGNORED
     masks = {name: mask & objects for name, mask in box_masks(notes).items()}
@@ -87,7 +88,8 @@ def astray(notes: Annotations, *, stop: bool = True) -> list[str]:
         causes = "; ".join(problem for problem in notes.problems if problem.kind in REMARKS)
         lines = [f"{notes.path}: {gone.sum():,} of {count:,} boxes lie outside their images, {such}"]
         lines[0] += f"; {causes}" if causes else "; are they pixels of another size of the images?"
-        if stop and gone.sum() > NEARLY_ALL * count:
+        resized = any(problem.kind == "wrong sizes" for problem in notes.problems)
+        if stop and gone.sum() > (FEW if resized else NEARLY_ALL) * count:
             raise UserError(lines[0])
     if over.sum() > MANY * count:
         words = "are their numbers of another kind than the format's, such as corners?"

@@ -15,7 +15,7 @@ LEAST_BOXES = 10  # of a set whose boxes may be doubted as a whole
 NEARLY_ALL = 0.9
 NOT_LABELS = frozenset({"classes.txt", "notes.txt", "labels.txt", "predefined_classes.txt", "obj.names", "readme.txt"})
 # Kinds of problems that leave no box out.
-REMARKS = frozenset({"not fractions", "corners", "outlines", "label without image", "wrong sizes"})
+REMARKS = frozenset({"not fractions", "not pixels", "corners", "outlines", "label without image", "wrong sizes"})
 
 
 def not_fractions(numbers: np.ndarray, where: Path) -> list[Problem]:
@@ -34,6 +34,21 @@ image (normalised, 0 to 1)'
     kind = "they look like pixels, not like" if numbers[over].max() > PIXELS_FROM else "the numbers should be"
     what = f"{over.sum():,} of {len(over):,} boxes have numbers over 1, such as {first}: {kind} fractions of the image"
     return [Problem("not fractions", str(where), f"{what} (normalised, 0 to 1)")]
+
+
+def not_pixels(numbers: np.ndarray, where: Path) -> list[Problem]:
+    """Boxes (K, 4) that should be pixels, nearly all of them within 0 to 1.
+
+    Examples:
+        >>> not_pixels(np.array([[0.5, 0.2, 0.1, 0.1]] * 20), Path("a.json"))[0]
+        'a.json: 20 of 20 boxes have no number over 1: they look like fractions of the image, not like pixels'
+    """
+    with np.errstate(invalid="ignore"):
+        small = np.asarray(((numbers >= 0) & (numbers <= 1)).all(axis=1))
+    if len(numbers) < LEAST_BOXES or small.mean() < NEARLY_ALL:
+        return []
+    what = f"{small.sum():,} of {len(small):,} boxes have no number over 1: they look like fractions of the image, not "
+    return [Problem("not pixels", str(where), f"{what}like pixels")]
 
 
 def corners(numbers: np.ndarray, where: Path, expected: str) -> list[Problem]:

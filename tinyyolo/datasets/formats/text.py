@@ -25,6 +25,7 @@ from tinyyolo.datasets.annotations import (
 )
 from tinyyolo.datasets.formats import doubts
 from tinyyolo.datasets.formats.base import Format
+from tinyyolo.datasets.images import nearest_folder
 from tinyyolo.io import in_threads, new_file, plain_text
 
 BOX = slice(1, 5)
@@ -104,7 +105,7 @@ class TextFormat:
         image_index = np.repeat(np.arange(len(kept)), [len(part) for part in parts]).astype(np.int64)
         boxes = table[:, BOX]
         said = doubts.without_image(label_files, folder, kept, every=file_names is None)
-        said += doubts.not_fractions(boxes, folder) if self.fractions else []
+        said += (doubts.not_fractions if self.fractions else doubts.not_pixels)(boxes, folder)
         said += doubts.corners(boxes, folder, self.form) if self.form != "xyxy" else []
         said += doubts.outlines(int((table[:, CROWD] == OUTLINE).sum()), folder)
         unknown = [problem for problem in problems if problem.kind == "unknown class"]
@@ -135,7 +136,10 @@ class TextFormat:
         inner = labels is None and bool(found) and all("images" in Path(name).parts for name in found)
         folder = images_dir if inner else sibling(images_dir, self.folder) if labels is None else Path(labels)
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such {self.name} label folder for the images in {images_dir}")
+            beside = sum(path.suffix.lower() == ".txt" for path in images_dir.rglob("*"))
+            hint = f"; there are {beside:,} .txt among the images: annotations: {{train: {images_dir}}} takes those"
+            where = f"{images_dir}{hint if beside else nearest_folder(folder)}"
+            raise UserError(f"{folder}: no such {self.name} label folder for the images in {where}")
 
         def placed(name: str) -> Path:
             path = Path(name).with_suffix(".txt")
