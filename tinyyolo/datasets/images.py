@@ -296,15 +296,21 @@ def told_kinds(looks: Iterable[Look]) -> list[str]:
 def list_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
     """Image files under a folder by their suffix, hidden ones left out, sorted, as POSIX paths relative to it.
 
+    Links to folders are followed, except to one that holds the link.
+
     Raises:
         UserError: no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder{nearest_folder(folder)}")
-    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
-    images = (path for path in files if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(path.relative_to(folder).as_posix() for path in images)
+    found = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        above = {os.path.realpath(parent) for parent in (root, *Path(root).absolute().parents)}
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(root, name)) not in above]
+        paths = (Path(root, name) for name in names if not name.startswith("."))
+        found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in suffixes]
+    return sorted(found)
 
 
 def nearest_folder(folder: Path) -> str:

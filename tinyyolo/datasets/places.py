@@ -58,8 +58,11 @@ def find(roots: Sequence[Path], text: str, *, inside: bool = False) -> tuple[Pat
 def place(file: Path, root: Path, text: str, *, inside: bool = False) -> Path:
     """The absolute path of an image folder, list or annotation file; another than is written is told."""
     path, guessed = find([root], text, inside=inside)
+    other = root / next(meant(text), text)
     if guessed:
         tell(f"{file}: {text}: not taken as it is written but as {path}")
+    elif text.startswith("..") and os.path.exists(other):
+        tell(f"{file}: {text}: taken as it is written, {os.path.normpath(path)}; there is {other} as well")
     return path
 
 

@@ -229,7 +229,7 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     content = with_base(file, "data")
     for key, value in content.items():
         if key not in KINDS:
-            raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS)}")
+            raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS.keys() - {*EXPORTED})}")
         check(file, key, value, *KINDS[key])
     check(file, "about.get", (content.get("about") or {}).get("get"), list[Text], "a list of texts")
     not_used(file, content)

@@ -14,6 +14,7 @@ from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from tinyyolo.config import UserError
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.places import find, lines_of
+from tinyyolo.io import tell
 
 SUFFIXES = frozenset(f".{suffix}" for suffix in IMG_FORMATS | VID_FORMATS)
 LISTS = (".txt", ".csv")
@@ -88,6 +89,8 @@ def expand(source: str | Path) -> list[str]:
         return [str(path / name) for name in list_images(path, SUFFIXES)]
     if glob.has_magic(str(path)) and not os.path.exists(path):
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+        if "**" not in str(path) and (folders := [file.name for file in found if file.is_dir()]):
+            tell(f"source={source}: {len(folders):,} folders fit too, such as {folders[0]}: they are left out")
         return [str(file) for file in found if file.is_file() and file.suffix.lower() in SUFFIXES]
     return [str(path)]
 

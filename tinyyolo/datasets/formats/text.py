@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from tinyyolo.io import in_threads, new_file, plain_text
 BOX = slice(1, 5)
 CROWD = 5
 OUTLINE = -1.0  # in the place of the mark of a crowd: the object was an outline, taken by its bounding box
-COMMENT = "#"
+COMMENT = re.compile(r"(?:^|\s)#")
 
 
 class Categories(NamedTuple):
@@ -158,7 +159,8 @@ class TextFormat:
         except (OSError, UnicodeDecodeError) as error:
             problems.append(Problem("bad record", str(path), f"not readable as text in UTF-8: {error}"))
         for number, line in enumerate(lines, 1):
-            if not line.strip() or line.lstrip().startswith(COMMENT):
+            line = COMMENT.split(line, maxsplit=1)[0]
+            if not line.strip():
                 continue
             try:
                 row = self.parse(line, categories)
