@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.data_sets import coco, data_yaml
 from tinyyolo.compat import FileLoader
-from tinyyolo.datasets import images, spec
+from tinyyolo.datasets import images, kinds, spec
 from tinyyolo.datasets.audit import check
 from tinyyolo.datasets.convert import tile
 from tinyyolo.datasets.images import CUT_SHORT, EMPTY, MISSING, NOT_DECODED, UNKNOWN, Look
@@ -155,7 +155,7 @@ def test_what_becomes_of_every_kind_is_told(tmp_path):
     for name, (write, _) in SOUND.items():
         write(tmp_path / name)
         looks.append(images.look(tmp_path / name))
-    lines = images.told_kinds(looks)
+    lines = kinds.told_kinds(looks)
     counts = {line.partition(" with ")[2].split(",")[0]: int(line.split()[0]) for line in lines}
     assert counts == {
         "an EXIF orientation": 6,
@@ -165,7 +165,7 @@ def test_what_becomes_of_every_kind_is_told(tmp_path):
         "16-bit values": 4,
         "4 bands": 1,
     }
-    assert images.told_kinds([images.Look((9, 9), 4, "uint8", fault=UNKNOWN)]) == []
+    assert kinds.told_kinds([images.Look((9, 9), 4, "uint8", fault=UNKNOWN)]) == []
 
 
 @pytest.mark.parametrize("name", FAULTY)

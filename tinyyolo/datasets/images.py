@@ -7,8 +7,7 @@ import mmap
 import os
 import threading
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -263,36 +262,6 @@ def _decode(data: bytes, flags: int) -> np.ndarray | None:
         return None
 
 
-def remarks(found: Look) -> list[str]:
-    """What is done to a picture of this kind on the way to three bands of 8 bits, besides decoding.
-
-    Examples:
-        >>> remarks(Look((9, 9), 3, "uint8")), remarks(Look((9, 9), 4, "uint8", alpha=True))
-        ([], ['transparency, which is not used: the colours count as they are under it'])
-    """
-    bands = 3 if found.inks else found.bands - found.alpha
-    said = {
-        "16-bit values, divided to 8 bits by the bits (8, 10, 11, 12, 14 or 16) that the image uses": (
-            found.depth == "uint16"
-        ),
-        "transparency, which is not used: the colours count as they are under it": found.alpha,
-        f"{bands} bands, of which the first {'three are red, green and blue' if bands > 3 else 'is taken as grey'}": (
-            bands == 2 or bands > 3
-        ),
-        "four inks (CMYK), which become colours by a plain rule, without a profile": found.inks,
-        "a palette, whose colours are taken": found.palette,
-        "an EXIF orientation, by which they are turned upright before boxes count": found.orientation > 1,
-        "several pages, of which the first is taken": found.pages > 1,
-    }
-    return [words for words, is_so in said.items() if is_so and not found.fault]
-
-
-def told_kinds(looks: Iterable[Look]) -> list[str]:
-    """A line for each kind of picture that is not simply decoded, with how many there are."""
-    counts = Counter(words for found in looks for words in remarks(found))
-    return [f"{count:,} image{'s' if count > 1 else ''} with {words}" for words, count in counts.items()]
-
-
 def list_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
     """Image files under a folder by their suffix, hidden ones left out, sorted, as POSIX paths relative to it.
 
@@ -304,9 +273,9 @@ def list_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder{nearest_folder(folder)}")
-    found = []
-    for root, folders, names in os.walk(folder, followlinks=True):
-        above = {os.path.realpath(parent) for parent in (root, *Path(root).absolute().parents)}
+    found: list[str] = []
+    for root, folders, names in os.walk(str(folder), followlinks=True):
+        above = {os.path.realpath(str(parent)) for parent in (root, *Path(root).absolute().parents)}
         folders[:] = [name for name in folders if os.path.realpath(os.path.join(root, name)) not in above]
         paths = (Path(root, name) for name in names if not name.startswith("."))
         found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in suffixes]

@@ -18,7 +18,8 @@ from ultralytics.utils.ops import convert_torch2numpy_batch
 from tinyyolo.boxes.convert import convert
 from tinyyolo.compat import FileLoader
 from tinyyolo.config import UserError
-from tinyyolo.datasets.images import MISSING, Look, look, told_kinds
+from tinyyolo.datasets.images import MISSING, Look, look
+from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.engine.sources import files_of, is_video, parted

@@ -13,7 +13,8 @@ from tinyyolo.datasets.audit import faults, repair
 from tinyyolo.datasets.audit.faults import Checked
 from tinyyolo.datasets.formats.doubts import NOT_LABELS
 from tinyyolo.datasets.formats.text import sibling
-from tinyyolo.datasets.images import list_images, told_kinds
+from tinyyolo.datasets.images import list_images
+from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.spec import DataSpec, Split, load
 from tinyyolo.io import in_threads, some, write_json
 

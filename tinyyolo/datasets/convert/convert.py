@@ -15,6 +15,7 @@ from tinyyolo.datasets.audit.faults import tell_doubts
 from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
 from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
+from tinyyolo.datasets.kinds import tell_kinds
 from tinyyolo.datasets.spec import DataSpec, load, write_yaml
 from tinyyolo.io import bar, copy_file, counted, in_threads, new_file
 
@@ -78,6 +79,7 @@ def convert(
                 faults += place_images(source, target, annotations.file_names, images)
             else:
                 annotations, plan, counts[name] = cut_annotations(annotations, tile, overlap, keep, tile_name)
+                tell_kinds(source, read[name].file_names)
                 jobs = list(zip(read[name].file_names, plan, strict=True))
                 for scene, tiles in bar(jobs, len(jobs), f"{name}: scenes"):
                     cut_scene(source / scene, [(corner, target / file) for corner, file in tiles], (tile, tile))

@@ -137,8 +137,8 @@ class TextFormat:
         inner = labels is None and bool(found) and all("images" in Path(name).parts for name in found)
         folder = images_dir if inner else sibling(images_dir, self.folder) if labels is None else Path(labels)
         if not folder.is_dir():
-            beside = sum(path.suffix.lower() == ".txt" for path in images_dir.rglob("*"))
-            hint = f"; there are {beside:,} .txt among the images: annotations: {{train: {images_dir}}} takes those"
+            beside = sum((images_dir / name).with_suffix(".txt").is_file() for name in found)
+            hint = f"; {beside:,} images have a .txt beside them: annotations: {{SPLIT: {images_dir}}} takes those"
             where = f"{images_dir}{hint if beside else nearest_folder(folder)}"
             raise UserError(f"{folder}: no such {self.name} label folder for the images in {where}")
 

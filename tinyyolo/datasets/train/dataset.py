@@ -19,7 +19,8 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.audit.faults import astray
 from tinyyolo.datasets.formats.doubts import REMARKS
-from tinyyolo.datasets.images import NOT_DECODED, load, look, told_kinds
+from tinyyolo.datasets.images import NOT_DECODED, load, look
+from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.io import counted, in_threads, some
