@@ -1,11 +1,16 @@
-"""Pictures that are not three bands of 8 bits: what is done to each kind, told once with how many there are."""
+"""What the pictures are against what is expected of them: their sizes, and what is done to kinds other than three bands
+of 8 bits."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from tinyyolo.datasets.annotations import Annotations, Problem
 from tinyyolo.datasets.images import Look, look
 from tinyyolo.io import in_threads, tell
 
@@ -44,3 +49,17 @@ def tell_kinds(folder: Path, names: Sequence[str]) -> None:
     """Say on stderr what is done to the pictures of a folder, by their headers."""
     for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds")):
         tell(f"{folder}: {line}")
+
+
+def with_own_sizes(notes: Annotations, folder: Path) -> Annotations:
+    """Annotations with the sizes of the pictures in `folder` where theirs are others, and a problem that tells it."""
+    looks = in_threads(lambda name: look(folder / name), notes.file_names, f"{folder.name}: sizes")
+    own = [(h, w) if found.fault else found.size_hw for found, (h, w) in zip(looks, notes.sizes_hw, strict=True)]
+    sizes = np.array(own, np.int64).reshape(-1, 2)
+    wrong = np.flatnonzero((sizes != notes.sizes_hw).any(axis=1))
+    if not len(wrong):
+        return notes
+    (h, w), (own_h, own_w) = notes.sizes_hw[wrong[0]].tolist(), sizes[wrong[0]].tolist()
+    such = f"such as {notes.file_names[wrong[0]]}: {w} x {h} px, the picture is {own_w} x {own_h}"
+    what = f"{len(wrong):,} of {len(notes):,} images have a wrong size, {such}; the pictures' own sizes count"
+    return replace(notes, sizes_hw=sizes, problems=[Problem("wrong sizes", str(notes.path), what), *notes.problems])

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets.images import list_images
 from tinyyolo.io import plain_text, tell
 
 DRIVE = re.compile(r"^[A-Za-z]:(?=/)")
+# What exporters say besides, and we have no use for.
+EXPORTED = ("roboflow", "flip_idx", "kpt_names", "minival", "license", "version", "author", "description", "date")
 LEAST_TAIL = 2  # parts of a path of another machine that must be the same here
 
 
@@ -85,6 +88,16 @@ def root_of(file: Path, base: Path, text: str, datasets: Path, wanted: Sequence[
             tell(f"{file}: path: {text} is not there; the data in {other} are taken")
             return other
     return usual
+
+
+def not_used(file: Path, content: Mapping[str, Any]) -> None:
+    """Tell which keys of other tools' YAMLs do nothing here."""
+    if keys := [key for key in EXPORTED if key in content]:
+        tell(f"{file}: not used: {', '.join(keys)}")
+    if content.get("download"):
+        tell(f"{file}: download: is never run; nothing is downloaded")
+    if content.get("channels") not in (None, 3):
+        tell(f"{file}: channels: {content['channels']}: not used; every picture becomes three bands")
 
 
 def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]:

@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
-import numpy as np
 import yaml
 
 from tinyyolo.config import ROOTS, UserError, find_yaml, suggest, with_base
-from tinyyolo.datasets.annotations import Annotations, Problem, as_names, raise_fatal
+from tinyyolo.datasets.annotations import Annotations, as_names, raise_fatal
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.formats.yolo import with_keypoints
-from tinyyolo.datasets.images import look, nearest_folder
-from tinyyolo.datasets.places import listed_images, place, root_of
-from tinyyolo.io import in_threads, new_file, tell
+from tinyyolo.datasets.images import nearest_folder
+from tinyyolo.datasets.kinds import with_own_sizes
+from tinyyolo.datasets.places import EXPORTED, listed_images, not_used, place, root_of
+from tinyyolo.io import new_file, tell
 
 SPLITS = ("train", "val", "test", "trainval")
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
 MOST_CLASSES = 100_000  # that may go without names
 FILES = (".json", ".geojson")  # annotations that are one file for all images; others lie in a folder
-# What exporters say besides, and we have no use for.
-EXPORTED = ("roboflow", "flip_idx", "kpt_names", "minival", "license", "version", "author", "description", "date")
 Text = str | int | float  # a number is a name too: `path: 2019`
 
 
@@ -167,17 +165,7 @@ class DataSpec:
         ):
             return notes
         self.seen.add(place)
-        looks = in_threads(lambda name: look(folder / name), notes.file_names, f"{split}: sizes")
-        sizes = np.array([seen.size_hw for seen in looks], np.int64).reshape(-1, 2)
-        wrong = np.flatnonzero((sizes != notes.sizes_hw).any(axis=1) & (sizes > 0).all(axis=1))
-        if len(wrong):
-            (h, w), (real_h, real_w) = notes.sizes_hw[wrong[0]].tolist(), sizes[wrong[0]].tolist()
-            such = f"such as {notes.file_names[wrong[0]]}: {w} x {h} px, the picture is {real_w} x {real_h}"
-            what = f"{len(wrong):,} of {len(notes):,} images have a wrong size, {such}; the pictures' own sizes count"
-            own = notes.sizes_hw.copy()
-            own[wrong] = sizes[wrong]
-            problems = [Problem("wrong sizes", str(notes.path), what), *notes.problems]
-            self.parsed[place] = replace(notes, sizes_hw=own, problems=problems)
+        self.parsed[place] = with_own_sizes(notes, folder)
         return self.parsed[place]
 
     def must_exist(self, splits: Iterable[str] | None = None) -> None:
@@ -286,16 +274,6 @@ def find_splits(file: Path, root: Path, content: Mapping[str, Any]) -> dict[str,
 def several(given: Any) -> list[str]:
     """The places that a split names, one or a list of them."""
     return [str(one) for one in (given if isinstance(given, list) else [given])]
-
-
-def not_used(file: Path, content: Mapping[str, Any]) -> None:
-    """Tell which keys of other tools' YAMLs do nothing here."""
-    if keys := [key for key in EXPORTED if key in content]:
-        tell(f"{file}: not used: {', '.join(keys)}")
-    if content.get("download"):
-        tell(f"{file}: download: is never run; nothing is downloaded")
-    if content.get("channels") not in (None, 3):
-        tell(f"{file}: channels: {content['channels']}: not used; every picture becomes three bands")
 
 
 def find_names(spec: DataSpec) -> dict[int, str]:
