@@ -71,7 +71,7 @@ def place(file: Path, root: Path, text: str, *, inside: bool = False) -> Path:
 
 def root_of(file: Path, base: Path, text: str, datasets: Path, wanted: Sequence[str]) -> Path:
     """The root of a set: `path:` from `base`, else from the folder of all sets, else the YAML's folder, if a split is
-    there.
+    there. An absolute `path:` stays: a disk that is not mounted must not become an older copy beside the YAML.
 
     Args:
         file: the YAML.
@@ -81,13 +81,18 @@ def root_of(file: Path, base: Path, text: str, datasets: Path, wanted: Sequence[
         wanted: the places of the splits, as the YAML names them.
     """
     usual = base / Path(text.strip().replace("\\", "/")).expanduser()
-    if os.path.isdir(usual):
+    if os.path.isdir(usual) or Path(text.strip()).expanduser().is_absolute() or DRIVE.match(text.replace("\\", "/")):
         return usual
     for other in (datasets / PurePosixPath(text.replace("\\", "/")).name, Path(text), file.parent):
-        if any(os.path.exists(find([other], one)[0]) for one in wanted):
+        if holds(other, wanted):
             tell(f"{file}: path: {text} is not there; the data in {other} are taken")
             return other
     return usual
+
+
+def holds(root: Path, wanted: Sequence[str]) -> bool:
+    """Whether one of the places of a YAML's splits is in a folder."""
+    return any(os.path.exists(find([root], one)[0]) for one in wanted)
 
 
 def not_used(file: Path, content: Mapping[str, Any]) -> None:

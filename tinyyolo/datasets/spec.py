@@ -17,7 +17,7 @@ from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.formats.yolo import with_keypoints
 from tinyyolo.datasets.images import nearest_folder
 from tinyyolo.datasets.kinds import with_own_sizes
-from tinyyolo.datasets.places import EXPORTED, listed_images, not_used, place, root_of
+from tinyyolo.datasets.places import EXPORTED, holds, listed_images, not_used, place, root_of
 from tinyyolo.io import new_file, tell
 
 SPLITS = ("train", "val", "test", "trainval")
@@ -189,7 +189,9 @@ class DataSpec:
     def absent(self) -> str:
         """That the data are not there and how to get them, in one line."""
         where = f"set `path:`, or ${DATASETS_VARIABLE}, the folder of the shipped sets"
-        return f"{self.file}: the data are not in {self.path}; {where}{self.source()}"
+        here = holds(self.file.parent, places_of(self.content))
+        near = "; there are such data beside the YAML, which is their root if `path:` is left out" if here else ""
+        return f"{self.file}: the data are not in {self.path}; {where}{near}{self.source()}"
 
     def source(self) -> str:
         """'; ask: ...; licence: ...; get it: ...' as the YAML's `about:` says; '' where it does not."""
@@ -229,8 +231,8 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     if path is None:
         shipped = file.parent in [root / "data" for root in ROOTS]
         sets = Path(os.environ.get(DATASETS_VARIABLE) or "datasets").expanduser()
-        wanted = [one for split in SPLITS for one in several(content.get(split) or [])]
-        path = root_of(file, sets if shipped else file.parent, str(content.get("path") or "."), sets, wanted)
+        base = sets if shipped else file.parent
+        path = root_of(file, base, str(content.get("path") or "."), sets, places_of(content))
     root = Path(path).expanduser().resolve()
     layout = str(content.get("format") or DEFAULT)
     if layout not in FORMATS:
@@ -274,6 +276,11 @@ def find_splits(file: Path, root: Path, content: Mapping[str, Any]) -> dict[str,
 def several(given: Any) -> list[str]:
     """The places that a split names, one or a list of them."""
     return [str(one) for one in (given if isinstance(given, list) else [given])]
+
+
+def places_of(content: Mapping[str, Any]) -> list[str]:
+    """The places of all splits, as they are written."""
+    return [one for split in SPLITS for one in several(content.get(split) or [])]
 
 
 def find_names(spec: DataSpec) -> dict[int, str]:
