@@ -120,6 +120,9 @@ WRONG = {
     "nothing matches": ("*.nothing", "No images"),
     "another kind of file": (__file__, "neither Pillow nor OpenCV"),
     "another kind of object": ({"a": 1}, "Unsupported"),
+    "array of 16 bits": (np.zeros((9, 9, 3), np.uint16), "array of uint16: expected uint8"),
+    "arrays of fractions": ([np.zeros((9, 9, 3), np.float32)], "array of float32: expected uint8"),
+    "image of 16 bits": (Image.fromarray(np.zeros((9, 9), np.uint16)), "image of I;16: expected uint8"),
     "array of four dimensions": (np.zeros((1, 9, 9, 3), np.uint8), "(1, 9, 9, 3)"),
 }
 

@@ -19,6 +19,7 @@ from tinyyolo.io import plain_text, tell
 DRIVE = re.compile(r"^[A-Za-z]:(?=/)")
 # What exporters say besides, and we have no use for.
 EXPORTED = ("roboflow", "flip_idx", "kpt_names", "minival", "license", "version", "author", "description", "date")
+SPLITS = ("train", "val", "test", "trainval")
 LEAST_TAIL = 2  # parts of a path of another machine that must be the same here
 
 
@@ -88,6 +89,16 @@ def root_of(file: Path, base: Path, text: str, datasets: Path, wanted: Sequence[
             tell(f"{file}: path: {text} is not there; the data in {other} are taken")
             return other
     return usual
+
+
+def several(given: Any) -> list[str]:
+    """The places that a split names, one or a list of them."""
+    return [str(one) for one in (given if isinstance(given, list) else [given])]
+
+
+def places_of(content: Mapping[str, Any]) -> list[str]:
+    """The places of all splits, as they are written."""
+    return [one for split in SPLITS for one in several(content.get(split) or [])]
 
 
 def holds(root: Path, wanted: Sequence[str]) -> bool:

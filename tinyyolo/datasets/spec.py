@@ -17,10 +17,19 @@ from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.formats.yolo import with_keypoints
 from tinyyolo.datasets.images import nearest_folder
 from tinyyolo.datasets.kinds import with_own_sizes
-from tinyyolo.datasets.places import EXPORTED, holds, listed_images, not_used, place, root_of
+from tinyyolo.datasets.places import (
+    EXPORTED,
+    SPLITS,
+    holds,
+    listed_images,
+    not_used,
+    place,
+    places_of,
+    root_of,
+    several,
+)
 from tinyyolo.io import new_file, tell
 
-SPLITS = ("train", "val", "test", "trainval")
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
 MOST_CLASSES = 100_000  # that may go without names
 FILES = (".json", ".geojson")  # annotations that are one file for all images; others lie in a folder
@@ -109,11 +118,14 @@ class DataSpec:
         Raises:
             UserError: no such split or folder.
         """
-        images = self.split(split).images
-        folder = images[0] if len(images) == 1 and images[0].suffix != ".txt" else self.path
+        folder = self.folder_of(self.split(split))
         if not folder.is_dir():
             raise UserError(f"{self.file}: {split}: no such image folder: {folder}{nearest_folder(folder)}")
         return folder
+
+    def folder_of(self, place: Split) -> Path:
+        """As `image_dir`, whether or not it is there."""
+        return place.images[0] if len(place.images) == 1 and place.images[0].suffix != ".txt" else self.path
 
     def image_path(self, split: str, file_name: str) -> Path:
         """The absolute path of one image of a split."""
@@ -271,16 +283,6 @@ def find_splits(file: Path, root: Path, content: Mapping[str, Any]) -> dict[str,
     if there and "test" in found and "test" not in (*there, *jsons):  # exporters name it whether or not there is one
         tell(f"{file}: test: left out, as there is no {found.pop('test').images[0]}")
     return found
-
-
-def several(given: Any) -> list[str]:
-    """The places that a split names, one or a list of them."""
-    return [str(one) for one in (given if isinstance(given, list) else [given])]
-
-
-def places_of(content: Mapping[str, Any]) -> list[str]:
-    """The places of all splits, as they are written."""
-    return [one for split in SPLITS for one in several(content.get(split) or [])]
 
 
 def find_names(spec: DataSpec) -> dict[int, str]:

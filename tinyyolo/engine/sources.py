@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 
 from tinyyolo.config import UserError
@@ -18,6 +20,18 @@ from tinyyolo.io import tell
 
 SUFFIXES = frozenset(f".{suffix}" for suffix in IMG_FORMATS | VID_FORMATS)
 LISTS = (".txt", ".csv")
+DEEP = (
+    "uint16",
+    "uint32",
+    "uint64",
+    "int",
+    "float",
+    "bool",
+    "complex",
+    "object",
+    "I",
+    "F",
+)  # numpy's and Pillow's words
 HEADER = "source"  # of a csv
 
 
@@ -25,6 +39,7 @@ def check_source(source: Any) -> None:
     """Raise UserError for a path that does not exist or holds nothing; other kinds of source are the engine's."""
     if source is None:
         raise UserError("source= is missing: an image, a folder, a glob, a video or a list of paths")
+    check_arrays(source if isinstance(source, (list, tuple)) else [source])
     if not is_path(source) or glob.has_magic(str(source)):
         return
     path = Path(source).expanduser()
@@ -32,6 +47,22 @@ def check_source(source: Any) -> None:
         raise UserError(f"source={source}: no such file or folder")
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"source={source}: the folder is empty")
+
+
+def check_arrays(items: Sequence[Any]) -> None:
+    """Raise UserError for pictures in memory that are not of 8 bits: the engine would take their numbers as they are.
+
+    Examples:
+        >>> check_arrays([np.zeros((9, 9, 3), np.uint16)])
+        Traceback (most recent call last):
+        tinyyolo.config.UserError: source=array of uint16: expected uint8; datasets.images.eight_bits divides 16 bits
+    """
+    for item in items:
+        array = isinstance(item, np.ndarray)
+        kind = str(item.dtype) if array else item.mode if isinstance(item, Image.Image) else ""
+        if kind.startswith(DEEP):
+            words = "expected uint8; datasets.images.eight_bits divides 16 bits"
+            raise UserError(f"source={'array' if array else 'image'} of {kind}: {words}")
 
 
 def is_path(source: Any) -> bool:
