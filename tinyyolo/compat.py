@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -25,7 +26,7 @@ import ultralytics.utils.patches
 import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
 from ultralytics.data.augment import Compose, RandomPerspective
-from ultralytics.data.loaders import LoadImagesAndVideos
+from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.nn.modules import SPPF, C2f, Conv
 from ultralytics.utils.torch_utils import initialize_weights
 
@@ -33,6 +34,7 @@ __all__ = ["SPPF", "C2f", "Conv", "initialize_weights"]  # for the folders that 
 
 NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5  # Muon's polynomial, upstream's values
 upstream_orthogonalised = ultralytics.optim.muon.zeropower_via_newtonschulz5
+DECODERS: list[Callable[[str], np.ndarray]] = []  # see `read_images_by`; the last one counts
 MIN_VISIBLE = 0.1  # share of an object's area that must stay in the picture after augmentation; ultralytics' own value
 
 
@@ -49,34 +51,81 @@ def quiet() -> None:
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]  # imported there
 
 
+def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """The pixels (H, W, 3) uint8 BGR that training, validation and prediction see of an image file; None for no image.
+
+    Raises:
+        ValueError: flags that ask for something else.
+    """
+    if flags != cv2.IMREAD_COLOR:
+        raise ValueError(f"{path}: flags {flags}: our detectors take three bands")
+    if not DECODERS:
+        import_module("tinyyolo.datasets.train.dataset")  # which says what decodes; scripts outside import us alone
+    try:
+        return DECODERS[-1](path)
+    except ValueError:
+        return None
+
+
 def read_images_by(load: Callable[[str], np.ndarray]) -> None:
-    """Let the engine's loaders of image files decode by `load`; where it raises ValueError they find none.
+    """Let `imread`, and with it the engine's loaders of image files, decode by `load`; its ValueError means no image.
 
     Upstream's own is stopped by too many pixels, misled by floats and two bands, and fills up a JPEG that is cut short.
     """
-
-    def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-        if flags != cv2.IMREAD_COLOR:
-            raise ValueError(f"{path}: flags {flags}: our detectors take three bands")
-        try:
-            return load(path)
-        except ValueError:
-            return None
-
+    DECODERS.append(load)
     for module in (ultralytics.data.base, ultralytics.data.loaders):
         vars(module).update(imread=imread)
 
 
-def on_unreadable(loader: Any, tell: Callable[[str], None]) -> None:
-    """Let a loader of image files call `tell(path)` for an image it cannot decode; upstream warns and forgets it."""
-    if not isinstance(loader, LoadImagesAndVideos):
-        return
-    append = loader._append_image
+class FileLoader(LoadImagesAndVideos):
+    """The engine's loader of these files, images first; upstream's stops at a damaged video and forgets a bad image.
 
-    def append_or_tell(paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
-        tell(path) if image is None else append(paths, images, info, path, image, index)
+    Args:
+        images: paths, in the order in which they are read.
+        videos: paths.
+        batch: images at a time.
+        vid_stride: every which frame of a video.
+        bad: called with the path of a file that cannot be read.
+        good: called with the path of an image that was.
+    """
 
-    vars(loader).update(_append_image=append_or_tell)
+    files: Any  # upstream's types know what it starts with
+    cap: Any
+
+    def __init__(
+        self,
+        images: Sequence[str],
+        videos: Sequence[str],
+        batch: int,
+        vid_stride: int,
+        bad: Callable[[str], None],
+        good: Callable[[str], None],
+    ):
+        self.files, self.ni, self.nf = [*images, *videos], len(images), len(images) + len(videos)
+        self.video_flag = [False] * len(images) + [True] * len(videos)
+        self.mode, self.bs, self.vid_stride = "image" if images else "video", batch, vid_stride
+        self.cv2_flag, self.cap, self.source_type = cv2.IMREAD_COLOR, None, SourceTypes()
+        self.bad, self.good = bad, good
+
+    def _append_image(self, paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
+        """As upstream; tells of the image."""
+        if image is None:
+            self.bad(path)
+            return
+        self.good(path)
+        super()._append_image(paths, images, info, path, image, index)
+
+    def _new_video(self, path: str) -> None:
+        """As upstream; one without a frame is told, and left to the loop, which goes on where there is none."""
+        try:
+            super()._new_video(path)
+            if not self.cap.grab():
+                self.bad(path)
+                return
+            self.cap.release()
+            super()._new_video(path)  # from its first frame
+        except FileNotFoundError:
+            self.bad(path)
 
 
 def local_font(font: str = "") -> str:

@@ -78,7 +78,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     import yaml  # a tenth of the time of a small evaluation, which needs none
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_bytes())  # which knows byte order marks
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -19,6 +19,9 @@ THREADS = min(8, os.cpu_count() or 1)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 WIDTH = 30  # characters of a bar
+# How editors begin a file.
+BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+TOLD: set[str] = set()
 
 
 @contextmanager
@@ -87,6 +90,27 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write plain values as JSON for people, in place of an older file."""
     with new_file(path, overwrite=True) as stream:
         json.dump(content, stream, indent=1)
+
+
+def plain_text(data: bytes) -> str:
+    """The text of a file as editors save it: in UTF-8, or in what its byte order mark says, which is left out.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+
+    Examples:
+        >>> plain_text("Straße".encode("utf-16")), plain_text(b"\\xef\\xbb\\xbf0 1")
+        ('Straße', '0 1')
+    """
+    mark = next((mark for mark in BYTE_ORDER_MARKS if data.startswith(mark)), b"")
+    return data[len(mark) :].decode(BYTE_ORDER_MARKS.get(mark, "utf-8"))
+
+
+def tell(line: str) -> None:
+    """Say something on stderr, once in a process."""
+    if line not in TOLD:
+        TOLD.add(line)
+        print(line, file=sys.stderr)
 
 
 def current_umask() -> int:

@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from ultralytics.data.loaders import LoadImagesAndVideos
 
 from tests.support.data_sets import coco, data_yaml
-from tinyyolo.compat import on_unreadable
-from tinyyolo.datasets import images, spec
+from tinyyolo.compat import FileLoader
+from tinyyolo.datasets import images, kinds, spec
 from tinyyolo.datasets.audit import check
 from tinyyolo.datasets.convert import tile
 from tinyyolo.datasets.images import CUT_SHORT, EMPTY, MISSING, NOT_DECODED, UNKNOWN, Look
@@ -85,8 +84,8 @@ SOUND = {  # name -> how it is written, and what the header says
     "grey.png": (lambda p: p.write_bytes(encoded(".png", PIXELS[..., 0])), Look((H, W), 1, "uint8")),
     "palette.png": (lambda p: pillow(p, "P"), Look((H, W), 1, "uint8", palette=True)),
     "bits.png": (lambda p: pillow(p, "1"), Look((H, W), 1, "uint8")),
-    "cmyk.jpg": (lambda p: pillow(p, "CMYK"), Look((H, W), 4, "uint8")),
-    "alpha.png": (lambda p: pillow(p, "RGBA"), Look((H, W), 4, "uint8")),
+    "cmyk.jpg": (lambda p: pillow(p, "CMYK"), Look((H, W), 4, "uint8", inks=True)),
+    "alpha.png": (lambda p: pillow(p, "RGBA"), Look((H, W), 4, "uint8", alpha=True)),
     "deep.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
     "deep grey.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., 0])), Look((H, W), 1, "uint16")),
     "deep.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
@@ -137,6 +136,38 @@ def test_pixels_by_hand(tmp_path, name, expected):
     np.testing.assert_array_equal(images.load(tmp_path / name), expected)
 
 
+@pytest.mark.parametrize(("bits", "shift"), [(8, 0), (9, 2), (10, 2), (11, 3), (12, 4), (13, 6), (14, 6), (15, 8)])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_divided_by_those_that_are_used(tmp_path, bits, shift, suffix):
+    values = (SIXTEEN[..., :3] >> (16 - bits)) | (1 << (bits - 1))  # the highest bit is set somewhere
+    for name, pixels in (("colour", values), ("grey", values[..., 0])):
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(encoded(suffix, pixels))
+        grey = pixels if pixels.ndim == 3 else pixels[..., None].repeat(3, 2)
+        np.testing.assert_array_equal(images.load(path), grey >> shift)
+    values[0, 0] = images.NO_VALUE  # says nothing of the bits, and is white
+    path.write_bytes(encoded(suffix, values))
+    np.testing.assert_array_equal(images.load(path), np.minimum(values >> shift, 255))
+
+
+def test_what_becomes_of_every_kind_is_told(tmp_path):
+    looks = []
+    for name, (write, _) in SOUND.items():
+        write(tmp_path / name)
+        looks.append(images.look(tmp_path / name))
+    lines = kinds.told_kinds(looks)
+    counts = {line.partition(" with ")[2].split(",")[0]: int(line.split()[0]) for line in lines}
+    assert counts == {
+        "an EXIF orientation": 6,
+        "a palette": 1,
+        "four inks (CMYK)": 1,
+        "transparency": 1,
+        "16-bit values": 4,
+        "4 bands": 1,
+    }
+    assert kinds.told_kinds([images.Look((9, 9), 4, "uint8", fault=UNKNOWN)]) == []
+
+
 @pytest.mark.parametrize("name", FAULTY)
 def test_why_a_file_cannot_be_used(tmp_path, name):
     write, words, told_by_header = FAULTY[name]
@@ -176,11 +207,10 @@ def test_the_same_words_everywhere(tmp_path):
         for i, name in enumerate(SOUND):
             assert dataset.load_image(i)[1] == SOUND[name][1].size_hw
 
-    bad, there = {}, [str(folder / name) for name in names if name != "missing.png"]
-    loader = LoadImagesAndVideos(there, batch=4)
-    on_unreadable(loader, lambda file: bad.update({file: why_not(file)}))
+    bad, good, there = {}, [], [str(folder / name) for name in names if name != "missing.png"]
+    loader = FileLoader(there, [], 4, 1, lambda file: bad.update({file: why_not(file)}), good.append)
     read = {file: pixels for files, batch, _ in loader for file, pixels in zip(files, batch, strict=True)}
-    assert bad == {k: v for k, v in expected.items() if k != missing}
+    assert bad == {k: v for k, v in expected.items() if k != missing} and sorted(good) == sorted(read)
     for name in SOUND:
         np.testing.assert_array_equal(read[str(folder / name)], images.load(folder / name), err_msg=name)
     for name in FAULTY:
@@ -195,6 +225,8 @@ def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):
     coco(tmp_path / "a.json", records, [], [(1, "ship")])
     data = spec.load(data_yaml(tmp_path / "d.yaml", train=".", annotations={"train": "a.json"}))
     assert check.inspect(data)[0]["notes"]["image mode"] == [
-        "train: 1 images have 4 bands of uint16, not 3 of uint8",
-        "train: 1 images have 1 band of uint8 with a palette, not 3 of uint8",
+        "train: 1 image with 16-bit values, divided to 8 bits by the bits (8, 10, 11, 12, 14 or 16) that the image "
+        "uses",
+        "train: 1 image with 4 bands, of which the first three are red, green and blue",
+        "train: 1 image with a palette, whose colours are taken",
     ]

@@ -1,14 +1,18 @@
 """Data YAMLs: those that ship, and what can be wrong with one's own."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.support.command import command
 from tests.support.data_sets import AITOD_NAMES, clean_set, coco, data_yaml, picture
 from tinyyolo.config import UserError
 from tinyyolo.datasets import spec
+from tinyyolo.datasets.audit.faults import astray
 
 # Table 1 of the paper, test and train sets: airplane ... wind-mill.
 TABLE_1 = {
@@ -295,3 +299,57 @@ def test_lists_and_label_folders_must_exist(tmp_path):
         data = spec.load(data_yaml(tmp_path / "d.yaml", names=["a"], **content))
         with pytest.raises(UserError, match=message):
             data.must_exist()
+
+
+def sized(root, size_of, orientation=0):
+    """Two pictures of 64 x 32 px, a box in each, and a JSON that says `size_of` (width, height) of them."""
+    for i in range(2):
+        picture(root / "images" / f"{i}.jpg", 64, 32, seed=i)
+        if orientation:
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            with Image.open(root / "images" / f"{i}.jpg") as image:
+                image.load()
+            image.save(root / "images" / f"{i}.jpg", exif=exif)
+    boxes = [(1, 1, 1, [40, 20, 8, 4]), (2, 2, 1, [0, 0, 8, 4])]
+    coco(root / "a.json", [(i + 1, f"{i}.jpg", *size_of) for i in range(2)], boxes, [(1, "ship")])
+    splits = {"train": "a.json", "val": "a.json"}
+    return data_yaml(root / "a.yaml", train="images", val="images", annotations=splits)
+
+
+@pytest.mark.parametrize("size_of", [(32, 64), (128, 64), (640, 480)])
+def test_the_pictures_own_sizes_count(tmp_path, capsys, size_of):
+    """Boxes are pixels of the picture: their fractions, and with them the labels of a training, need its size."""
+    data = spec.load(sized(tmp_path / "set", size_of))
+    assert data.read("train").sizes_hw.tolist() == [[size_of[1], size_of[0]]] * 2
+    notes = data.measured("train")
+    assert notes.sizes_hw.tolist() == [[32, 64]] * 2 and data.read("train") is notes is data.measured("val")
+    line = f"2 of 2 images have a wrong size, such as 0.jpg: {size_of[0]} x {size_of[1]} px, the picture is 64 x 32"
+    assert [p.kind for p in notes.problems] == ["wrong sizes"] and line in notes.problems[0]
+    assert command("data", "convert", data.file, to="yolo", out=str(tmp_path / "new")) == 0
+    assert line in capsys.readouterr().err
+    assert (tmp_path / "new" / "labels" / "train" / "0.txt").read_text().split() == [
+        "0",
+        "0.6875",
+        "0.6875",
+        "0.125",
+        "0.125",
+    ]
+
+
+def test_sizes_that_are_right_or_cannot_be_read_stay(tmp_path):
+    data = spec.load(sized(tmp_path / "set", (64, 32)))
+    assert data.measured("train") is data.read("train") and not data.read("train").problems
+    shutil.rmtree(tmp_path / "set" / "images")
+    gone = spec.load(tmp_path / "set" / "a.yaml")
+    assert gone.measured("train").sizes_hw.tolist() == [[32, 64]] * 2
+
+
+def test_pictures_that_were_turned_after_they_were_labelled(tmp_path):
+    """The JSON says the size as stored, the picture stands upright by its EXIF: the boxes are of the stored one."""
+    notes = spec.load(sized(tmp_path / "set", (64, 32), orientation=6)).measured("train")
+    assert notes.sizes_hw.tolist() == [[64, 32]] * 2
+    with pytest.raises(UserError, match=r"1 of 2 boxes lie outside .* 0\.jpg of 32 x 64 px.* have a wrong size"):
+        astray(notes)
+    (line,) = astray(notes, stop=False)
+    assert "\n" not in line

@@ -170,9 +170,11 @@ def test_ignore_regions_stay_out_of_loss_and_metrics(tmp_path):
 
 
 def test_images_without_objects_are_normal(tmp_path):
-    data = write_set(tmp_path / "set", empty=6)  # no image has an object
+    data = write_set(tmp_path / "set", empty=5)  # one training image has objects, no other image has
     metrics = trained(data).metrics
     assert metrics.AP == -1 and metrics.fitness == 0
+    with pytest.raises(UserError, match=r"train\.json: no object to train on in 6 images"):
+        trained(write_set(tmp_path / "none", empty=6))
 
 
 def test_nothing_is_written_beside_the_data(tiny_set):

@@ -1,6 +1,7 @@
 """Prediction from every kind of source ultralytics users know, and what it writes."""
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -112,12 +113,16 @@ def test_stream_is_a_generator_that_holds_no_results(model, files):
 
 
 WRONG = {
+    "no image in a folder": (Path(__file__).parent, "No images"),
     "no such file in a list": (["nowhere.png"], "nowhere.png"),
-    "no image in a list": ([__file__], "cannot identify"),
+    "no image in a list": ([__file__], "neither Pillow nor OpenCV"),
     "empty list": ([], "No images"),
     "nothing matches": ("*.nothing", "No images"),
-    "another kind of file": (__file__, "No images"),
+    "another kind of file": (__file__, "neither Pillow nor OpenCV"),
     "another kind of object": ({"a": 1}, "Unsupported"),
+    "array of 16 bits": (np.zeros((9, 9, 3), np.uint16), "array of uint16: expected uint8"),
+    "arrays of fractions": ([np.zeros((9, 9, 3), np.float32)], "array of float32: expected uint8"),
+    "image of 16 bits": (Image.fromarray(np.zeros((9, 9), np.uint16)), "image of I;16: expected uint8"),
     "array of four dimensions": (np.zeros((1, 9, 9, 3), np.uint8), "(1, 9, 9, 3)"),
 }
 
@@ -147,6 +152,86 @@ def test_video(weights, files, tmp_path, capsys):
     assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == frames
     _, frame = capture.read()
     assert np.abs(frame.astype(int) - cv2.imread(str(files[0]))).max() > 60, "no boxes drawn"
+
+
+@pytest.fixture
+def told(caplog, monkeypatch):
+    """What the engine logs, as one text."""
+    monkeypatch.setattr("tinyyolo.datasets.train.dataset.LOGGER.propagate", True)
+    return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+@pytest.fixture
+def scattered(files, tmp_path):
+    """A folder with pictures in sub-folders, two of one name, and files that are damaged each in its way."""
+    folder = tmp_path / "in"
+    for file, place in zip(files, ("a.png", "s/a.png", "s/t/b.PNG"), strict=False):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / place)
+    for name, content in (("z.gif", b"GIF89a"), ("y.mp4", b"no film"), ("x.jpg", b""), ("s/w.png", b"\x89PNG")):
+        (folder / name).write_bytes(content)
+    (folder / "notes.md").write_text("no picture")
+    shutil.copy(files[0], folder / ".hidden.png")
+    return folder
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_folder_is_searched_through_and_damage_is_counted(
+    weights, scattered, expected, tmp_path, told, capsys, batch
+):
+    words = ["conf=0", "max_det=10", f"imgsz={SIZE}", "save_json=true", f"batch={batch}"]
+    code, _, err = call("predict", f"model={weights}", f"source={scattered}", *words, capsys=capsys)
+    assert code == 0, err
+    folder = tmp_path / "runs" / "predict"
+    assert sorted(path.name for path in folder.glob("*.jpg")) == ["a-2.jpg", "a.jpg", "b.jpg"]
+    rows = json.loads((folder / "predictions.json").read_text())
+    names = dict.fromkeys((row["image_id"], row["file_name"]) for row in rows)
+    assert list(names) == [("a", "a.png"), ("s/a", "s/a.png"), ("s/t/b", "s/t/b.PNG")]
+    for (_, name), boxes in zip(names, expected, strict=False):
+        scores = [row["score"] for row in rows if row["file_name"] == name]
+        np.testing.assert_allclose(scores, boxes[:, 4], atol=1e-3)
+    assert "4 unreadable images left out" in told()
+    for name in ("z.gif: not one frame", "y.mp4: not one frame", "x.jpg: the file is empty", "s/w.png: "):
+        assert f"{scattered}/{name}" in told()
+
+
+def test_a_folder_of_damaged_files_only(weights, scattered, capsys):
+    for path in [*scattered.rglob("*.png"), *scattered.rglob("*.PNG")]:
+        path.write_bytes(b"no picture")
+    code, _, err = call("predict", f"model={weights}", f"source={scattered}", capsys=capsys)
+    assert code == 2 and "no readable image" in err and "y.mp4" in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", [".txt", ".csv"])
+def test_lists_name_files_beside_them(model, scattered, encoding, ending):
+    lines = ["source"] * (ending == ".csv") + ["a.png", "", "s", "gone.png"]
+    (scattered / f"list{ending}").write_text("\r\n".join(lines), encoding=encoding, newline="")
+    found = model.predict(scattered / f"list{ending}", **HOW)
+    assert [Path(result.path).relative_to(scattered).as_posix() for result in found] == [
+        "a.png",
+        "s/a.png",
+        "s/t/b.PNG",
+    ]
+    assert [Path(line.split(":")[0]).name for line in model.predictor.bad_images] == ["gone.png", "w.png"]
+
+
+def test_globs(model, scattered, capsys):
+    for pattern, names in (("*.png", ["a.png"]), ("**/*.png", ["a.png", "s/a.png"]), ("[a]*", ["a.png"])):
+        found = model.predict(f"{scattered}/{pattern}", **HOW)
+        assert [Path(result.path).relative_to(scattered).as_posix() for result in found] == names
+    (scattered / "[a].png").write_bytes((scattered / "a.png").read_bytes())
+    assert Path(model.predict(scattered / "[a].png", **HOW)[0].path).name == "[a].png"
+    model.predict(f"{scattered}/[as]*", **HOW)
+    assert "1 folders fit too, such as s: they are left out" in capsys.readouterr().err
+
+
+def test_what_becomes_of_sixteen_bits_is_told(model, files, expected, tmp_path, told):
+    deep = cv2.imread(str(files[0])).astype(np.uint16) * 16
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    (found,) = model.predict(tmp_path / "deep.png", **HOW)
+    torch.testing.assert_close(found.boxes.data, expected[0], atol=1e-3, rtol=1e-4)
+    assert "1 image with 16-bit values" in told()
 
 
 def test_what_predict_writes(weights, files, expected, tmp_path, capsys):

@@ -17,6 +17,7 @@ from tinyyolo.boxes.convert import sides
 from tinyyolo.boxes.similarity import CONSTANT
 from tinyyolo.config import UserError, above, suggest
 from tinyyolo.datasets import spec
+from tinyyolo.datasets.audit.faults import tell_doubts
 from tinyyolo.datasets.formats import coco as coco_json
 from tinyyolo.io import write_json
 from tinyyolo.plots.assign import draw
@@ -72,7 +73,8 @@ def analyze(
         raise UserError(f"{error} px{', or auto' if str(error).startswith('constant') else ''}") from error
     report: dict[str, Any] = {"data": data, "split": split, "imgsz": imgsz, "constant": constant}
     if data:
-        found = coco_json.read(data) if data.endswith(".json") else spec.load(data).read(split)
+        found = coco_json.read(data) if data.endswith(".json") else spec.load(data).measured(split)
+        tell_doubts(found)
         scenes = list(scenes_of(found, imgsz))
         if not scenes:
             raise UserError(f"{data}: no image has objects")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import UserError, above
+from tinyyolo.datasets.audit.faults import tell_doubts
 from tinyyolo.datasets.spec import load
 from tinyyolo.datasets.stats.numbers import collect, distinct, objects_of
 from tinyyolo.io import table, write_json
@@ -40,7 +41,9 @@ def stats(
     except ValueError as error:
         raise UserError(str(error)) from error
     spec = load(data, path)
-    splits = {name: spec.read(name) for name in ([split] if split else spec.splits)}
+    splits = {name: spec.measured(name) for name in ([split] if split else spec.splits)}
+    for found in splits.values():
+        tell_doubts(found)
     report = collect(splits, imgsz=imgsz) | {"data": str(spec.file)}
     target = Path(runs) / f"{spec.title}.json"
     write_json(target, report)

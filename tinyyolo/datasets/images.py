@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import threading
 import warnings
+from collections.abc import Set
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageMode, TiffTags, UnidentifiedImageError
+from PIL import Image, ImageMode, UnidentifiedImageError
 
 from tinyyolo.config import UserError
+from tinyyolo.datasets import tiff
 from tinyyolo.io import new_file
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 EXIF_ORIENTATION = 274
 TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height; OpenCV applies them on reading
-DEPTHS = ("uint8", "uint16")  # what is read; of 16 bits the high byte
+DEPTHS = ("uint8", "uint16")  # what is read
+BITS = (8, 10, 11, 12, 14, 16)  # that sensors give; files of 16 bits hold any of them
+NO_VALUE = 65535  # of 16 bits: saturated, or nothing was measured there
 LARGE_PIXELS = 50_000_000  # images above this are decoded one at a time when they are looked through
 ONE_LARGE = threading.Lock()
 JPEGS = ("JPEG", "MPO")  # MPO is several JPEGs, as drones write; the first counts
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # how a JPEG and a PNG begin, and end unless cut short
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-SAMPLE_KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # TIFF's SampleFormat; 4 says nothing
 # Pillow takes an image of 180 million pixels for an attack; DOTA's scenes have up to 400. OpenCV stops at 2^30.
 Image.MAX_IMAGE_PIXELS = 2**29
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # the fault is told in our words
@@ -49,6 +52,9 @@ class Look(NamedTuple):
         orientation: EXIF's, 1 to 8; 1 is upright.
         palette: the band holds indices of colours.
         fault: why the image cannot be used; "" if it can.
+        pages: pictures in the file, counted to two; the first is decoded.
+        alpha: one of the bands is transparency.
+        inks: the bands are cyan, magenta, yellow and black.
     """
 
     size_hw: tuple[int, int] = (0, 0)
@@ -57,6 +63,9 @@ class Look(NamedTuple):
     orientation: int = 1
     palette: bool = False
     fault: str = ""
+    pages: int = 1
+    alpha: bool = False
+    inks: bool = False
 
 
 def look(path: str | Path, *, to_end: bool = False) -> Look:
@@ -71,24 +80,23 @@ def look(path: str | Path, *, to_end: bool = False) -> Look:
     try:
         if not path.stat().st_size:
             return Look(fault=EMPTY)
-        with Image.open(path) as image:
-            kind, found = image.format or "", _described(image)
-            if to_end:
-                image.verify()
+        if (described := _of_tiff(path)) is not None:
+            kind, found = "TIFF", described
+        else:
+            with Image.open(path) as image:
+                kind, found = image.format or "", _described(image)
+                if to_end:
+                    image.verify()
     except FileNotFoundError:
         return Look(fault=MISSING)
-    except UnidentifiedImageError:  # such as a TIFF with four bands of 16 bits, which OpenCV reads
-        pixels = _decode(path.read_bytes(), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            return Look(fault=UNKNOWN)
-        height, width, bands = (*pixels.shape, 1)[:3]
-        found = Look((height, width), bands, pixels.dtype.name)
+    except UnidentifiedImageError:
+        return Look(fault=UNKNOWN)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         system = isinstance(error, OSError) and error.strerror
         words = f"not readable: {system}" if system else str(error) or type(error).__name__
         return found._replace(fault=" ".join(words.split()))
     if found.depth not in DEPTHS:
-        return found._replace(fault=NOT_DECODED)
+        return found._replace(fault=f"{NOT_DECODED}, it holds {found.depth}")
     turned = found.orientation in TURNED and kind not in (*JPEGS, "TIFF")  # not every OpenCV turns these
     with ONE_LARGE if math.prod(found.size_hw) > LARGE_PIXELS else nullcontext():
         if turned or (to_end and kind not in (*JPEGS, "PNG")):
@@ -97,21 +105,44 @@ def look(path: str | Path, *, to_end: bool = False) -> Look:
         return found._replace(fault=CUT_SHORT) if to_end and kind in JPEGS and not _ends(path) else found
 
 
+def _of_tiff(path: Path) -> Look | None:
+    """What a TIFF's directory says; None for another format.
+
+    Raises:
+        UnidentifiedImageError: it begins as a TIFF, and is none.
+    """
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content[:4] not in tiff.MAGIC:
+            return None
+        found = tiff.read(content)
+    if found is None:
+        raise UnidentifiedImageError
+    return Look(
+        found.size_hw,
+        found.bands,
+        found.depth,
+        found.first(tiff.ORIENTATION, 1),
+        palette=found.photometric == tiff.PALETTE,
+        pages=found.pages,
+        alpha=found.bands in (2, 4) and found.alpha,
+        inks=found.photometric == tiff.INKS,
+    )
+
+
 def _described(image: Any) -> Look:
-    """What the header of a Pillow image of any format says."""
+    """What the header of a Pillow image of any other format says."""
     mode = ImageMode.getmode(image.mode)
     bands, depth = len(mode.bands), np.dtype(mode.typestr).name
     orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
     size_hw = image.size if orientation in TURNED else image.size[::-1]
-    if image.format == "TIFF":  # Pillow's mode hides spare bands and 16 bits of colour; the size it has turned already
-        tags = {TiffTags.lookup(key).name: value for key, value in image.tag_v2.items()}
-        most, sort = max(tags.get("BitsPerSample", (1,))), max(tags.get("SampleFormat", (1,)))
-        bits = next((b for b in (8, 16, 32) if most <= b), 64)  # 12 bits come in 16
-        bands, depth = tags.get("SamplesPerPixel", bands), f"{SAMPLE_KINDS.get(sort, 'complex')}{bits}"
-        orientation, size_hw = tags.get("Orientation", 1), image.size[::-1]
-    elif ";16" in str(image.tile):  # a colour PNG, which Pillow reads as 8 bits
+    if ";16" in str(image.tile):  # a colour PNG, which Pillow reads as 8 bits
         depth = "uint16"
-    return Look(size_hw, bands, "uint8" if depth == "bool" else depth, orientation, image.mode == "P")
+    depth, pages = "uint8" if depth == "bool" else depth, 1
+    if image.format not in JPEGS:  # whose other pictures are previews
+        pages = min(getattr(image, "n_frames", 1), 2)
+    return Look(
+        size_hw, bands, depth, orientation, image.mode == "P", "", pages, "A" in mode.bands, mode.mode == "CMYK"
+    )
 
 
 def _ends(path: Path) -> bool:
@@ -187,17 +218,40 @@ def save(path: str | Path, image: np.ndarray, *, overwrite: bool = False) -> Pat
 
 
 def decode(data: bytes) -> np.ndarray | None:
-    """Pixels (H, W, 3) uint8 BGR of a file's content as ultralytics reads it; None for what is not decoded.
+    """Pixels (H, W, 3) uint8 BGR of a file's content; None for what is not decoded.
 
-    Of 16 bits the high byte is taken, of a TIFF's bands the first three, of its pages the first.
+    Of a TIFF's bands the first three are taken, of its pages the first, and of 16 bits those that `eight_bits` says.
     """
-    image = _decode(data, cv2.IMREAD_UNCHANGED) if data.startswith(TIFF) else None
-    if image is None or image.ndim != 3:
-        image = _decode(data, cv2.IMREAD_COLOR)
-    if image is None or image.dtype not in (np.uint8, np.uint16) or image.shape[2:] < (3,):
+    if data[:4] in tiff.MAGIC:
+        found = tiff.read(data)
+        image = (
+            None if found is None else tiff.pixels(data, found, lambda content: _decode(content, cv2.IMREAD_UNCHANGED))
+        )
+    else:
+        image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None or image.dtype not in DEPTHS:
         return None
-    image = np.ascontiguousarray(image[..., :3])
-    return image if image.dtype == np.uint8 else np.right_shift(image, 8).astype(np.uint8)
+    image = eight_bits(image)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def eight_bits(image: np.ndarray) -> np.ndarray:
+    """An image of 8 or 16 bits in 8: of 16 the highest eight of the bits that its values use.
+
+    The bits are those of BITS that hold every value; 65,535 does not count, unless others come near it.
+
+    Examples:
+        >>> eight_bits(np.array([[0, 16, 4095]], np.uint16)), eight_bits(np.array([[257, 65534]], np.uint16))
+        (array([[  0,   1, 255]], dtype=uint8), array([[  1, 255]], dtype=uint8))
+    """
+    if image.dtype == np.uint8:
+        return image
+    most = int(image.max(initial=0))
+    if most == NO_VALUE:
+        most = int(image.max(initial=0, where=image != NO_VALUE))
+    used = next(bits for bits in BITS if most < 2**bits)
+    shifted: np.ndarray = np.minimum(np.right_shift(image, used - 8), 255)
+    return shifted.astype(np.uint8)
 
 
 def _decode(data: bytes, flags: int) -> np.ndarray | None:
@@ -208,8 +262,10 @@ def _decode(data: bytes, flags: int) -> np.ndarray | None:
         return None
 
 
-def list_images(folder: str | Path) -> list[str]:
+def list_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[str]:
     """Image files under a folder by their suffix, hidden ones left out, sorted, as POSIX paths relative to it.
+
+    Links to folders are followed, except to one that holds the link.
 
     Raises:
         UserError: no such folder.
@@ -217,9 +273,13 @@ def list_images(folder: str | Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder{nearest_folder(folder)}")
-    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
-    images = (path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path.relative_to(folder).as_posix() for path in images)
+    found: list[str] = []
+    for root, folders, names in os.walk(str(folder), followlinks=True):
+        above = {os.path.realpath(str(parent)) for parent in (root, *Path(root).absolute().parents)}
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(root, name)) not in above]
+        paths = (Path(root, name) for name in names if not name.startswith("."))
+        found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in suffixes]
+    return sorted(found)
 
 
 def nearest_folder(folder: Path) -> str:

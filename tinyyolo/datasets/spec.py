@@ -14,11 +14,24 @@ import yaml
 from tinyyolo.config import ROOTS, UserError, find_yaml, suggest, with_base
 from tinyyolo.datasets.annotations import Annotations, as_names, raise_fatal
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
-from tinyyolo.datasets.images import list_images, nearest_folder
-from tinyyolo.io import new_file
+from tinyyolo.datasets.formats.yolo import with_keypoints
+from tinyyolo.datasets.images import nearest_folder
+from tinyyolo.datasets.kinds import with_own_sizes
+from tinyyolo.datasets.places import (
+    EXPORTED,
+    SPLITS,
+    holds,
+    listed_images,
+    not_used,
+    place,
+    places_of,
+    root_of,
+    several,
+)
+from tinyyolo.io import new_file, tell
 
-SPLITS = ("train", "val", "test", "trainval")
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
+MOST_CLASSES = 100_000  # that may go without names
 FILES = (".json", ".geojson")  # annotations that are one file for all images; others lie in a folder
 Text = str | int | float  # a number is a name too: `path: 2019`
 
@@ -40,7 +53,9 @@ KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("toy", "stands_for", "about"), (dict[str, Any], "a mapping")),
     # These stand in ultralytics' YAMLs; nothing is downloaded.
     **dict.fromkeys(("nc", "channels"), (int, "a number")),
+    "kpt_shape": (list[int], "a list of numbers"),
     "download": (Any, "anything"),
+    **dict.fromkeys(EXPORTED, (Any, "anything")),
 }
 
 
@@ -67,6 +82,7 @@ class DataSpec:
         format: of label folders, a name in FORMATS.
         content: the YAML as read.
         parsed: what `read` has read: a split's place -> its annotations.
+        seen: the places whose pictures were measured.
     """
 
     file: Path
@@ -79,6 +95,7 @@ class DataSpec:
     format: str = DEFAULT
     content: dict[str, Any] = field(default_factory=dict, repr=False)
     parsed: dict[Split, Annotations] = field(default_factory=dict, repr=False, compare=False)
+    seen: set[Split] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def title(self) -> str:
@@ -101,11 +118,14 @@ class DataSpec:
         Raises:
             UserError: no such split or folder.
         """
-        images = self.split(split).images
-        folder = images[0] if len(images) == 1 and images[0].suffix != ".txt" else self.path
+        folder = self.folder_of(self.split(split))
         if not folder.is_dir():
             raise UserError(f"{self.file}: {split}: no such image folder: {folder}{nearest_folder(folder)}")
         return folder
+
+    def folder_of(self, place: Split) -> Path:
+        """As `image_dir`, whether or not it is there."""
+        return place.images[0] if len(place.images) == 1 and place.images[0].suffix != ".txt" else self.path
 
     def image_path(self, split: str, file_name: str) -> Path:
         """The absolute path of one image of a split."""
@@ -130,7 +150,8 @@ class DataSpec:
             if place.annotations is not None and place.annotations.suffix == ".json":
                 layout, folder, listed = FORMATS[JSON], self.path, None
             else:
-                layout, folder = FORMATS[self.format], self.image_dir(split)
+                points = self.content.get("kpt_shape") if self.format == DEFAULT else None
+                layout, folder = with_keypoints(points) if points else FORMATS[self.format], self.image_dir(split)
                 listed = None if (folder,) == place.images else listed_images(self.file, place.images, folder)
             names = as_names(self.content["names"]) if self.content.get("names") else self.names or None
             self.parsed[place] = layout.read(
@@ -138,6 +159,25 @@ class DataSpec:
             )
         if strict:
             raise_fatal(self.parsed[place].problems)
+        return self.parsed[place]
+
+    def measured(self, split: str) -> Annotations:
+        """As `read`, with the sizes of the pictures themselves where a JSON says others: boxes are pixels of them.
+
+        Raises:
+            UserError: as `read`.
+        """
+        notes, place = self.read(split), self.split(split)
+        folder = place.images[0]
+        if (
+            place.annotations is None
+            or place.annotations.suffix != ".json"
+            or place in self.seen
+            or not folder.is_dir()
+        ):
+            return notes
+        self.seen.add(place)
+        self.parsed[place] = with_own_sizes(notes, folder)
         return self.parsed[place]
 
     def must_exist(self, splits: Iterable[str] | None = None) -> None:
@@ -161,7 +201,9 @@ class DataSpec:
     def absent(self) -> str:
         """That the data are not there and how to get them, in one line."""
         where = f"set `path:`, or ${DATASETS_VARIABLE}, the folder of the shipped sets"
-        return f"{self.file}: the data are not in {self.path}; {where}{self.source()}"
+        here = holds(self.file.parent, places_of(self.content))
+        near = "; there are such data beside the YAML, which is their root if `path:` is left out" if here else ""
+        return f"{self.file}: the data are not in {self.path}; {where}{near}{self.source()}"
 
     def source(self) -> str:
         """'; ask: ...; licence: ...; get it: ...' as the YAML's `about:` says; '' where it does not."""
@@ -189,9 +231,10 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     content = with_base(file, "data")
     for key, value in content.items():
         if key not in KINDS:
-            raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS)}")
+            raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS.keys() - {*EXPORTED})}")
         check(file, key, value, *KINDS[key])
     check(file, "about.get", (content.get("about") or {}).get("get"), list[Text], "a list of texts")
+    not_used(file, content)
     if content.get("toy") is not None:
         from tinyyolo.datasets.drawn import toy
 
@@ -199,14 +242,15 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
         path = toy.ensure(content["toy"]) if path is None else path
     if path is None:
         shipped = file.parent in [root / "data" for root in ROOTS]
-        base = Path(os.environ.get(DATASETS_VARIABLE) or "datasets").expanduser() if shipped else file.parent
-        path = base / Path(str(content.get("path") or ".")).expanduser()
+        sets = Path(os.environ.get(DATASETS_VARIABLE) or "datasets").expanduser()
+        base = sets if shipped else file.parent
+        path = root_of(file, base, str(content.get("path") or "."), sets, places_of(content))
     root = Path(path).expanduser().resolve()
     layout = str(content.get("format") or DEFAULT)
     if layout not in FORMATS:
         raise UserError(f"{file}: format: {layout!r} unknown; {suggest(layout, FORMATS)} (a .json needs none)")
     ignore = tuple(map(str, content.get("ignore") or []))
-    known = {key: content.get(key) or {} for key in ("expected", "stands_for")}
+    known: dict[str, Any] = {key: content.get(key) or {} for key in ("expected", "stands_for")}
     splits = find_splits(file, root, content)
     spec = DataSpec(file, root, {}, ignore, splits, **known, format=layout, content=content)
     return replace(spec, names=find_names(spec))
@@ -229,10 +273,16 @@ def find_splits(file: Path, root: Path, content: Mapping[str, Any]) -> dict[str,
     if not images:
         raise UserError(f"{file}: no split; give at least one of {', '.join(SPLITS)}: image folder")
 
-    def places(given: Any) -> tuple[Path, ...]:
-        return tuple(root / Path(str(one)).expanduser() for one in (given if isinstance(given, list) else [given]))
+    inside = "roboflow" in content
 
-    return {s: Split(places(images[s]), *places(jsons.get(s) or [])) for s in images}
+    def places(given: Any) -> tuple[Path, ...]:
+        return tuple(place(file, root, one, inside=inside) for one in several(given))
+
+    found = {s: Split(places(images[s]), *places(jsons.get(s) or [])) for s in images}
+    there = [split for split, its in found.items() if any(map(os.path.exists, its.images))]
+    if there and "test" in found and "test" not in (*there, *jsons):  # exporters name it whether or not there is one
+        tell(f"{file}: test: left out, as there is no {found.pop('test').images[0]}")
+    return found
 
 
 def find_names(spec: DataSpec) -> dict[int, str]:
@@ -250,30 +300,14 @@ def find_names(spec: DataSpec) -> dict[int, str]:
         if spec.content.get("nc") not in (None, len(every)):
             raise UserError(f"{file}: nc: {spec.content['nc']}, but there are {len(every)} names")
         return dict(enumerate(name for name in every.values() if name not in spec.ignore))
+    if 0 < (count := spec.content.get("nc") or 0) <= MOST_CLASSES and all(
+        split.annotations is None for split in spec.splits.values()
+    ):
+        tell(f"{file}: no names: the {count} classes are called class_0 and so on")
+        return {i: f"class_{i}" for i in range(count)}
     if any(split.annotations is None or split.annotations.suffix != ".json" for split in spec.splits.values()):
         raise UserError(f"{file}: no names: give `names:` (only a COCO JSON carries them)")
     return spec.read(next(iter(spec.splits)), strict=False).names
-
-
-def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]:
-    """Images of several folders or of txt lists, relative to the root, each once.
-
-    Raises:
-        UserError: a list or folder is missing, or an image lies outside the root.
-    """
-    found: list[Path] = []
-    for place in places:
-        if place.suffix != ".txt":
-            found += [place / name for name in list_images(place)]
-        elif not place.is_file():
-            raise UserError(f"{file}: no such list of images: {place}")
-        else:
-            lines = filter(None, map(str.strip, place.read_text(encoding="utf-8").split("\n")))
-            found += [(place.parent if line.startswith("./") else root) / line for line in lines]
-    try:
-        return list(dict.fromkeys(path.relative_to(root).as_posix() for path in found))
-    except ValueError as error:
-        raise UserError(f"{file}: {error}; set `path:` to a folder that holds every image") from error
 
 
 def write_yaml(file: Path, content: Mapping[str, Any], note: str, *, overwrite: bool) -> None:

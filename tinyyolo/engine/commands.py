@@ -65,7 +65,8 @@ def val(**keys: Any) -> None:
 def predict(**keys: Any) -> None:
     """Detect objects: tinyyolo predict model=best.pt source=images/ conf=0.25
 
-    source is an image, a folder, a glob, a video or a txt list. Draws into runs/predict; save_txt=true, save_crop=true
+    source is an image, a folder with all its folders, a glob, a video or a txt list; a damaged file is named and
+    counted, the rest goes on. Draws into runs/predict; save_txt=true, save_crop=true
     and save_json=true write boxes as well; show_labels=true prints class names into the picture.
     """
     model, plain = model_and_keys("predict", keys)

@@ -18,8 +18,9 @@ from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
-from tinyyolo.engine.predictor import TinyPredictor, check_source
+from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
+from tinyyolo.engine.sources import check_source
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.torchscript import metadata, torchscript

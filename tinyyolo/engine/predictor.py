@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
-from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import on_unreadable
+from tinyyolo.compat import FileLoader
 from tinyyolo.config import UserError
+from tinyyolo.datasets.images import MISSING, Look, look
+from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
+from tinyyolo.engine.sources import files_of, is_video, parted
 from tinyyolo.io import named, new_file
 
 LEAST_SCORE = 0.25  # of a detection that is shown
+NO_FRAMES = "not one frame can be read"
 SHOW = 80  # characters of a wrong source in a message
 
 
@@ -36,19 +38,35 @@ class TinyPredictor(DetectionPredictor):
     plotted_img: Any
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
-        """As upstream; a list of files is read file by file, and what cannot be read is noted in `bad_images`.
+        """As upstream; files are read one by one, and what cannot be read is noted in `bad_images`.
 
         Raises:
             UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
         self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
-        try:
-            files = isinstance(source, (list, tuple)) and source and all(map(is_file, source))
-            super().setup_source(load_files(source, self.args.batch, self.args.vid_stride) if files else source, stride)
-        except (OSError, TypeError, ValueError) as error:
-            raise UserError(" ".join(f"source={str(source)[:SHOW]}: {error}".split())) from error
         self.bad_images: list[str] = []
-        on_unreadable(self.dataset, lambda path: self.bad_images.append(f"{path}: {why_not(path)}"))
+        self.looks: list[Look] = []
+        self.shown, self.folder = str(source)[:SHOW], None
+        if (found := files_of(source)) is not None:
+            files, self.folder = found
+            images, videos, absent = parted(files)
+            if not files:
+                raise UserError(f"source={self.shown}: No images or videos found")
+            self.bad_images += [f"{path}: {MISSING}" for path in absent]
+            source = FileLoader(images, videos, self.args.batch, self.args.vid_stride, self.bad, self.good)
+        try:
+            super().setup_source(source, stride)
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(" ".join(f"source={self.shown}: {error}".split())) from error
+
+    def bad(self, path: str) -> None:
+        """Note a file that cannot be read."""
+        line = f"{path}: {NO_FRAMES if is_video(path) else why_not(path)}"
+        self.bad_images += [] if line in self.bad_images else [line]
+
+    def good(self, path: str) -> None:
+        """Note what kind of image was read."""
+        self.looks.append(look(path))
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
         """As upstream, then predictions.json with `save_json` and the images that could not be read.
@@ -58,11 +76,14 @@ class TinyPredictor(DetectionPredictor):
         """
         results = super().stream_inference(*args, **kwargs)
         count = 0
-        for result in write_rows(results, self.save_dir / "predictions.json") if self.args.save_json else results:
+        rows = self.save_dir / "predictions.json"
+        for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
             count += 1
             yield result
         if self.bad_images and not count:
-            raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
+            raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
+        for line in told_kinds(self.looks):
+            LOGGER.warning(line)
         report("", "unreadable images left out", self.bad_images)
 
     def write_results(self, *args: Any, **kwargs: Any) -> str:
@@ -95,57 +116,31 @@ class TinyPredictor(DetectionPredictor):
         return self.construct_results(found, img, orig_imgs)
 
 
-def check_source(source: Any) -> None:
-    """Raise UserError for a path that does not exist or holds nothing; other kinds of source are the engine's."""
-    if source is None:
-        raise UserError("source= is missing: an image, a folder, a glob, a video or a list of paths")
-    text = str(source)
-    if not isinstance(source, (str, Path)) or "*" in text or "://" in text or text.isnumeric():
-        return
-    path = Path(text).expanduser()
-    if not path.exists() and not text.startswith("screen"):
-        raise UserError(f"source={text}: no such file or folder")
-    if path.is_dir() and not any(path.iterdir()):
-        raise UserError(f"source={text}: the folder is empty")
-
-
-def is_file(item: Any) -> bool:
-    """Whether an entry of a list of sources is the path of an image or a video."""
-    formats = IMG_FORMATS | VID_FORMATS
-    return isinstance(item, (str, Path)) and Path(item).suffix[1:].lower() in formats and Path(item).is_file()
-
-
-def load_files(paths: Sequence[str | Path], batch: int, vid_stride: int) -> Any:
-    """A loader of files: upstream decodes a list whole and predicts it as one batch. Images keep their order."""
-    loader: Any = LoadImagesAndVideos([str(path) for path in paths], batch, vid_stride)
-    if loader.ni == len(paths):
-        loader.files = [str(Path(path).absolute()) for path in paths]  # upstream sorts them
-    loader.source_type = SourceTypes()
-    return loader
-
-
-def write_rows(results: Iterable[Results], path: Path) -> Iterator[Results]:
+def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path | None]) -> Iterator[Results]:
     """Pass `results` on and write each to `path` as COCO results: holding them would fill the memory.
 
-    The image id is the file's stem, a number where it can be one, and for a video the stem and the frame from 1;
-    category_id is the model's class from 0, bbox x, y, w, h in pixels of the image. `evaluate` joins them with
-    annotations by file name and category_name, as ids there count otherwise. A consumer that stops early leaves a whole
-    file of what it has seen.
+    `file_name` is the file's name, or its path in the folder `within()`, known from the first result on. The image id
+    is that without its ending, a number where it can be one, and for a video with the frame from 1; category_id is the
+    model's class from 0, bbox x, y, w, h in pixels of the image. `evaluate` joins them with annotations by file name
+    and category_name, as ids there count otherwise. A consumer that stops early leaves a whole file of what it has
+    seen.
     """
     frames: Counter[Path] = Counter()
     mark = "["
     with new_file(path, overwrite=True) as file:
         try:
             for result in results:
-                source = Path(result.path)
+                source, folder = Path(result.path), within()
                 boxes: Any = result.boxes  # upstream's type says that there may be none
                 frames[source] += 1
-                image_id: int | str = int(source.stem) if source.stem.isdecimal() else source.stem
-                if source.suffix[1:].lower() in VID_FORMATS:
-                    image_id = f"{source.stem}_{frames[source]}"
+                name = source.relative_to(folder) if folder and folder in source.parents else Path(source.name)
+                stem = name.with_suffix("").as_posix()
+                image_id: int | str = int(stem) if stem.isdecimal() else stem
+                if is_video(source):
+                    image_id = f"{stem}_{frames[source]}"
                 xywh = convert(boxes.xyxy.cpu().double().numpy(), "xyxy", "xywh").round(3).tolist()
                 for label, bbox, score in zip(boxes.cls.int().tolist(), xywh, boxes.conf.tolist(), strict=True):
-                    row = {"image_id": image_id, "file_name": source.name, "category_id": label}
+                    row = {"image_id": image_id, "file_name": name.as_posix(), "category_id": label}
                     row |= {"category_name": result.names[label], "bbox": bbox, "score": round(score, 5)}
                     file.write(f"{mark}\n{json.dumps(row)}")
                     mark = ","

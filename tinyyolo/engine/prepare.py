@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import init_seeds
 from tinyyolo.config import UserError, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
-from tinyyolo.datasets.train.dataset import TinyDataset
+from tinyyolo.datasets.train.dataset import TinyDataset, must_have_objects
 from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
@@ -234,7 +234,8 @@ class PreparedTrainer(DetectionTrainer):
         used = list(dict.fromkeys(["train", data.get(self.args.split, self.args.split)]))
         self.data_spec.must_exist(used)
         for split in used:
-            self.data_spec.read(split)
+            self.data_spec.measured(split)
+        must_have_objects(self.data_spec.read("train"))
         if self.args.single_cls:
             data.update(names={0: "item"}, nc=1)
         return data

@@ -123,6 +123,7 @@ def test_unreadable_image_is_a_problem(tmp_path):
     picture(tmp_path / "images" / "a.png", 20, 20)
     (tmp_path / "images" / "b.png").write_text("no picture")
     (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("")
     found = FORMATS["yolo"].read(tmp_path / "images", ["ship"])
     assert found.file_names == ["a.png"] and [p.kind for p in found.problems] == ["unreadable image"]
     with pytest.raises(ValueError, match="neither Pillow nor OpenCV can read it as an image"):

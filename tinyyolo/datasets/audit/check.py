@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Problem
 from tinyyolo.datasets.audit import faults, repair
 from tinyyolo.datasets.audit.faults import Checked
+from tinyyolo.datasets.formats.doubts import NOT_LABELS
 from tinyyolo.datasets.formats.text import sibling
 from tinyyolo.datasets.images import list_images
+from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.spec import DataSpec, Split, load
 from tinyyolo.io import in_threads, some, write_json
 
 # Worth knowing, but nothing to mend: they do not make the exit code 1.
-NOTES = frozenset({"extra image", "no objects", "unused class", "image mode"})
+NOTES = frozenset({"extra image", "no objects", "unused class", "image mode", "outlines"})
 EXAMPLES = 3
-USUAL = [(1, "uint8", False), (3, "uint8", False)]  # bands, depth, palette: grey or colour
 
 
 def check(
@@ -143,7 +144,8 @@ def label_files(spec: DataSpec, found: Checked) -> list[Problem]:
     labels = [sibling(images, "labels") for place in others for images in place.images]
     labels += [place.annotations for place in others if place.annotations is not None]
     inner = {place for place in labels if folder in place.parents}
-    strangers = [path for path in sorted(folder.rglob("*.txt")) if path not in named and not inner & {*path.parents}]
+    there = [path for path in sorted(folder.rglob("*.txt")) if path.name.lower() not in NOT_LABELS]
+    strangers = [path for path in there if path not in named and not inner & {*path.parents}]
     return [Problem("missing image", str(path), "a label file without an image of its name") for path in strangers]
 
 
@@ -155,11 +157,8 @@ def remarks(found: Checked) -> list[Problem]:
     out = [Problem("no objects", f"{split}: {name}", "no objects") for name in empty]
     unused = [name for name, count in found.classes.items() if not count]
     out += [Problem("unused class", split, f"no object of class {name!r}") for name in unused]
-    kinds = Counter((look.bands, look.depth, look.palette) for look, _ in found.opened if look.bands and not look.fault)
-    for (bands, depth, palette), count in kinds.items():
-        if (bands, depth, palette) not in USUAL:
-            kind = f"{bands} band{'s' if bands > 1 else ''} of {depth}{' with a palette' if palette else ''}"
-            out.append(Problem("image mode", split, f"{count:,} images have {kind}, not 3 of uint8"))
+    kinds = told_kinds(look for look, _ in found.opened if look.bands)
+    out += [Problem("image mode", split, line) for line in kinds]
     return out
 
 

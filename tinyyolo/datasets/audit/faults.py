@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from tinyyolo.boxes.convert import areas, sides
-from tinyyolo.config import ROOTS
+from tinyyolo.config import ROOTS, UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, Problem
+from tinyyolo.datasets.formats.doubts import NEARLY_ALL, REMARKS
 from tinyyolo.datasets.images import MISSING, Look, look
 from tinyyolo.datasets.spec import DataSpec, load
+from tinyyolo.io import tell
 from tinyyolo.sizes import SMALLEST
 
+FEW = 0.1  # of the boxes outside pictures that were resized, or turned, after they were labelled
+MANY = 0.5  # of the boxes over the edge: no set of real objects
 EDGE = 0.5  # px that a box may stand over the edge: YOLO's six digits and half-pixel conventions do
 AREA_OVER = 1.01  # `area` may be below w * h (a mask's), not above it by more than rounding
 
@@ -64,6 +68,39 @@ def box_masks(annotations: Annotations) -> dict[str, np.ndarray]:
         "duplicate box": repeated(keys) & objects,
         "area": ((annotations.areas <= 0) | (annotations.areas > areas(boxes) * AREA_OVER)) & objects,
     }
+
+
+def astray(notes: Annotations, *, stop: bool = True) -> list[str]:
+    """Lines about objects outside their images, or over the edge where most are: the numbers are of another kind then.
+
+    Raises:
+        UserError: `stop` is set, and nearly all are outside, or many and the annotations say other sizes of the images.
+    """
+    objects = notes.labels != IGNORED
+    masks = {name: mask & objects for name, mask in box_masks(notes).items()}
+    gone, over, count = masks["outside"], masks["over the edge"], int(objects.sum())
+    lines = []
+    if gone.any():
+        at = int(np.flatnonzero(gone)[0])
+        corners = ", ".join(f"{value:g}" for value in notes.boxes[at])
+        h, w = notes.sizes_hw[notes.image_index[at]].tolist()
+        such = f"such as x1 y1 x2 y2 = {corners} in {notes.file_names[notes.image_index[at]]} of {w} x {h} px"
+        causes = "; ".join(problem for problem in notes.problems if problem.kind in REMARKS)
+        lines = [f"{notes.path}: {gone.sum():,} of {count:,} boxes lie outside their images, {such}"]
+        lines[0] += f"; {causes}" if causes else "; are they pixels of another size of the images?"
+        resized = any(problem.kind == "wrong sizes" for problem in notes.problems)
+        if stop and gone.sum() > (FEW if resized else NEARLY_ALL) * count:
+            raise UserError(lines[0])
+    if over.sum() > MANY * count:
+        words = "are their numbers of another kind than the format's, such as corners?"
+        lines.append(f"{notes.path}: {over.sum():,} of {count:,} boxes reach over the edge of their images; {words}")
+    return lines
+
+
+def tell_doubts(notes: Annotations) -> None:
+    """Say on stderr what the annotations leave in doubt as a whole."""
+    for line in (*(problem for problem in notes.problems if problem.kind in REMARKS), *astray(notes, stop=False)):
+        tell(line)
 
 
 def repeated(rows: np.ndarray) -> np.ndarray:

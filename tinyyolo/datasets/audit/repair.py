@@ -14,6 +14,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.audit.faults import Checked, box_masks, repeated
 from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.spec import DataSpec, write_yaml
 from tinyyolo.io import counted
 
@@ -76,7 +77,7 @@ def clean(found: Checked) -> tuple[Annotations, dict[str, int]]:
         "boxes cut at the edge": int(masks["over the edge"].sum()),
         "areas set to w * h": int(masks["area"].sum()),
         "ids numbered anew": int(again.sum()),
-        "records that could not be read left out": len(annotations.problems),
+        "records that could not be read left out": sum(problem.kind not in REMARKS for problem in annotations.problems),
     }
     return subset(replace(kept, boxes=clipped, areas=solid, ids=ids, wh=None), boxes=good), done
 

@@ -11,8 +11,11 @@ from typing import Any
 
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.audit.faults import tell_doubts
 from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
+from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
+from tinyyolo.datasets.kinds import tell_kinds
 from tinyyolo.datasets.spec import DataSpec, load, write_yaml
 from tinyyolo.io import bar, copy_file, counted, in_threads, new_file
 
@@ -64,7 +67,9 @@ def convert(
         check_arguments(tile, overlap, keep)
     spec = load(data, path)
     splits = [split] if split else list(spec.splits)
-    read = {name: spec.read(name) for name in splits}
+    read = {name: spec.measured(name) for name in splits}
+    for found in read.values():
+        tell_doubts(found)
     settings = {"data": str(spec.file), "to": to, "splits": splits, "tile": tile, "overlap": overlap, "keep": keep}
     folder, counts, faults = Path(out), dict[str, dict[str, int]](), list[str]()
     with unfinished(folder, settings, overwrite=overwrite):
@@ -74,11 +79,12 @@ def convert(
                 faults += place_images(source, target, annotations.file_names, images)
             else:
                 annotations, plan, counts[name] = cut_annotations(annotations, tile, overlap, keep, tile_name)
+                tell_kinds(source, read[name].file_names)
                 jobs = list(zip(read[name].file_names, plan, strict=True))
                 for scene, tiles in bar(jobs, len(jobs), f"{name}: scenes"):
                     cut_scene(source / scene, [(corner, target / file) for corner, file in tiles], (tile, tile))
             counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
-            counts[name]["faulty_left_out"] = len(read[name].problems)
+            counts[name]["faulty_left_out"] = sum(problem.kind not in REMARKS for problem in read[name].problems)
         write_data_yaml(folder, spec, to, read)
     print(in_words(folder, to, counts, faults))
     return 1 if faults else 0

@@ -44,6 +44,7 @@ from tinyyolo.datasets.formats.decode import (
     parse_json,
     read_bytes,
 )
+from tinyyolo.datasets.formats.doubts import corners, not_pixels
 from tinyyolo.io import new_file
 
 RULES = ("tinyyolo", "coco")
@@ -140,6 +141,7 @@ def from_content(
         rows, boxes, crowd = {key: column[good] for key, column in rows.items()}, boxes[good], crowd[good]
     if images:
         problems += double_ids(path, rows["id"])
+        problems[:0] = corners(rows["bbox"], path, "x, y, width, height") + not_pixels(rows["bbox"], path)
     if strict:
         raise_fatal(problems)
     wh = rows["bbox"][:, 2:]

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from tinyyolo.config import UserError
+from tinyyolo.io import BYTE_ORDER_MARKS, plain_text
 
 PIECE = 1 << 16  # bytes decoded at once: their records stay in the processor's cache, and few stand in memory
 NO_ID = -(2**63)  # of a record without an id
@@ -72,13 +73,14 @@ IRREGULAR = (msgspec.MsgspecError, OverflowError, TypeError)  # of records that 
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, without a byte order mark.
+    """The content of a file in UTF-8, without a byte order mark.
 
     Raises:
         UserError: missing, or not readable.
     """
     try:
-        return path.expanduser().read_bytes().removeprefix(b"\xef\xbb\xbf")
+        data = path.expanduser().read_bytes()
+        return plain_text(data).encode() if data.startswith(tuple(BYTE_ORDER_MARKS)) else data
     except FileNotFoundError as error:
         there = ", ".join(sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))) or "none"
         kind = path.suffix.lstrip(".").upper()

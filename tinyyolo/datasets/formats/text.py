@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,15 @@ from tinyyolo.datasets.annotations import (
     raise_fatal,
     select_classes,
 )
+from tinyyolo.datasets.formats import doubts
 from tinyyolo.datasets.formats.base import Format
-from tinyyolo.io import in_threads, new_file
+from tinyyolo.datasets.images import nearest_folder
+from tinyyolo.io import in_threads, new_file, plain_text
 
 BOX = slice(1, 5)
 CROWD = 5
+OUTLINE = -1.0  # in the place of the mark of a crowd: the object was an outline, taken by its bounding box
+COMMENT = re.compile(r"(?:^|\s)#")
 
 
 class Categories(NamedTuple):
@@ -52,7 +57,8 @@ class TextFormat:
         name: for messages.
         folder: the label folder beside the image folder `images`.
         categories: (all names, ignored names) -> Categories.
-        parse: (line, {category id: name}) -> (category, 4 numbers of the box, crowd, *extra), or None for a header.
+        parse: (line, {category id: name}) -> (category, 4 numbers of the box, crowd or OUTLINE, *extra), or None for a
+            header.
             Raises KeyError for a class that is not in names, ValueError for a line it cannot read.
         lines: annotations -> K lines, None for a box that the format cannot hold.
         form: of the boxes, see `boxes.convert`.
@@ -99,6 +105,13 @@ class TextFormat:
         table = np.concatenate([np.zeros((0, CROWD + 1 + len(self.extra))), *parts])
         image_index = np.repeat(np.arange(len(kept)), [len(part) for part in parts]).astype(np.int64)
         boxes = table[:, BOX]
+        said = doubts.without_image(label_files, folder, kept, every=file_names is None)
+        said += (doubts.not_fractions if self.fractions else doubts.not_pixels)(boxes, folder)
+        said += doubts.corners(boxes, folder, self.form) if self.form != "xyxy" else []
+        said += doubts.outlines(int((table[:, CROWD] == OUTLINE).sum()), folder)
+        unknown = [problem for problem in problems if problem.kind == "unknown class"]
+        said += doubts.from_one(unknown, table[:, 0], categories.names, folder) if self.fractions else []
+        problems[:0] = said
         boxes = to_pixels(boxes, size_hw[image_index]) if self.fractions else convert(boxes, self.form, "xyxy")
         kinds = np.array(box_faults(boxes), dtype=object)
         for i in np.flatnonzero(kinds != ""):
@@ -124,7 +137,10 @@ class TextFormat:
         inner = labels is None and bool(found) and all("images" in Path(name).parts for name in found)
         folder = images_dir if inner else sibling(images_dir, self.folder) if labels is None else Path(labels)
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such {self.name} label folder for the images in {images_dir}")
+            beside = sum((images_dir / name).with_suffix(".txt").is_file() for name in found)
+            hint = f"; {beside:,} images have a .txt beside them: annotations: {{SPLIT: {images_dir}}} takes those"
+            where = f"{images_dir}{hint if beside else nearest_folder(folder)}"
+            raise UserError(f"{folder}: no such {self.name} label folder for the images in {where}")
 
         def placed(name: str) -> Path:
             path = Path(name).with_suffix(".txt")
@@ -137,12 +153,13 @@ class TextFormat:
         rows: list[tuple[float, ...]] = []
         lines: list[str] = []
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = plain_text(path.read_bytes()).splitlines()
         except FileNotFoundError:  # an image without objects
             lines = []
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem("bad record", str(path), f"not readable as text: {error}"))
+            problems.append(Problem("bad record", str(path), f"not readable as text in UTF-8: {error}"))
         for number, line in enumerate(lines, 1):
+            line = COMMENT.split(line, maxsplit=1)[0]
             if not line.strip():
                 continue
             try:
@@ -216,4 +233,5 @@ def numbers(words: Sequence[str], expected: str) -> list[float]:
     try:
         return [float(word) for word in words]
     except ValueError as error:
-        raise ValueError(f"expected numbers `{expected}`: {error}") from error
+        comma = "; a decimal sign is a point, not a comma" if any("," in word.strip(",") for word in words) else ""
+        raise ValueError(f"expected numbers `{expected}`: {error}{comma}") from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from tinyyolo.boxes.convert import convert, to_fractions
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.datasets.formats.text import Categories, TextFormat, numbers
+from tinyyolo.datasets.formats.base import Format
+from tinyyolo.datasets.formats.text import OUTLINE, Categories, TextFormat, numbers
 
 LINE = "class cx cy w h"
 BOX_COLUMNS = 5
@@ -20,8 +24,13 @@ def categories(names: list[str], ignore: tuple[str, ...]) -> Categories:
     return Categories(dict(enumerate(names)), names, ignore)
 
 
-def parse(line: str, categories: Mapping[int, str]) -> tuple[float, ...]:
+def parse(line: str, categories: Mapping[int, str], keypoints: int = 0) -> tuple[float, ...]:
     """One line, or a polygon `class x1 y1 x2 y2 x3 y3 ...` by its bounding box.
+
+    Args:
+        line: the line.
+        categories: class ids and their names.
+        keypoints: how many numbers of key points may stand behind a box; they are left out.
 
     Raises:
         KeyError: the class is not in `categories`.
@@ -32,8 +41,12 @@ def parse(line: str, categories: Mapping[int, str]) -> tuple[float, ...]:
         (1.0, 0.5, 0.5, 0.1, 0.2, 0.0)
         >>> parse("0 0.25 0.25 0.75 0.25 0.75 0.5", {0: "ship"})[1:5]
         (0.5, 0.375, 0.5, 0.25)
+        >>> parse("0 0.5 0.5 0.1 0.2 0.45 0.5 2 0.55 0.5 1", {0: "ship"}, keypoints=6)
+        (0.0, 0.5, 0.5, 0.1, 0.2, 0.0)
     """
     words = line.split()
+    if keypoints and len(words) == BOX_COLUMNS + keypoints:
+        words = words[:BOX_COLUMNS]
     if len(words) != BOX_COLUMNS and (len(words) < POLYGON_COLUMNS or len(words) % 2 == 0):
         raise ValueError(f"expected `{LINE}`, found {len(words)} columns")
     values = numbers(words, LINE)
@@ -43,7 +56,7 @@ def parse(line: str, categories: Mapping[int, str]) -> tuple[float, ...]:
         return (*values, 0.0)
     xs, ys = values[1::2], values[2::2]
     corners = np.array([min(xs), min(ys), max(xs), max(ys)])
-    return (values[0], *convert(corners, "xyxy", "cxcywh").tolist(), 0.0)
+    return (values[0], *convert(corners, "xyxy", "cxcywh").tolist(), OUTLINE)
 
 
 def lines(annotations: Annotations) -> list[str | None]:
@@ -57,3 +70,8 @@ def lines(annotations: Annotations) -> list[str | None]:
 
 TEXT = TextFormat("YOLO", "labels", categories, parse, lines, form="cxcywh", fractions=True)
 FORMAT = TEXT.layout()
+
+
+def with_keypoints(shape: Sequence[int]) -> Format:
+    """The format of labels with key points of this shape, (points, numbers each), behind the boxes."""
+    return replace(TEXT, parse=partial(parse, keypoints=math.prod(shape))).layout()

@@ -17,7 +17,10 @@ from tinyyolo.boxes.convert import sides, to_fractions
 from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.audit.faults import astray
+from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.images import NOT_DECODED, load, look
+from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.io import counted, in_threads, some
@@ -29,8 +32,8 @@ MAX_LISTED = 10  # problems printed one by one; the rest is counted
 class TinyDataset(YOLODataset):
     """One split of a data YAML as the engine reads it.
 
-    Beside ultralytics' keys a sample holds "image_index" (its image in `annotations`) and a batch holds "ignore_bboxes"
-    (J, 4) and "ignore_idx" (J,): ignore regions, which are never among "bboxes".
+    Beside ultralytics' keys a sample holds "image_index" (its image in `annotations`) and "image_id" (the annotation
+    file's), and a batch "ignore_bboxes" (J, 4) and "ignore_idx" (J,): ignore regions, never among "bboxes".
 
     Args:
         spec: the data YAML.
@@ -45,7 +48,7 @@ class TinyDataset(YOLODataset):
 
     def __init__(self, spec: DataSpec, split: str, *, skip_empty: bool = False, min_side: float = 0.0, **options: Any):
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
-        self.annotations: Annotations = spec.read(split)
+        self.annotations: Annotations = spec.measured(split)
         self.bad_images: list[str] = []
         data = {"names": spec.names or self.annotations.names, "channels": 3}
         super().__init__(img_path=split, data=data, task="detect", **options)
@@ -53,10 +56,15 @@ class TinyDataset(YOLODataset):
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
-        faults = in_threads(lambda path: look(path, to_end=True).fault, paths, f"{self.prefix}checking images")
+        looks = in_threads(lambda path: look(path, to_end=True), paths, f"{self.prefix}checking images")
+        faults = [seen.fault for seen in looks]
         self.bad_images = [f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
         report(self.prefix, "unreadable images left out", self.bad_images)
-        report(self.prefix, "annotation problems", self.annotations.problems)
+        self.problems = [problem for problem in self.annotations.problems if problem.kind not in REMARKS]
+        report(self.prefix, "annotation problems", self.problems)
+        doubts = [problem for problem in self.annotations.problems if problem.kind in REMARKS]
+        for line in (*doubts, *told_kinds(looks), *astray(self.annotations)):
+            LOGGER.warning(f"{self.prefix}{line}")
         owners = set(self.annotations.image_index[self.annotations.labels != IGNORED].tolist())
         rows = [i for i, fault in enumerate(faults) if not fault and (i in owners or not self.skip_empty)]
         most = self.fraction if isinstance(self.fraction, int) else max(1, round(len(rows) * self.fraction))
@@ -86,8 +94,13 @@ class TinyDataset(YOLODataset):
                 kept = sides(boxes).min(1, initial=np.inf) >= self.min_side
                 boxes, classes = boxes[kept], classes[kept]
             fractions = to_fractions(boxes, notes.sizes_hw[row]).astype(np.float32)
-            label = {"im_file": path, "image_index": row, "shape": tuple(notes.sizes_hw[row].tolist())}
-            label |= {"cls": classes.reshape(-1, 1).astype(np.float32), "bboxes": fractions, "bbox_format": "xywh"}
+            label = {"im_file": path, "image_index": row, "image_id": notes.image_ids[row].item()}
+            label |= {
+                "shape": tuple(notes.sizes_hw[row].tolist()),
+                "cls": classes.reshape(-1, 1).astype(np.float32),
+                "bboxes": fractions,
+                "bbox_format": "xywh",
+            }
             labels.append(label | {"normalized": True, "segments": [], "keypoints": None})
         return labels
 
@@ -139,6 +152,14 @@ def replace_perspective(transforms: Any) -> None:
                 replace_perspective(inner)
 
 
+def must_have_objects(notes: Annotations) -> None:
+    """Raise UserError for annotations without an object to learn; says what may be the cause."""
+    if (notes.labels != IGNORED).any():
+        return
+    causes = "; ".join(str(problem) for problem in notes.problems[:1])
+    raise UserError(f"{notes.path}: no object to train on in {len(notes):,} images{causes and f'; {causes}'}")
+
+
 def why_not(path: str | Path) -> str:
     """The reason in words why an image cannot be used that could not be read."""
     return look(path, to_end=True).fault or NOT_DECODED
@@ -146,7 +167,7 @@ def why_not(path: str | Path) -> str:
 
 def report_left_out(dataset: TinyDataset) -> None:
     """Say again at the end what a split lacks: the list at the start is far up by then."""
-    counts = {"unreadable images": len(dataset.bad_images), "annotation problems": len(dataset.annotations.problems)}
+    counts = {"unreadable images": len(dataset.bad_images), "annotation problems": len(dataset.problems)}
     if words := counted(counts):
         LOGGER.warning(f"left out of split '{dataset.split}', listed above: {words}")
 

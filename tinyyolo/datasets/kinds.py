@@ -1,0 +1,65 @@
+"""What the pictures are against what is expected of them: their sizes, and what is done to kinds other than three bands
+of 8 bits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tinyyolo.datasets.annotations import Annotations, Problem
+from tinyyolo.datasets.images import Look, look
+from tinyyolo.io import in_threads, tell
+
+
+def remarks(found: Look) -> list[str]:
+    """What is done to a picture of this kind on the way to three bands of 8 bits, besides decoding.
+
+    Examples:
+        >>> remarks(Look((9, 9), 3, "uint8")), remarks(Look((9, 9), 4, "uint8", alpha=True))
+        ([], ['transparency, which is not used: the colours count as they are under it'])
+    """
+    bands = 3 if found.inks else found.bands - found.alpha
+    said = {
+        "16-bit values, divided to 8 bits by the bits (8, 10, 11, 12, 14 or 16) that the image uses": (
+            found.depth == "uint16"
+        ),
+        "transparency, which is not used: the colours count as they are under it": found.alpha,
+        f"{bands} bands, of which the first {'three are red, green and blue' if bands > 3 else 'is taken as grey'}": (
+            bands == 2 or bands > 3
+        ),
+        "four inks (CMYK), which become colours by a plain rule, without a profile": found.inks,
+        "a palette, whose colours are taken": found.palette,
+        "an EXIF orientation, by which they are turned upright before boxes count": found.orientation > 1,
+        "several pages, of which the first is taken": found.pages > 1,
+    }
+    return [words for words, is_so in said.items() if is_so and not found.fault]
+
+
+def told_kinds(looks: Iterable[Look]) -> list[str]:
+    """A line for each kind of picture that is not simply decoded, with how many there are."""
+    counts = Counter(words for found in looks for words in remarks(found))
+    return [f"{count:,} image{'s' if count > 1 else ''} with {words}" for words, count in counts.items()]
+
+
+def tell_kinds(folder: Path, names: Sequence[str]) -> None:
+    """Say on stderr what is done to the pictures of a folder, by their headers."""
+    for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds")):
+        tell(f"{folder}: {line}")
+
+
+def with_own_sizes(notes: Annotations, folder: Path) -> Annotations:
+    """Annotations with the sizes of the pictures in `folder` where theirs are others, and a problem that tells it."""
+    looks = in_threads(lambda name: look(folder / name), notes.file_names, f"{folder.name}: sizes")
+    own = [(h, w) if found.fault else found.size_hw for found, (h, w) in zip(looks, notes.sizes_hw, strict=True)]
+    sizes = np.array(own, np.int64).reshape(-1, 2)
+    wrong = np.flatnonzero((sizes != notes.sizes_hw).any(axis=1))
+    if not len(wrong):
+        return notes
+    (h, w), (own_h, own_w) = notes.sizes_hw[wrong[0]].tolist(), sizes[wrong[0]].tolist()
+    such = f"such as {notes.file_names[wrong[0]]}: {w} x {h} px, the picture is {own_w} x {own_h}"
+    what = f"{len(wrong):,} of {len(notes):,} images have a wrong size, {such}; the pictures' own sizes count"
+    return replace(notes, sizes_hw=sizes, problems=[Problem("wrong sizes", str(notes.path), what), *notes.problems])
