@@ -32,6 +32,7 @@ SWEPT: set[Path] = set()  # folders that this process has written into
 UMASK_LOCK = threading.Lock()  # reading the umask sets it
 LONGEST_PART = 255  # bytes of a file's name, on every common file system
 LONGEST_NAME = 80  # characters of a name made of a class's or a picture's
+LEADS_OUT = "it leads out of the folder"
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')  # on one of the common systems
 
 
@@ -184,15 +185,15 @@ def name_fault(name: str) -> str:
     parts = re.split(r"[/\\]", name)
     if not name or parts[-1] in {"", "."}:
         return "it is empty"
-    if ".." in parts or not parts[0] or Path(name).anchor:
-        return "it leads out of the folder"
     if any(ord(char) < ord(" ") or char == "\x7f" for char in name):
         return "it has control characters"
     try:
         longest = max(map(len, map(os.fsencode, parts)))
     except UnicodeEncodeError:
-        return "it is no text"
-    return f"a part of it is longer than {LONGEST_PART} bytes" if longest > LONGEST_PART else ""
+        return f"a file's name in {sys.getfilesystemencoding()}, as LC_ALL sets it, cannot spell it"
+    if longest > LONGEST_PART:
+        return f"a part of it is longer than {LONGEST_PART} bytes"
+    return LEADS_OUT if ".." in parts or not parts[0] or Path(name).anchor else ""
 
 
 def as_file_name(text: str) -> str:
@@ -202,7 +203,8 @@ def as_file_name(text: str) -> str:
         >>> as_file_name("small ship"), as_file_name("../../etc"), as_file_name("..")
         ('small ship', '.._.._etc', '__')
     """
-    name = NOT_IN_NAMES.sub("_", text)[:LONGEST_NAME]
+    system = sys.getfilesystemencoding()
+    name = NOT_IN_NAMES.sub("_", text.encode(system, "replace").decode(system))[:LONGEST_NAME]
     return name if name.strip(". ") else "_" * max(len(name), 1)
 
 

@@ -16,7 +16,7 @@ from tinyyolo.config import ROOTS, UserError, find_yaml, suggest, with_base
 from tinyyolo.datasets.annotations import Annotations, Problem, as_names, raise_fatal, subset
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.images import list_images, nearest_folder
-from tinyyolo.io import name_fault, new_file
+from tinyyolo.io import LEADS_OUT, name_fault, new_file
 
 SPLITS = ("train", "val", "test", "trainval")
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
@@ -156,13 +156,12 @@ class DataSpec:
         for i, fault in faults.items():
             place = os.path.normpath(os.path.join(folder, names[i]))
             relative = os.path.relpath(place, folder)
-            outside = not any(Path(place).is_relative_to(root) for root in roots)
-            if name_fault(relative.replace(f"..{os.sep}", "")) or outside:
-                what = f"it is in no folder that {self.file.name} names" if outside else fault
+            if fault == LEADS_OUT and any(Path(place).is_relative_to(root) for root in roots):
+                names[i] = Path(relative).as_posix()
+            else:
+                what = f"it is in no folder that {self.file.name} names" if fault == LEADS_OUT else fault
                 problems.append(Problem("image name", f"{found.path}: image {names[i]!r}", f"{what}; left out"))
                 kept[i] = False
-            else:
-                names[i] = Path(relative).as_posix()
         found = replace(found, file_names=names)
         return replace(subset(found, images=kept), problems=[*found.problems, *problems])
 

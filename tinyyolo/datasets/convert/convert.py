@@ -41,7 +41,8 @@ def convert(
 
     Writes OUT/images/SPLIT, the annotations, and OUT/data.yaml that this project and, for yolo, ultralytics read.
     Nothing is written outside OUT; an image whose name leads out of the split's image folder is left out and told, and
-    images=copy copies no file that only a link brings into it.
+    images=copy copies no file that only a link brings into it, unless the YAML names its folder, as that of an earlier
+    images=link does under `about: links:`.
 
     Args:
         data: a data YAML, by path or name.
@@ -76,7 +77,8 @@ def convert(
         for name, annotations in read.items():
             source, target, counts[name] = spec.image_dir(name), folder / "images" / name, {"images": len(annotations)}
             if tile is None:
-                faults += place_images(source, target, annotations.file_names, images)
+                inside = [source, *map(Path, (spec.content.get("about") or {}).get("links") or [])]
+                faults += place_images(source, target, annotations.file_names, images, inside)
             else:
                 annotations, plan, counts[name] = cut_annotations(annotations, tile, overlap, keep, tile_name)
                 jobs = list(zip(read[name].file_names, plan, strict=True))
@@ -84,7 +86,8 @@ def convert(
                     cut_scene(source / scene, [(at, place_in(target, file)) for at, file in tiles], (tile, tile))
             counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
             counts[name]["faulty_left_out"] = len(read[name].problems)
-        write_data_yaml(folder, spec, to, read)
+        linked = sorted({str(spec.image_dir(name)) for name in read}) if images == "link" and tile is None else []
+        write_data_yaml(folder, spec, to, read, linked)
     print(in_words(folder, to, counts, faults))
     return 1 if faults else 0
 
@@ -118,16 +121,23 @@ def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> It
     marker.unlink()
 
 
-def place_images(source: Path, target: Path, names: list[str], mode: str) -> list[str]:
-    """Link or copy images; what is there already stays. Returns those that are missing or not to be copied."""
+def place_images(source: Path, target: Path, names: list[str], mode: str, inside: list[Path]) -> list[str]:
+    """Link or copy images; what is there already stays. Returns those that are missing or not to be copied.
 
-    inside = source.resolve()
+    Args:
+        source: the folder of the images.
+        target: the folder to write to.
+        names: of the images.
+        mode: "link" or "copy".
+        inside: the folders that copied files may lie in, once links are followed.
+    """
+    roots = [folder.resolve() for folder in inside]
 
     def place(name: str) -> str:
         old, new = (source / name).absolute(), place_in(target, name)
         if not old.is_file():
             return f"{old}: no such image"
-        if mode == "copy" and not old.resolve().is_relative_to(inside):
+        if mode == "copy" and not any(old.resolve().is_relative_to(root) for root in roots):
             return f"{old}: a link that leads out of {source}: not copied"
         if not os.path.lexists(new):
             new.parent.mkdir(parents=True, exist_ok=True)
@@ -148,14 +158,15 @@ def tile_name(scene: str, corner: tuple[int, int]) -> str:
     return str(path.with_name(f"{path.stem}__{corner[0]}_{corner[1]}.png"))
 
 
-def write_data_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations]) -> None:
-    """The data YAML of the converted set."""
+def write_data_yaml(folder: Path, spec: DataSpec, to: str, read: dict[str, Annotations], linked: list[str]) -> None:
+    """The data YAML of the converted set; `linked` are the folders that its links lead to."""
     layout = FORMATS[to]
     content: dict[str, Any] = {split: f"images/{split}" for split in read}
     if to != DEFAULT:
         content["annotations"] = {split: layout.labels.format(split=split) for split in read}
     ignored = [] if layout.regions is None else list(layout.regions or spec.ignore)
     content |= ({} if to in (JSON, DEFAULT) else {"format": to}) | {"names": spec.names, "ignore": ignored}
+    content |= {"about": {"links": linked}} if linked else {}
     note = f"{spec.file.name}, converted by `tinyyolo data convert`."
     write_yaml(folder / DATA_YAML, content, note, overwrite=True)
 
