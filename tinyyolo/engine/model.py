@@ -26,6 +26,7 @@ from tinyyolo.engine.results import run_folder
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.torchscript import metadata, torchscript
+from tinyyolo.io import sweep
 
 FORMATS = ("torchscript",)
 KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
@@ -191,6 +192,7 @@ class Model(EngineModel):
         parts["data"] = data_of(args)
         folder = get_save_dir(SimpleNamespace(**args))
         with run_folder(folder):
+            sweep(folder, deep=True)
             args["save_dir"] = str(folder)
             self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
             self.trainer.train()
@@ -215,6 +217,7 @@ class Model(EngineModel):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
         folder = get_save_dir(SimpleNamespace(**args))
         with run_folder(folder):
+            sweep(folder, deep=True)
             self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
             self.validator(model=self.model)
         self.metrics = self.validator.metrics

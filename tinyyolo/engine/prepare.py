@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -211,8 +212,13 @@ class PreparedTrainer(DetectionTrainer):
         self.frozen = freeze(model, self.args.freeze)  # modules
         if self.args.cls_pw and not hasattr(getattr(model, "bbox_head", None), "class_weights"):
             raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
+        older = Path(given.get("save_dir") or "", "results.csv")
+        rows = older.read_bytes() if older.is_file() else b""
         with own_args_yaml():
             super().__init__(overrides=given, _callbacks=_callbacks)
+        if rows and not self.csv.exists():  # upstream deletes it before a start that may yet fail
+            with new_file(self.csv, mode="wb") as file:
+                file.write(rows)
         self.model = model
         vars(self.args).update(self.own)  # for args.yaml, checkpoints and worker processes
         if RANK not in {-1, 0}:
@@ -224,7 +230,9 @@ class PreparedTrainer(DetectionTrainer):
             LOGGER.info(f"workers={given['workers']}: {self.args.workers} on a CPU, whose cores are all at work")
 
     def write_args(self) -> None:
-        """Write args.yaml, whole or not at all, when everything stands that a start can fail at."""
+        """Begin results.csv anew and write args.yaml, when everything stands that a start can fail at."""
+        if not self.resume:
+            self.csv.unlink(missing_ok=True)
         with new_file(self.save_dir / "args.yaml", overwrite=True) as file:
             yaml.safe_dump(checkpoint.plain(vars(self.args)), file, sort_keys=False, allow_unicode=True)
 

@@ -12,7 +12,7 @@ from ultralytics.utils.files import increment_path
 from ultralytics.utils.plotting import save_one_box
 
 from tinyyolo.datasets.images import save
-from tinyyolo.io import SWEPT, as_file_names, named, new_file, place_in, sweep
+from tinyyolo.io import as_file_names, named, new_file, place_in
 
 BEGUN = {"args.yaml"}  # what a run writes before it has a result
 
@@ -45,11 +45,9 @@ class TinyResults(Results):
 def run_folder(folder: Path) -> Iterator[None]:
     """Within this context a run that fails before it has a result leaves no folder where there was none.
 
-    What a killed run was writing there is removed first. A folder that was there stays, with all that is in it.
+    A folder that was there stays, with all that is in it.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    if folder.absolute() not in SWEPT:
-        sweep(folder, deep=True)
     try:
         with named(folder):
             yield

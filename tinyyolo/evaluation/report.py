@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Iterator, Sequence
+from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from tinyyolo.evaluation.errors import CAUSES, FOUND, MISSED, REGION, TRUE, Erro
 from tinyyolo.evaluation.matching import scores_of
 from tinyyolo.io import as_file_name, name_fault, new_file, place_in
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = packaged("tinyyolo.evaluation") / "report.html"
 PLACE = '<script type="application/json" id="data">{}</script>'
 KINDS = ("TP", "FN", *CAUSES.values())
 KIND_OF = {TRUE: 0, **{cause: KINDS.index(word) for cause, word in CAUSES.items()}}
