@@ -32,6 +32,8 @@ SWEPT: set[Path] = set()  # folders that this process has written into
 UMASK_LOCK = threading.Lock()  # reading the umask sets it
 LONGEST_PART = 255  # bytes of a file's name, on every common file system
 LONGEST_NAME = 80  # characters of a name made of a class's or a picture's
+# What moves or turns the text on a terminal, and what is no character; a name may hold bytes as \udc80 to \udcff.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
 LEADS_OUT = "it leads out of the folder"
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')  # on one of the common systems
 
@@ -179,13 +181,13 @@ def name_fault(name: str) -> str:
     """Why a name from data is no place in a folder; "" if it is one.
 
     Examples:
-        >>> name_fault("a/b.png"), name_fault("/etc/x.png"), name_fault("")
-        ('', 'it leads out of the folder', 'it is empty')
+        >>> name_fault("a/b.png"), name_fault("/etc/x.png"), name_fault("a/..")
+        ('', 'it leads out of the folder', 'it names no file')
     """
     parts = re.split(r"[/\\]", name)
-    if not name or parts[-1] in {"", "."}:
-        return "it is empty"
-    if any(ord(char) < ord(" ") or char == "\x7f" for char in name):
+    if parts[-1] in {"", ".", ".."}:
+        return "it names no file"
+    if CONTROL.search(name):
         return "it has control characters"
     try:
         longest = max(map(len, map(os.fsencode, parts)))
@@ -227,7 +229,7 @@ def printable(text: str) -> str:
         >>> print(printable("a\x1b[31mb"), printable("小船"))
         a\\x1b[31mb 小船
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def write_json(path: str | Path, content: Any) -> None:

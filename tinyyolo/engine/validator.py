@@ -144,7 +144,7 @@ class TinyValidator(DetectionValidator):
             if self.args.save_txt:
                 name = self.dataloader.dataset.annotations.file_names[int(batch["image_index"][i])]
                 name = Path(name).name if name_fault(name) else name  # it lies outside the split's image folder
-                file = place_in(self.save_dir / "labels", str(Path(name).with_suffix(".txt")))
+                file = place_in(self.save_dir, str(Path("labels", name).with_suffix(".txt")))
                 self.save_one_txt({**found, "bboxes": boxes}, self.args.save_conf, shape, file)
             if self.args.plots and len(self.pictures) < PICTURES and RANK in {-1, 0}:
                 self.pictures[image] = batch["im_file"][i]

@@ -143,7 +143,7 @@ def build(
     for (split, name), size in plan.sizes.items():
         part, where = plan.parts.get(Path(name).name), source_tile(name)
         try:
-            target = place_in(out / "images" / split, name)
+            target = place_in(out, f"images/{split}/{name}")
         except UserError as error:
             faults.append(f"{split}: {error}")
             continue

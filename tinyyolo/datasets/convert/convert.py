@@ -75,6 +75,8 @@ def convert(
     folder, counts = Path(out), dict[str, dict[str, int]]()
     with unfinished(folder, settings, overwrite=overwrite):
         for name, annotations in read.items():
+            for place in ("images/{split}", FORMATS[to].labels):
+                place_in(folder, f"{place.format(split=name)}/file")  # no link there leads elsewhere
             source, target, counts[name] = spec.image_dir(name), folder / "images" / name, {"images": len(annotations)}
             if tile is None:
                 inside = [source, *map(Path, (spec.content.get("about") or {}).get("links") or [])]
