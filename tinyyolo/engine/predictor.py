@@ -30,6 +30,7 @@ from tinyyolo.io import new_file, place_in
 LEAST_SCORE = 0.25  # of a detection that is shown
 FOLDERS = ("labels", "crops")  # that a prediction writes into
 VIDEO = {"Darwin": ".mp4"}.get(platform.system(), ".avi")  # upstream's
+RIFF_HEAD = 8  # bytes of an AVI before those that its length counts
 SHOW = 80  # characters of a wrong source in a message
 
 
@@ -117,13 +118,20 @@ def check_videos(frames: Mapping[Path, int]) -> None:
     Raises:
         UserError: there is one; names it.
     """
-    short = [
-        path for path, count in frames.items() if cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) < count
-    ]
+    short = [path for path, count in frames.items() if not whole_video(path, count)]
     for path in short:
         path.unlink(missing_ok=True)
     if short:
         raise UserError(f"{short[0]}: the video could not be written to its end; is the disk full?")
+
+
+def whole_video(path: Path, frames: int) -> bool:
+    """Whether a video has its last frame, and an AVI the length that its header says."""
+    with path.open("rb") as file:
+        kind, length = file.read(4), int.from_bytes(file.read(4), "little")
+    video = cv2.VideoCapture(str(path))
+    video.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
+    return (kind != b"RIFF" or length + RIFF_HEAD <= path.stat().st_size) and bool(video.grab())
 
 
 def check_source(source: Any) -> None:
