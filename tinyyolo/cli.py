@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import inspect
+import io
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tinyyolo import __version__
 from tinyyolo.config import UserError, parse_value, suggest
+from tinyyolo.io import printable
 
 
 class Command(NamedTuple):
@@ -45,6 +48,8 @@ FLAGS = {"--help", "-h"}
 HELP = {"help", *FLAGS}  # asked for as one of the first two words, or behind a command with a dash
 # Faults of the machine, not of the program: told in one line, without a traceback.
 NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+NOT_OURS |= {errno.ENOENT}  # a folder that went, or one that the system does not make
+NOT_OURS |= {errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ESTALE}
 USAGE = """\
 tinyyolo {version}: detects tiny objects (2-16 px) in aerial images
 
@@ -193,6 +198,10 @@ def run(words: Sequence[str]) -> int:
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point: a user's mistake or a full or closed disk is one line on stderr and exit code 2."""
     code, line = MISTAKE, ""
+    logging.raiseExceptions = False  # a log on a full disk: the line below says it, not a traceback a message
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = run(sys.argv[1:] if words is None else words)
     except UserError as error:
@@ -206,7 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         line = f"{error.filename or 'output'}: {error.strerror}"
     if line:
-        print(f"tinyyolo: {line}", file=sys.stderr)
+        print(f"tinyyolo: {printable(line)}", file=sys.stderr)
     if words is None:
         sys.exit(code)
     return code

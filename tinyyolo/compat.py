@@ -21,6 +21,7 @@ import ultralytics.engine.model
 import ultralytics.engine.trainer
 import ultralytics.engine.validator
 import ultralytics.optim.muon
+import ultralytics.utils
 import ultralytics.utils.events
 import ultralytics.utils.patches
 import ultralytics.utils.plotting
@@ -155,6 +156,11 @@ def own_amp_check() -> AbstractContextManager[Any]:
     """Within this context mixed precision is on wherever there is a GPU: upstream's check downloads a model."""
     on_gpu = lambda model: next(model.parameters()).device.type == "cuda"  # noqa: E731
     return mock.patch.object(ultralytics.engine.trainer, "check_amp", on_gpu)
+
+
+def own_args_yaml() -> AbstractContextManager[Any]:
+    """Within this context upstream's trainer writes no args.yaml: it would before a start that may yet fail."""
+    return mock.patch.object(ultralytics.utils.YAML, "save", lambda *args, **kwargs: None)
 
 
 def own_data(load: Callable[[Any], dict[str, Any]]) -> AbstractContextManager[Any]:

@@ -21,9 +21,9 @@ from typing import Any
 
 import msgspec
 
-PACKAGE = Path(__file__).resolve().parent
-# A wheel carries cfg/ and data/ inside the package; an editable install finds them beside it.
-ROOTS = (PACKAGE, PACKAGE.parent)
+from tinyyolo.resources import roots
+
+ROOTS = roots()
 LONGEST = 60  # characters of a value in an error
 # What msgspec calls the kinds of values, in YAML's words.
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word", "array": "a list"}

@@ -12,6 +12,7 @@ import numpy as np
 from tinyyolo.boxes.convert import areas as box_areas
 from tinyyolo.boxes.convert import sides
 from tinyyolo.config import UserError, suggest
+from tinyyolo.io import CONTROL
 
 # Faults that make the numbers wrong for everyone; a strict reader stops at the first of them. All others only cost
 # the box or image concerned, or nothing, and are listed in `Annotations.problems`.
@@ -269,7 +270,7 @@ def select_classes(
         source: the file, for messages.
 
     Raises:
-        UserError: no class is left.
+        UserError: no class is left, or one has control characters in its name.
     """
     skipped = set(ignore)
     if names is None:
@@ -277,6 +278,8 @@ def select_classes(
         if not names:
             raise UserError(f"{source}: no names: it has no category besides the ignored ones; give `names:`")
     wanted = dict(enumerate(name for name in as_names(names).values() if name not in skipped))
+    if hidden := [name for name in (*wanted.values(), *categories.values()) if CONTROL.search(name)]:
+        raise UserError(f"{source}: class {hidden[0]!r}: a name is text without control characters")
     index = {name: i for i, name in wanted.items()}
     first: dict[str, Any] = {}
     for key, name in sorted(categories.items()):

@@ -18,7 +18,7 @@ from tinyyolo.config import UserError, parse_value, suggest
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine.keys import KEYS, check_keys
-from tinyyolo.io import new_file, whole_file
+from tinyyolo.io import new_file, printable, whole_file
 
 FORMAT = 1
 NEEDED = ("format", "yaml", "names", "model", "train_args")
@@ -90,7 +90,7 @@ def fill(model: Detector, content: Mapping[str, Any], path: str | Path | None = 
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: its weights do not fit its own model YAML: {reason}") from error
     model.yaml = {**own_yaml(content), "nc": len(content["names"])}
-    model.names = {int(key): str(value) for key, value in content["names"].items()}
+    model.names = {int(key): printable(str(value)) for key, value in content["names"].items()}
     model.args = dict(content["train_args"])
     model.pt_path = str(path) if path else None
     return model.float().eval()

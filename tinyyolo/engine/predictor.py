@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,19 @@ from ultralytics.utils.ops import convert_torch2numpy_batch
 from tinyyolo.boxes.convert import convert
 from tinyyolo.compat import FileLoader
 from tinyyolo.config import UserError
-from tinyyolo.datasets.images import MISSING, Look, look
+from tinyyolo.datasets.images import MISSING, Look, look, save
 from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
+from tinyyolo.engine.results import TinyResults, run_folder
 from tinyyolo.engine.sources import files_of, is_video, parted
-from tinyyolo.io import named, new_file
+from tinyyolo.io import new_file, place_in
 
 LEAST_SCORE = 0.25  # of a detection that is shown
 NO_FRAMES = "not one frame can be read"
+FOLDERS = ("labels", "crops")  # that a prediction writes into
+VIDEO = {"Darwin": ".mp4"}.get(platform.system(), ".avi")  # upstream's
+RIFF_HEAD = 8  # bytes of an AVI before those that its length counts
 SHOW = 80  # characters of a wrong source in a message
 
 
@@ -46,6 +51,7 @@ class TinyPredictor(DetectionPredictor):
         self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
         self.bad_images: list[str] = []
         self.looks: list[Look] = []
+        self.frames: Counter[Path] = Counter()  # of each video that is written
         self.shown, self.folder = str(source)[:SHOW], None
         if (found := files_of(source)) is not None:
             files, self.folder = found
@@ -72,24 +78,23 @@ class TinyPredictor(DetectionPredictor):
         """As upstream, then predictions.json with `save_json` and the images that could not be read.
 
         Raises:
-            UserError: not one could.
+            UserError: not one could, or a video could not be written to its end.
         """
-        results = super().stream_inference(*args, **kwargs)
-        count = 0
-        rows = self.save_dir / "predictions.json"
-        for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
-            count += 1
-            yield result
-        if self.bad_images and not count:
-            raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
+        for name in FOLDERS:
+            place_in(self.save_dir, f"{name}/file")  # no link there leads elsewhere
+        with run_folder(self.save_dir):
+            results = super().stream_inference(*args, **kwargs)
+            count = 0
+            rows = self.save_dir / "predictions.json"
+            for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
+                count += 1
+                yield result
+            if self.bad_images and not count:
+                raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
+            check_videos(self.frames)
         for line in told_kinds(self.looks):
             LOGGER.warning(line)
         report("", "unreadable images left out", self.bad_images)
-
-    def write_results(self, *args: Any, **kwargs: Any) -> str:
-        """As upstream; a full disk is named."""
-        with named(self.save_dir):
-            return super().write_results(*args, **kwargs)
 
     def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:
         """As upstream, which does not look whether OpenCV could write.
@@ -98,12 +103,23 @@ class TinyPredictor(DetectionPredictor):
             UserError: a video cannot be written.
         """
         if self.dataset.mode == "image":
-            with new_file(save_path.with_suffix(".jpg"), overwrite=True, mode="wb") as file:
-                file.write(cv2.imencode(".jpg", self.plotted_img)[1])
+            save(save_path.with_suffix(".jpg"), self.plotted_img, overwrite=True)
             return
+        each, self.args.save_frames = self.args.save_frames, False  # upstream would write those itself
         super().save_predicted_images(save_path, frame)
+        self.args.save_frames = each
         if not self.vid_writer[save_path].isOpened():
             raise UserError(f"{save_path}: the video cannot be written")
+        self.frames[save_path.with_suffix(VIDEO)] += 1
+        if each:
+            stem = save_path.stem
+            save(place_in(self.save_dir, f"{stem}_frames/{stem}_{frame}.jpg"), self.plotted_img, overwrite=True)
+
+    def construct_result(self, *args: Any) -> TinyResults:
+        """As upstream, as a `TinyResults`."""
+        result = super().construct_result(*args)
+        result.__class__ = TinyResults
+        return result
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
@@ -114,6 +130,28 @@ class TinyPredictor(DetectionPredictor):
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
         return self.construct_results(found, img, orig_imgs)
+
+
+def check_videos(frames: Mapping[Path, int]) -> None:
+    """Remove videos that are shorter than what was written: OpenCV says nothing of a full disk.
+
+    Raises:
+        UserError: there is one; names it.
+    """
+    short = [path for path, count in frames.items() if not whole_video(path, count)]
+    for path in short:
+        path.unlink(missing_ok=True)
+    if short:
+        raise UserError(f"{short[0]}: the video could not be written to its end; is the disk full?")
+
+
+def whole_video(path: Path, frames: int) -> bool:
+    """Whether a video has its last frame, and an AVI the length that its header says."""
+    with path.open("rb") as file:
+        kind, length = file.read(4), int.from_bytes(file.read(4), "little")
+    video = cv2.VideoCapture(str(path))
+    video.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
+    return (kind != b"RIFF" or length + RIFF_HEAD <= path.stat().st_size) and bool(video.grab())
 
 
 def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path | None]) -> Iterator[Results]:
