@@ -11,6 +11,7 @@ from tinyyolo.config import whole
 from tinyyolo.layers.blocks import conv_layer, initialise
 
 EXTRA_LEVELS = ("pool", "conv")
+MOST_ADDED = 16  # levels beyond the backbone's: strides of 2^16 times its last
 
 
 class FPN(nn.Module):
@@ -27,7 +28,8 @@ class FPN(nn.Module):
             (RetinaNet).
 
     Raises:
-        ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps, or no such start level.
+        ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps, or far more, or no such
+            start level.
 
     Examples:
         >>> import torch
@@ -52,6 +54,8 @@ class FPN(nn.Module):
         if not 0 <= start_level < len(in_channels):
             raise ValueError(f"start_level={start_level}: choices are 0 to {len(in_channels) - 1}")
         used = list(in_channels)[start_level:]
+        if levels - len(used) > MOST_ADDED:
+            raise ValueError(f"levels={levels}: at most {len(used) + MOST_ADDED}, whose last map is one cell already")
         if levels < len(used):
             raise ValueError(f"levels={levels}: the maps from start_level={start_level} on need at least {len(used)}")
         self.start_level, self.extra = start_level, extra
