@@ -91,7 +91,8 @@ def start(path: str | Path) -> tuple[Path, int, bytes]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except (OSError, ValueError, RuntimeError) as error:  # no permission, a folder, a null byte, ~nosuchuser
-        raise UserError(f"{shown(path)}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(path)[:SAID]}: cannot be opened: {reason}") from error
 
 
 def kind_of(head: bytes) -> str:
@@ -204,8 +205,9 @@ def cleaned(content: Any, path: Path, size: int) -> Any:
             kind = tuple if isinstance(value, tuple) else list
             return kind(copy(one, depth + 1) for one in value)
         if isinstance(value, Tensor):
-            if type(value) not in {Tensor, nn.Parameter} or value.layout != torch.strided or value.device.type != "cpu":
-                raise UserError(f"{path}: refused: a tensor of another kind than numbers in memory: {type(value)}")
+            plain = type(value) in {Tensor, nn.Parameter} and value.layout == torch.strided and not value.is_quantized
+            if not plain or value.device.type != "cpu":
+                raise UserError(f"{path}: refused: it holds a tensor that is no plain one of numbers in memory")
             claimed += value.numel() * value.element_size()
             value = value.detach()
         return value

@@ -41,8 +41,9 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
     check_keys(mode, given)
     if mode == "train":
         check_keys(mode, recipe)
-        if own := [key for key in NOT_A_RECIPE if key in recipe]:
-            raise UserError(f"train.{own[0]}={shown(recipe[own[0]])}: not a model's to say; give {own[0]}= to the run")
+        for key in NOT_A_RECIPE:
+            if key in recipe:
+                raise UserError(f"train.{key}={shown(recipe[key])}: not a model's to say; give {key}= to the run")
     for key in ("model", "trust"):
         if key in given:
             raise UserError(f"{key}={shown(given[key])}: Model(...) takes it, not Model.{mode}")

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyyolo.config import whole
+from tinyyolo.config import whole, within
 from tinyyolo.layers.blocks import conv_layer, initialise
 
 EXTRA_LEVELS = ("pool", "conv")
-MOST_ADDED = 16  # levels beyond the backbone's: strides of 2^16 times its last
+MOST_LEVELS = 16  # whose last stride, 2^15 times the first, is beyond any image
 
 
 class FPN(nn.Module):
@@ -28,7 +28,7 @@ class FPN(nn.Module):
             (RetinaNet).
 
     Raises:
-        ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps, or far more, or no such
+        ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps or over 16, or no such
             start level.
 
     Examples:
@@ -49,13 +49,12 @@ class FPN(nn.Module):
     ):
         super().__init__()
         whole(1, channels=channels, levels=levels)
+        within(1, MOST_LEVELS, levels=levels)
         if extra not in EXTRA_LEVELS:
             raise ValueError(f"extra={extra}: choices are {', '.join(EXTRA_LEVELS)}")
         if not 0 <= start_level < len(in_channels):
             raise ValueError(f"start_level={start_level}: choices are 0 to {len(in_channels) - 1}")
         used = list(in_channels)[start_level:]
-        if levels - len(used) > MOST_ADDED:
-            raise ValueError(f"levels={levels}: at most {len(used) + MOST_ADDED}, whose last map is one cell already")
         if levels < len(used):
             raise ValueError(f"levels={levels}: the maps from start_level={start_level} on need at least {len(used)}")
         self.start_level, self.extra = start_level, extra
