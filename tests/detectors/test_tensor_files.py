@@ -126,6 +126,19 @@ class TestArchive:
         assert bomb.stat().st_size < 2**16
         refused(bomb, "is compressed, which torch's are not")
 
+    def test_a_record_marked_as_a_folder(self, sound, tmp_path):
+        """Which torch does not read, and gives what lies in memory."""
+        content = bytearray(sound.read_bytes())
+        place = content.rindex(b"sound/data/0") - 8  # of its attributes, in the list at the end
+        content[place] |= 0x10
+        (tmp_path / "a.pt").write_bytes(content)
+        refused(tmp_path / "a.pt", r"its record sound/data/0 is marked as a folder")
+
+    def test_what_torch_reads_is_compared_once_more(self, sound, monkeypatch):
+        other = {name: x + 1 for name, x in STATE.items()}
+        monkeypatch.setattr(torch, "load", lambda *_, **__: other)
+        refused(sound, "a tensor is not as its record's checksum says")
+
     def test_a_storage_that_claims_more_than_its_record(self, sound, tmp_path):
         rows = [(name, data.replace(b"K\x0ct", b"J\x00\x10\x00\x00t")) for name, data in records(sound)]
         assert rows != records(sound)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tinyyolo.config import UserError, shown
+from tinyyolo.detectors.archives import READING, SAID, checked_records, in_one_line, is_code
 from tinyyolo.io import whole_file
 
 ZIP = b"PK\x03\x04"
@@ -38,10 +38,8 @@ MOST_VALUES = 1_000_000  # in a file, beside its tensors, each as often as it is
 DEEPEST = 64  # mappings and lists in each other
 MOST_SHARED = 4  # times the file's size that its tensors may claim: some share their values
 SMALL = 2**20  # bytes that are no danger whatever is claimed
-MOST_CODE = 2**26  # bytes of TorchScript's code, the one thing that torch compresses
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own bound
 CHECKSUM, UNSET = "crc32", "0" * 8  # in a safetensors header: of the file with these digits 0
-SAID = 200  # characters of another library's message
 
 
 def read(path: str | Path) -> Any:
@@ -56,10 +54,12 @@ def read(path: str | Path) -> Any:
             that holds code, nests too deep or claims more memory than it has bytes.
     """
     path, size, head = start(path)
+    sums = None
     if head.startswith(ZIP):
-        if "TorchScript" in (kind := zip_kind(path)):
+        sums = checked_records(path)
+        if is_code(sums):
             raise UserError(
-                f"{path}: {kind}, which is code and no checkpoint; an export of tinyyolo is called "
+                f"{path}: TorchScript, which is code and no checkpoint; an export of tinyyolo is called "
                 "NAME.torchscript, and Model(path, trust=True) or trust=true runs it"
             )
     elif is_safetensors(head):
@@ -74,11 +74,7 @@ def read(path: str | Path) -> Any:
         raise UserError(f"{path}: refused: its values are nested too deep") from error
     except READING as error:
         raise UserError(f"{path}: not a readable checkpoint: {in_one_line(error)}") from error
-    return cleaned(content, path, size)
-
-
-# What torch's reader raises for a pickle that says something else than values: whatever its instructions meet.
-READING = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
+    return cleaned(content, path, size, None if sums is None else set(sums.values()))
 
 
 def start(path: str | Path) -> tuple[Path, int, bytes]:
@@ -114,11 +110,6 @@ def kind_of(head: bytes) -> str:
     return "a file of another kind, or a damaged one"
 
 
-def in_one_line(error: Exception) -> str:
-    """Another library's message."""
-    return " ".join(str(error).split())[:SAID] or type(error).__name__
-
-
 def why_refused(error: pickle.UnpicklingError) -> str:
     """What a pickle wanted to run, and what to do."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -132,65 +123,21 @@ def why_refused(error: pickle.UnpicklingError) -> str:
     return f"it pickles {name[:SAID]}, which is code and is not run; {way}"
 
 
-# ---- torch's zip archives
-
-
-def zip_kind(path: Path) -> str:
-    """What a zip archive of torch is: "TorchScript" or "tensors"; every record is read once against its checksum.
-
-    Raises:
-        UserError: damaged or cut short, with the record's name; or records that torch does not write: compressed ones,
-            two of one name or place, and those whose name leads elsewhere.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            if fault := fault_of_records(records, path.stat().st_size):
-                raise UserError(f"{path}: refused: {fault}")
-            damaged = archive.testzip()
-    except UserError:
-        raise
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, *READING) as error:
-        raise UserError(f"{path}: cut short or damaged: {in_one_line(error)}") from error
-    if damaged:
-        raise UserError(f"{path}: damaged: its record {shown(damaged)} is not as its checksum says")
-    names = [record.filename.partition("/")[2] for record in records]
-    code = any(name.startswith("code/") or name == "constants.pkl" for name in names)
-    if not code and "data.pkl" not in names:
-        some = shown(records[0].filename if records else "nothing")
-        raise UserError(f"{path}: no checkpoint: it looks like a zip archive of other files, such as {some}")
-    return "TorchScript" if code else "tensors"
-
-
-def fault_of_records(records: list[zipfile.ZipInfo], size: int) -> str:
-    """What in the list of a zip archive's records torch does not write, or ''."""
-    seen: set[str] = set()
-    code = 0
-    for record in records:
-        name = record.filename
-        said = f"its record {shown(name)}"
-        if name in seen:
-            return f"{said} is there twice"
-        seen.add(name)
-        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            return f"{said} leads out of the archive"
-        stored = record.compress_type == zipfile.ZIP_STORED and record.file_size == record.compress_size
-        if not stored and not name.partition("/")[2].startswith("code/"):
-            return f"{said} is compressed, which torch's are not"
-        code += 0 if stored else record.file_size
-    claimed = sum(record.compress_size for record in records)
-    if claimed > size or code > MOST_CODE:
-        return f"its records claim {claimed + code:,} bytes, the file has {size:,}"
-    return ""
-
-
-def cleaned(content: Any, path: Path, size: int) -> Any:
+def cleaned(content: Any, path: Path, size: int, sums: set[int] | None = None) -> Any:
     """A copy of what a pickle gave, in plain mappings and lists: those there may hold themselves, and have attributes.
 
+    Args:
+        content: as it was read.
+        path: of the file.
+        size: of the file, bytes.
+        sums: checksums of the records that hold tensors, where they are known: torch's reader of archives is not ours.
+
     Raises:
-        UserError: too deep, too many values, or tensors that are none of numbers in memory or claim more than there is.
+        UserError: too deep, too many values, or tensors that are none of numbers in memory, claim more than there is or
+            are not as the checksums say.
     """
     left = MOST_VALUES
+    looked_at: set[int] = set()
     claimed = 0
 
     def copy(value: Any, depth: int) -> Any:
@@ -209,6 +156,11 @@ def cleaned(content: Any, path: Path, size: int) -> Any:
             if not plain or value.device.type != "cpu":
                 raise UserError(f"{path}: refused: it holds a tensor that is no plain one of numbers in memory")
             claimed += value.numel() * value.element_size()
+            storage = value.untyped_storage()
+            if sums is not None and storage.nbytes() and storage.data_ptr() not in looked_at:
+                looked_at.add(storage.data_ptr())
+                if zlib.crc32(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data) not in sums:
+                    raise UserError(f"{path}: damaged: a tensor is not as its record's checksum says")
             value = value.detach()
         return value
 

@@ -15,8 +15,9 @@ import torch
 
 from tinyyolo import __version__
 from tinyyolo.config import UserError, kind_fault
+from tinyyolo.detectors.archives import checked_records, in_one_line
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
-from tinyyolo.detectors.tensor_files import in_one_line, json_of, start, zip_kind
+from tinyyolo.detectors.tensor_files import json_of, start
 from tinyyolo.io import whole_file
 
 METADATA = "config.txt"  # where ultralytics' AutoBackend looks for names, stride and image size
@@ -106,7 +107,7 @@ def metadata(path: str | Path) -> dict[str, Any]:
             (name,) = (name for name in archive.namelist() if name.endswith(f"/extra/{METADATA}"))
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a TorchScript export of tinyyolo, or a damaged one") from error
-    zip_kind(path)
+    checked_records(path)
     with zipfile.ZipFile(path) as archive:
         content = json_of(archive.read(name).decode(errors="replace"), path)
     if not isinstance(content, dict) or not isinstance(content.get("test"), dict):
