@@ -152,7 +152,7 @@ def check_train_args(args: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def own_yaml(content: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's model YAML without the file of backbone weights, which its state dict has."""
-    spec = dict(content["yaml"])
+    spec = dict(content["yaml"]) if isinstance(content["yaml"], Mapping) else {}
     if isinstance(spec.get("backbone"), Mapping):
         spec["backbone"] = {key: value for key, value in spec["backbone"].items() if key != "weights"}
     return spec
