@@ -182,7 +182,7 @@ def test_train_kill_resume_val_predict_export(name, tiny_set, tmp_path):
         ({"rpn.anchors.strides": [4, 8]}, "rpn.anchors.strides"),
         ({"rpn.assigner.topk": 0}, "topk"),
         ({"roi.pool": 7}, "roi.pool"),
-        ({"backbone.weights": "nothing.pt"}, "nothing.pt: no such file"),
+        ({"backbone.weights": "nothing.pt"}, "nothing.pt: no such checkpoint"),
     ],
 )
 def test_mistakes_are_one_line(overrides, says):

@@ -94,10 +94,10 @@ def test_another_family_is_refused(model):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "no such file"),
-        (b"", "not a PyTorch file"),
-        (b"not a checkpoint", "not a PyTorch file"),
-        (pickle.dumps(print), "not a PyTorch file"),
+        (None, "no such checkpoint"),
+        (b"", "an empty file"),
+        (b"not a checkpoint", "text that begins with"),
+        (pickle.dumps(print), "a bare pickle, which is code"),
     ],
 )
 def test_unreadable_files_are_one_line(model, content, says, tmp_path):

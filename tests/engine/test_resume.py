@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.engine.test_engine import RUN, TINY
+from tests.support.checkpoints import content, saved, unfinished
 from tests.test_cli import call
 from tinyyolo import Model
 from tinyyolo.config import UserError
@@ -172,17 +173,8 @@ class TestMistakes:
             checkpoint.to_resume("last.pt", given)
 
     def test_what_may_change(self, tmp_path):
-        torch.save(
-            {
-                "format": 1,
-                "yaml": {},
-                "names": {},
-                "model": {},
-                "train_args": {"patience": 7, "lr0": 0.5, "gone": 1},
-                "resume": {"model": {}},
-            },
-            tmp_path / "last.pt",
-        )
+        held = content(train_args={"patience": 7, "lr0": 0.5, "gone": 1})
+        saved(checkpoint.plain(unfinished(held)), tmp_path / "last.pt")
         _, args = checkpoint.to_resume(tmp_path / "last.pt", {"patience": "9", "plots": None})
         assert args == {
             "patience": 9,

@@ -268,10 +268,10 @@ def test_predictions_json_of_a_stream_that_is_left_early(model, files, expected,
 @pytest.mark.parametrize("suffix", [".pt", ".torchscript"])
 def test_the_command_in_a_process_of_its_own(weights, files, tmp_path, suffix):
     """Upstream looks at the program's name: one that ends in "yolo" is its own command."""
-    model = Path(weights)
+    model, more = Path(weights), []
     if suffix == ".torchscript":
-        model = Path(Model(weights).export(imgsz=SIZE))
-    words = ["/usr/bin/tinyyolo", "predict", f"model={model}", f"source={files[0]}", f"imgsz={SIZE}", "conf=0"]
+        model, more = Path(Model(weights).export(imgsz=SIZE)), ["trust=true"]
+    words = ["/usr/bin/tinyyolo", "predict", f"model={model}", f"source={files[0]}", f"imgsz={SIZE}", "conf=0", *more]
     script = f"import sys; sys.argv = {words!r}; from tinyyolo.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -52,6 +52,7 @@ def test_fpn_from_a_coarser_map():
     [
         ({"extra": "p6"}, "extra=p6"),
         ({"levels": 2}, "levels=2"),
+        ({"levels": 17}, "levels=17: expected a number from 1 to 16"),
         ({"start_level": 3}, "start_level=3: choices are 0 to 2"),
     ],
 )

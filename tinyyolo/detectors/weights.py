@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tinyyolo.config import UserError
+from tinyyolo.detectors import tensor_files
 
 # Older checkpoints lack the first; convolutions with standardised weights derive the others from the weights they get.
 OPTIONAL_LEAVES = ("num_batches_tracked", "weight_gamma", "weight_beta")
@@ -41,18 +40,21 @@ class LoadReport:
         return f"{self.source}: {len(self.loaded)} of {total} tensors loaded{unused}"
 
 
-def load_reference(detector: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
+def load_reference(
+    detector: nn.Module, checkpoint: str | Path | Mapping[str, Any], source: str = "state dict"
+) -> LoadReport:
     """Load a checkpoint of the authors' code, whose names are this project's names, into a detector.
 
     Args:
         detector: changed in place, unless the checkpoint is refused.
-        checkpoint: a file or what it holds: {"state_dict": {name: tensor}, ...} or {name: tensor}. Files are read as
-            tensors and plain values only.
+        checkpoint: a file (.pth, .pt, .safetensors) or what it holds: {"state_dict": {name: tensor}, ...} or {name:
+            tensor}. Files are read as tensors and plain values only.
+        source: where what is held is from, for the report.
 
     Raises:
         UserError: unreadable, or the checkpoint of another model: a tensor too many, too few or of another shape.
     """
-    source, state = _read(checkpoint)
+    source, state = _read(checkpoint, source)
     return _load(detector, state, source, OPTIONAL_LEAVES)
 
 
@@ -75,17 +77,12 @@ def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any
     return _load(backbone, inner or state, source, optional, () if inner else CLASSIFIER_PREFIXES)
 
 
-def _read(checkpoint: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    source, content = "state dict", checkpoint
+def _read(checkpoint: Any, source: str = "state dict") -> tuple[str, dict[str, Tensor]]:
+    state = checkpoint
     if isinstance(checkpoint, str | Path):
-        source = str(checkpoint)
-        try:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise UserError(f"{source}: no such file") from error
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise UserError(f"{source}: not a PyTorch file of tensors and plain values") from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+        source, state = str(checkpoint), tensor_files.read(checkpoint)
+    for key in ("state_dict", "model"):  # theirs, and a checkpoint of ours
+        state = state.get(key, state) if isinstance(state, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(x, Tensor) for x in state.values()):
         raise UserError(f"{source}: holds no state dict (name -> tensor)")
     return source, dict(state)

@@ -16,6 +16,8 @@ from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.engine.keys import DEFAULTS, KEYS, OWN, check_keys
 
 AS_WRITTEN = {"model", "data", "source", "name", "cfg", "project", "save_dir"}  # a name may look like a number
+# What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
+NOT_A_RECIPE = ("cfg", "data", "exist_ok", "model", "name", "pretrained", "project", "resume", "save_dir", "source")
 # ours -> those of ultralytics that do nothing beside it
 REPLACED = {
     "lr_steps": ("lrf", "cos_lr"),
@@ -39,8 +41,12 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
     check_keys(mode, given)
     if mode == "train":
         check_keys(mode, recipe)
-    if "model" in given:
-        raise UserError(f"model={shown(given['model'])}: Model(...) takes it, not Model.{mode}")
+        for key in NOT_A_RECIPE:
+            if key in recipe:
+                raise UserError(f"train.{key}={shown(recipe[key])}: not a model's to say; give {key}= to the run")
+    for key in ("model", "trust"):
+        if key in given:
+            raise UserError(f"{key}={shown(given[key])}: Model(...) takes it, not Model.{mode}")
     args = {**DEFAULT_CFG_DICT, **OWN, **DEFAULTS, **recipe, **given, "task": "detect"}
     if args["mode"] != mode and "mode" in given:
         raise UserError(f"mode={args['mode']}: this is {mode}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,13 +14,13 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo import __version__
 from tinyyolo.config import UserError, parse_value, suggest
+from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
-from tinyyolo.engine.keys import KEYS, check_keys
+from tinyyolo.engine.contents import FORMAT, check_content, check_optimizer, check_train_args, own_yaml
+from tinyyolo.engine.keys import check_keys
 from tinyyolo.io import new_file, printable, whole_file
 
-FORMAT = 1
-NEEDED = ("format", "yaml", "names", "model", "train_args")
 MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "val", "data")
 
 
@@ -36,29 +35,13 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed.
+    """Read a checkpoint, .pt or .safetensors; nothing in it is executed, and all of it is checked.
 
     Raises:
-        UserError: missing, truncated, a pickle of another program, or of a newer format.
+        UserError: missing, damaged, a file of another kind or of a newer format, or one with a part that is missing or
+            does not fit; see `tensor_files.read` and `contents.check_content`.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = "not a tinyyolo checkpoint, or a damaged one (it is no file of plain tensors)"
-        raise UserError(f"{path}: refused: {reason}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}") from error
-    if isinstance(content, dict) and "state_dict" in content:
-        way = f"load it into a model by its name: Model('NAME.yaml').load('{path.name}')"
-        raise UserError(f"{path}: a bare state_dict; {way}")
-    if not isinstance(content, dict) or any(key not in content for key in NEEDED):
-        raise UserError(f"{path}: no tinyyolo checkpoint: it lacks {', '.join(NEEDED)}")
-    if content["format"] > FORMAT:
-        raise UserError(f"{path}: written by a newer tinyyolo, {content.get('tinyyolo')}; this is {__version__}")
-    return content
+    return check_content(tensor_files.read(path), Path(path).expanduser())
 
 
 def to_model(content: Mapping[str, Any], path: str | Path | None = None) -> Detector:
@@ -68,14 +51,6 @@ def to_model(content: Mapping[str, Any], path: str | Path | None = None) -> Dete
         UserError: the weights do not fit the YAML beside them.
     """
     return fill(build_model(own_yaml(content), len(content["names"])), content, path)
-
-
-def own_yaml(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's model YAML without the file of backbone weights, which its state dict has."""
-    spec = dict(content["yaml"]) if isinstance(content["yaml"], Mapping) else {}
-    if isinstance(spec.get("backbone"), Mapping):
-        spec["backbone"] = {key: value for key, value in spec["backbone"].items() if key != "weights"}
-    return spec
 
 
 def fill(model: Detector, content: Mapping[str, Any], path: str | Path | None = None) -> Detector:
@@ -148,7 +123,7 @@ def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[s
         raise UserError(
             f"{path}: this training is finished, there is nothing to resume; start a new one from it: model={path}"
         )
-    kept = {key: value for key, value in content["train_args"].items() if key in KEYS}
+    kept = check_train_args(content["train_args"], Path(path))
     save_dir = str(Path(path).expanduser().resolve().parent.parent)
     return content, {**kept, **more, "resume": str(path), "save_dir": save_dir}
 
@@ -172,6 +147,7 @@ def restore(trainer: Any, content: Mapping[str, Any]) -> None:
     unwrap_model(trainer.model).load_state_dict(saved["model"])
     trainer.ema.ema.load_state_dict(content["model"])
     trainer.ema.updates = saved["updates"]
+    check_optimizer(trainer.optimizer, saved["optimizer"])
     trainer.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"]:
         trainer.scaler.load_state_dict(saved["scaler"])

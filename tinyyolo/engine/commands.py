@@ -7,6 +7,7 @@ from typing import Any
 
 from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import with_file
+from tinyyolo.engine.keys import check_keys
 from tinyyolo.engine.model import Model
 
 # What `tinyyolo train` does when no data is named: about seven minutes on 2 CPU cores, see README.md.
@@ -25,7 +26,8 @@ def model_and_keys(mode: str, keys: dict[str, Any], default: str = "") -> tuple[
     if not name:
         raise UserError(f"{mode}: model= is missing: a checkpoint such as runs/train/weights/best.pt")
     dotted = {key: keys.pop(key) for key in list(keys) if "." in key}
-    return Model(str(name), overrides=dotted), keys
+    check_keys(mode, {"trust": (trust := keys.pop("trust", False))})
+    return Model(str(name), overrides=dotted, trust=trust), keys
 
 
 def train(**keys: Any) -> None:
@@ -75,9 +77,10 @@ def predict(**keys: Any) -> None:
 
 
 def export(**keys: Any) -> None:
-    """Write a checkpoint as TorchScript: tinyyolo export model=best.pt imgsz=640
+    """Write a checkpoint for other programs: tinyyolo export model=best.pt imgsz=640
 
-    The file stands beside the checkpoint; predict and val take it in place of the checkpoint.
+    The file stands beside the checkpoint. format=torchscript runs by itself at one image size; it is code, which
+    predict and val run with trust=true. format=safetensors holds the weights, no code, and stands for the .pt anywhere.
     """
     model, plain = model_and_keys("export", keys)
     print(model.export(**plain))

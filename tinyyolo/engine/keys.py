@@ -107,6 +107,12 @@ KEYS: dict[str, Key] = {
     "task": Key("tvpe", one_of("detect"), "detect; there is no other"),
     "mode": Key("tvpe", one_of(*MODES.values()), "what the command says"),
     "model": Key("tvpe", ANY, "a model YAML or its name, or a checkpoint; in Python `Model(...)` takes it"),
+    "trust": Key(
+        "vp",
+        SWITCH,
+        "run a .torchscript file of another process or maker: it is code; in Python `Model(..., trust=True)`",
+        "val and predict run such files",
+    ),
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
     "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
     "source": Key("p", ANY, "an image, a folder, a glob, a video, a txt list, an array"),
@@ -195,7 +201,7 @@ KEYS: dict[str, Key] = {
     "show_boxes": Key("p", SWITCH, "boxes in pictures"),
     "line_width": Key("p", ONE_UP, "of boxes in px"),
     # ---- export
-    "format": Key("e", TEXT, "torchscript"),
+    "format": Key("e", TEXT, "torchscript, which runs by itself at one image size; safetensors, weights without code"),
     # ---- tinyyolo's own
     "lr_steps": Key("t", STEPS, "epochs at which the learning rate falls by ten"),
     "lr_batch": Key("t", number(1), "lr0 is for this batch size and grows with `batch`"),

@@ -11,25 +11,29 @@ from typing import Any
 import torch
 from ultralytics.cfg import get_save_dir
 from ultralytics.engine.model import Model as EngineModel
-from ultralytics.utils import DEFAULT_CFG_DICT, RANK
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
 
 from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
+from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
+from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
 from tinyyolo.engine.results import run_folder
 from tinyyolo.engine.sources import check_source
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
-from tinyyolo.export.torchscript import metadata, torchscript
-from tinyyolo.io import sweep
+from tinyyolo.export.safetensors import safetensors
+from tinyyolo.export.torchscript import check_trust, metadata, torchscript
+from tinyyolo.io import named, sweep
 
-FORMATS = ("torchscript",)
+FORMATS = ("torchscript", "safetensors")
+FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
 KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
 WRITES = ("save", "save_txt", "save_crop", "save_json")  # what predict makes of detections
 PARTS = {"model": Detector, "trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
@@ -43,12 +47,15 @@ class Model(EngineModel):
     `.model` is built when it is first asked for: training builds its own, for the classes of its data.
 
     Args:
-        model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt) or to an export.
+        model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt, .safetensors)
+            or to an export (.torchscript).
         overrides: dotted keys of the model YAML, {"head.assigner.topk": 3}; strings are parsed.
         verbose: print the model's summary.
+        trust: run a .torchscript file that this process has not written: it is code, and could do anything.
 
     Raises:
-        UserError: no such model, or an override in a section that it does not have.
+        UserError: no such model, a damaged file or one of another kind, an override in a section that the model does
+            not have, or an export that is not trusted.
 
     Examples:
         >>> from tinyyolo import Model
@@ -73,13 +80,15 @@ class Model(EngineModel):
         overrides: Mapping[str, Any] | None = None,
         task: str | None = "detect",
         verbose: bool = False,
+        trust: bool = False,
     ):
         if task not in {None, "detect"}:
             raise UserError(f"task={task}: every tinyyolo model is task=detect")
         self._given = dict(overrides or {})
         self.spec: dict[str, Any] = {}  # the resolved model YAML
         self.exported: dict[str, Any] = {}  # what an export says of itself
-        known = str(model).endswith((".pt", ".pth", ".torchscript", ".yaml", ".yml"))
+        self._trust = trust
+        known = str(model).lower().endswith(FILES)
         super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
 
     @property
@@ -100,18 +109,23 @@ class Model(EngineModel):
         """Load a checkpoint, or keep the path of an export."""
         if given := ", ".join(self._given):
             raise UserError(f"{weights}: a model's YAML cannot be overridden once it is trained; found {given}")
-        path = Path(weights).expanduser()
-        if path.suffix != ".torchscript":
+        path, *_ = tensor_files.start(weights)
+        if path.suffix.lower() not in {".torchscript", ".ts"}:
             self._hold(path, checkpoint.load(path))
+            if self._trust:
+                LOGGER.info(f"trust=true: not needed, {path} holds no code")
             return
         self.exported = metadata(path)
+        if path.suffix != ".torchscript":
+            raise UserError(f"{path}: TorchScript: rename it NAME.torchscript, and give trust=true if you trust it")
+        check_trust(path, self._trust)
         height, width = self.exported["imgsz"]
         self._from(path, imgsz=height if height == width else [height, width])
         self.model, self.ckpt_path, self.ckpt = str(path), str(path), None
 
     def _hold(self, path: Path, content: dict[str, Any]) -> None:
         """Be the model of a checkpoint."""
-        self.ckpt, self.spec, self._given, self.predictor = content, checkpoint.own_yaml(content), {}, None
+        self.ckpt, self.spec, self._given, self.predictor = content, own_yaml(content), {}, None
         self.ckpt_path = str(path)
         kept = {key: content["train_args"].get(key) for key in KEPT}
         self._from(path, **{key: value for key, value in kept.items() if value is not None})
@@ -136,19 +150,21 @@ class Model(EngineModel):
         """Copy weights into this model: a tinyyolo checkpoint, or the authors' by name ({"state_dict": ...}).
 
         Args:
-            weights: a path, a state dict (bare, or under "state_dict"), or a module.
+            weights: a path (.pt, .pth, .safetensors), a state dict (bare, or under "state_dict"), or a module.
 
         Raises:
             UserError: no such file, or weights of another model.
         """
         self._check_is_pytorch_model()
-        if isinstance(weights, (str, Path)) and Path(weights).suffix == ".pt":
-            count = checkpoint.transfer(self.model, checkpoint.load(weights)["model"])
+        source, content = "state dict", weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
+        if isinstance(weights, (str, Path)):
+            source, content = str(weights), tensor_files.read(weights)
+        if isinstance(content, dict) and "yaml" in content:
+            count = checkpoint.transfer(self.model, check_content(content, Path(source))["model"])
             if count < (total := len(self.model.state_dict())) // 2:
-                raise UserError(f"{weights}: the weights of another model: {count} of {total} tensors fit")
+                raise UserError(f"{source}: the weights of another model: {count} of {total} tensors fit")
         else:
-            state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
-            print(load_reference(self.model, state))
+            print(load_reference(self.model, content, source))
         self.predictor = None
         self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
@@ -269,10 +285,12 @@ class Model(EngineModel):
         return args
 
     def export(self, **kwargs: Any) -> str:
-        """Write a TorchScript file beside the checkpoint; `Model(path)` predicts and validates with it.
+        """Write a file beside the checkpoint: TorchScript, which runs by itself, or safetensors, weights without code.
+
+        `Model(path)` predicts and validates with both; in another process `Model(path, trust=True)` with TorchScript.
 
         Args:
-            kwargs: `imgsz`, the size that it takes; `format`, torchscript.
+            kwargs: `format`, torchscript or safetensors; `imgsz`, the size that TorchScript takes.
 
         Returns:
             The path of the file.
@@ -284,8 +302,16 @@ class Model(EngineModel):
         args = resolve("export", self.overrides, kwargs)
         if args["format"] not in FORMATS:
             raise UserError(f"format={args['format']}: not supported yet; {suggest(args['format'], FORMATS)}")
-        path = Path(self.ckpt_path or Path(self.model_name).name).with_suffix(".torchscript")
-        torchscript(self.model, path, args["imgsz"], path.stem)
+        stem = Path(self.ckpt_path or Path(self.model_name).name)
+        if (path := stem.with_suffix(f".{args['format']}")) == stem:
+            raise UserError(f"{path}: it is a {args['format']} file already")
+        if args["format"] == "torchscript":
+            torchscript(self.model, path, args["imgsz"], path.stem)
+        elif "imgsz" in kwargs:
+            raise UserError(f"imgsz={kwargs['imgsz']}: safetensors holds weights, which take images of any size")
+        else:
+            content = checkpoint.of_model(self.model, dict(self.model.args or {}))
+            safetensors(checkpoint.plain(content), path)
         return str(path)
 
     def info(self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640) -> Any:

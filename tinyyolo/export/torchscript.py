@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 import zipfile
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, kind_fault
+from tinyyolo.detectors.archives import checked_records, in_one_line
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
+from tinyyolo.detectors.tensor_files import json_of, start
 from tinyyolo.io import whole_file
 
 METADATA = "config.txt"  # where ultralytics' AutoBackend looks for names, stride and image size
+OWN: set[str] = set()  # digests of what this process has written: it knows what is in there
+SIDES = 2  # of an image
+
+
+class Metadata(TypedDict):
+    """What an export says of itself, as far as we read it."""
+
+    names: dict[str, str]
+    imgsz: list[int]
+    test: dict[str, Any]
 
 
 def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int], title: str = "") -> None:
@@ -51,24 +64,61 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
     content |= {"names": detector.names, "test": detector.test}
     with whole_file(path) as file:
         torch.jit.save(traced, file, _extra_files={METADATA: json.dumps(content)})
+    OWN.add(digest(path))
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        value = hashlib.sha256()
+        while part := file.read(2**20):
+            value.update(part)
+        return value.hexdigest()
+
+
+def check_trust(path: Path, trust: bool) -> None:
+    """Check that an export may run: TorchScript is a program, which can read and write files.
+
+    Raises:
+        UserError: nobody has said so, and this process has not written it; or torch cannot open it.
+    """
+    if not trust and digest(path) not in OWN:
+        raise UserError(
+            f"{path}: TorchScript is code that can write files: not run unless you know who made it; then "
+            "trust=true, Model(path, trust=True) in Python"
+        )
+    try:
+        torch.jit.load(path, map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: torch cannot open it: {in_one_line(error)}") from error
 
 
 def metadata(path: str | Path) -> dict[str, Any]:
     """What an export says of itself: names, imgsz [H, W], test (the model YAML's section), version.
 
+    Nothing of it runs; every record is read once against its checksum.
+
     Raises:
-        UserError: no such file, or no export of this version.
+        UserError: no such file, no export of this version, or a damaged one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    path, *_ = start(path)
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith(f"/extra/{METADATA}"))
-            content = dict(json.loads(archive.read(name)))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a TorchScript export of tinyyolo, or a damaged one") from error
-    if not isinstance(content.get("test"), dict) or not isinstance(content.get("imgsz"), list):
-        older = f"written by tinyyolo {content.get('version')}, which left out the test settings"
+    checked_records(path)
+    with zipfile.ZipFile(path) as archive:
+        content = json_of(archive.read(name).decode(errors="replace"), path)
+    if not isinstance(content, dict) or not isinstance(content.get("test"), dict):
+        version = content.get("version") if isinstance(content, dict) else None
+        older = f"written by tinyyolo {version}, which left out the test settings"
         raise UserError(f"{path}: {older}: export the checkpoint again")
+    said, place = kind_fault(content, Metadata)
+    if not said and (len(content["imgsz"]) != SIDES or min(content["imgsz"]) < 1):
+        said, place = f"expected height and width, found {content['imgsz']}", "imgsz"
+    if not said and list(content["names"]) != [str(i) for i in range(len(content["names"]))]:
+        said, place = "expected the class names 0, 1, 2 ...", "names"
+    if said:
+        raise UserError(f"{path}: its {METADATA}: {place.lstrip('.')}: {said}")
     return content

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyyolo.config import whole
+from tinyyolo.config import whole, within
 from tinyyolo.layers.blocks import conv_layer, initialise
 
 EXTRA_LEVELS = ("pool", "conv")
+MOST_LEVELS = 16  # whose last stride, 2^15 times the first, is beyond any image
 
 
 class FPN(nn.Module):
@@ -27,7 +28,8 @@ class FPN(nn.Module):
             (RetinaNet).
 
     Raises:
-        ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps, or no such start level.
+        ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps or over 16, or no such
+            start level.
 
     Examples:
         >>> import torch
@@ -47,6 +49,7 @@ class FPN(nn.Module):
     ):
         super().__init__()
         whole(1, channels=channels, levels=levels)
+        within(1, MOST_LEVELS, levels=levels)
         if extra not in EXTRA_LEVELS:
             raise ValueError(f"extra={extra}: choices are {', '.join(EXTRA_LEVELS)}")
         if not 0 <= start_level < len(in_channels):

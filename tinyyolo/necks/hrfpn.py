@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyyolo.config import whole
+from tinyyolo.config import whole, within
 from tinyyolo.layers.blocks import conv_layer, initialise
+from tinyyolo.necks.fpn import MOST_LEVELS
 
 
 class HRFPN(nn.Module):
@@ -27,7 +28,7 @@ class HRFPN(nn.Module):
         levels: number of outputs.
 
     Raises:
-        ValueError: channels or levels < 1.
+        ValueError: channels or levels < 1, or over 16 levels.
 
     Examples:
         >>> neck = HRFPN((2, 4), (4, 8), channels=6, levels=3)
@@ -38,6 +39,7 @@ class HRFPN(nn.Module):
     def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int], channels: int = 256, levels: int = 5):
         super().__init__()
         whole(1, channels=channels, levels=levels)
+        within(1, MOST_LEVELS, levels=levels)
         self.strides = tuple(in_strides[0] * 2**i for i in range(levels))
         self.channels = (channels,) * levels
         self.reduction_conv = conv_layer(sum(in_channels), channels, kernel=1)
