@@ -7,10 +7,11 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, parse_value, suggest
+from tinyyolo.config import UserError, check_kind, classes_in, parse_value, path_of, suggest
 
 
 class Command(NamedTuple):
@@ -45,6 +46,7 @@ FLAGS = {"--help", "-h"}
 HELP = {"help", *FLAGS}  # asked for as one of the first two words, or behind a command with a dash
 # Faults of the machine, not of the program: told in one line, without a traceback.
 NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+NOT_OURS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP}
 USAGE = """\
 tinyyolo {version}: detects tiny objects (2-16 px) in aerial images
 
@@ -106,17 +108,19 @@ def as_typed(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
-def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Positional words and key=value pairs, values read as YAML; UserError for an empty key or one given twice.
+def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Positional words and key=value pairs as typed; UserError for an empty key or value, or one given twice.
 
     Examples:
         >>> parse(["a.json", "epochs=3", "resume"])
-        (['a.json', 'resume'], {'epochs': 3})
+        (['a.json', 'resume'], {'epochs': '3'})
     """
     positional: list[str] = []
-    pairs: dict[str, Any] = {}
+    pairs: dict[str, str] = {}
     for word in words:
         key, equals, value = word.removeprefix("--").partition("=")
+        if not (value if equals else word).strip():
+            raise UserError(f"{word.strip() or repr(word)}: empty, as by a shell variable that is not set")
         if not equals:
             positional.append(word)
         elif not key:
@@ -124,8 +128,38 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         elif key in pairs:
             raise UserError(f"{key}: given twice")
         else:
-            pairs[key] = parse_value(value)
+            pairs[key] = value
     return positional, pairs
+
+
+def value_of(text: str, hint: Any, where: str) -> Any:
+    """What is typed for a key, by the key's type hint: text as it stands there, or YAML; of Any the command reads it.
+
+    Raises:
+        UserError: another kind of value, or a path that no file can have.
+
+    Examples:
+        >>> value_of("2024_11_25", str, "out"), value_of("1e3", float | None, "iou"), value_of("null", str | None, "a")
+        ('2024_11_25', 1000.0, None)
+        >>> value_of("[no, 1e3]", str | Sequence[str], "ignore"), value_of("0123", str | Sequence[str], "ignore")
+        (['no', '1e3'], '0123')
+    """
+    kinds = set(classes_in(hint))
+    if hint in (Any, inspect.Parameter.empty):
+        return text
+    if type(None) in kinds and parse_value(text, as_text=True) is None:
+        return None
+    if hint in (str, str | None) or Path in kinds:
+        return str(path_of(text, f"{where}=")) if Path in kinds else text
+    value = parse_value(text, as_text=kinds <= {str, type(None)})
+    if str in kinds and not isinstance(value, (int, float, list, dict)):
+        return text
+    try:
+        return check_kind(value, hint, where)
+    except UserError:
+        if str in kinds:
+            return text
+        raise
 
 
 def resolve(command: Command) -> Callable[..., Any]:
@@ -154,8 +188,8 @@ def find(words: Sequence[str], table: Table = COMMANDS, before: str = "") -> tup
 def call(words: str, function: Callable[..., Any], given: Sequence[str]) -> int:
     """Call a command's function with the words given to it; UserError for one too many, or one that is missing."""
     positional, pairs = parse(given)
-    parameters = inspect.signature(function).parameters.values()
-    kinds = {p.kind for p in parameters}
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    kinds = {p.kind: p.annotation for p in parameters}
     keys = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     needed = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     if inspect.Parameter.VAR_KEYWORD not in kinds and (unknown := [key for key in pairs if key not in keys]):
@@ -168,7 +202,10 @@ def call(words: str, function: Callable[..., Any], given: Sequence[str]) -> int:
         positional = []
     if missing := [name for name in needed if name not in pairs]:
         raise UserError(f"{words}: {missing[0]}= is missing: tinyyolo {words} {' '.join(map(str.upper, needed))}")
-    return function(*positional, **pairs) or 0
+    hints = {p.name: p.annotation for p in parameters}
+    others = kinds.get(inspect.Parameter.VAR_KEYWORD, Any)
+    many = [value_of(word, kinds[inspect.Parameter.VAR_POSITIONAL], words) for word in positional]
+    return function(*many, **{key: value_of(text, hints.get(key, others), key) for key, text in pairs.items()}) or 0
 
 
 def run(words: Sequence[str]) -> int:
@@ -206,7 +243,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         line = f"{error.filename or 'output'}: {error.strerror}"
     if line:
-        print(f"tinyyolo: {line}", file=sys.stderr)
+        print(f"tinyyolo: {' '.join(line.splitlines())}", file=sys.stderr)  # a name may have two
     if words is None:
         sys.exit(code)
     return code

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import struct
 import threading
 import warnings
 from contextlib import nullcontext
@@ -12,10 +14,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageMode, TiffTags, UnidentifiedImageError
+from PIL import Image, ImageMode, TiffImagePlugin, TiffTags, UnidentifiedImageError
 
 from tinyyolo.config import UserError
 from tinyyolo.io import new_file
+from tinyyolo.sizes import MOST_PIXELS
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 EXIF_ORIENTATION = 274
@@ -27,8 +30,9 @@ JPEGS = ("JPEG", "MPO")  # MPO is several JPEGs, as drones write; the first coun
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # how a JPEG and a PNG begin, and end unless cut short
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SAMPLE_KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # TIFF's SampleFormat; 4 says nothing
-# Pillow takes an image of 180 million pixels for an attack; DOTA's scenes have up to 400. OpenCV stops at 2^30.
-Image.MAX_IMAGE_PIXELS = 2**29
+# Pillow refuses what declares twice this, before anything is decoded; a file of 100 kB can declare gigabytes.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is above once this
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # the fault is told in our words
 
 # Why an image cannot be used; further words are Pillow's own about damage that it found.
@@ -201,11 +205,39 @@ def decode(data: bytes) -> np.ndarray | None:
 
 
 def _decode(data: bytes, flags: int) -> np.ndarray | None:
-    """What OpenCV makes of a file's content."""
+    """What OpenCV makes of a file's content, unless that declares more than MOST_PIXELS."""
+    if too_large(data):
+        return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # nothing, or more pixels than OpenCV takes
         return None
+
+
+def too_large(data: bytes) -> bool:
+    """Whether a file's header declares more than MOST_PIXELS; of what is no image it does not."""
+    stream = io.BytesIO(data)
+    try:
+        Image.open(stream).close()
+    except Image.DecompressionBombError:
+        return True
+    except UnidentifiedImageError:  # OpenCV knows more kinds of TIFF than Pillow
+        return data.startswith(TIFF) and math.prod(_tiff_sides(data)) > MOST_PIXELS
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return False
+
+
+def _tiff_sides(data: bytes) -> tuple[int, int]:
+    """Width and length of a TIFF's first page, by its tags; 0, 0 where they cannot be read."""
+    stream = io.BytesIO(data)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if b"+" in data[2:4] else 8))
+    stream.seek(tags.next)
+    try:
+        tags.load(stream)
+        return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
+    except (OSError, KeyError, SyntaxError, TypeError, ValueError, struct.error):
+        return 0, 0
 
 
 def list_images(folder: str | Path) -> list[str]:

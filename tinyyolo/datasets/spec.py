@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import msgspec
 import yaml
 
-from tinyyolo.config import ROOTS, UserError, find_yaml, suggest, with_base
+from tinyyolo.config import ROOTS, UserError, find_yaml, path_of, suggest, with_base
 from tinyyolo.datasets.annotations import Annotations, as_names, raise_fatal
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.images import list_images, nearest_folder
@@ -24,9 +24,16 @@ Text = str | int | float  # a number is a name too: `path: 2019`
 
 
 class Whole(TypedDict):
-    """What a whole download holds of one split, at least."""
+    """What a whole download holds of one split."""
 
     images: int
+
+
+class Counts(Whole, total=False):
+    """And what it may be said to hold besides."""
+
+    boxes: int
+    classes: dict[str, int]
 
 
 # Key -> the kind of its value, and what it should be in words.
@@ -36,12 +43,15 @@ KINDS: dict[str, tuple[Any, str]] = {
     "annotations": (dict[str, Text | None], "split: file.json or label folder"),
     "names": (list[Text] | dict[Text, Text], "a list or a mapping id: name"),
     "ignore": (list[Text], "a list of category names"),
-    "expected": (dict[str, Whole], "split: {images: number, boxes: number, classes: {name: number}}"),
-    **dict.fromkeys(("toy", "stands_for", "about"), (dict[str, Any], "a mapping")),
+    "expected": (dict[str, Counts], "split: {images: number, boxes: number, classes: {name: number}}"),
+    "stands_for": (dict[str, Text], "a mapping split: official split"),
+    **dict.fromkeys(("toy", "about"), (dict[str, Any], "a mapping")),
     # These stand in ultralytics' YAMLs; nothing is downloaded.
     **dict.fromkeys(("nc", "channels"), (int, "a number")),
     "download": (Any, "anything"),
 }
+# Words under these keys are text as they stand there: a class may be called no, 1e3 or 2024-01-01.
+AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels"}
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,7 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     if isinstance(name, DataSpec):
         return name
     file = find_yaml(name, "data")
-    content = with_base(file, "data")
+    content = with_base(file, "data", as_text=AS_TEXT)
     for key, value in content.items():
         if key not in KINDS:
             raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS)}")
@@ -199,9 +209,10 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
         path = toy.ensure(content["toy"]) if path is None else path
     if path is None:
         shipped = file.parent in [root / "data" for root in ROOTS]
-        base = Path(os.environ.get(DATASETS_VARIABLE) or "datasets").expanduser() if shipped else file.parent
-        path = base / Path(str(content.get("path") or ".")).expanduser()
-    root = Path(path).expanduser().resolve()
+        folder = os.environ.get(DATASETS_VARIABLE) or "datasets"
+        base = path_of(folder, f"${DATASETS_VARIABLE}: ") if shipped else file.parent
+        path = base / path_of(str(content.get("path") or "."), f"{file}: path: ")
+    root = path_of(path, f"{file}: path: ").resolve()
     layout = str(content.get("format") or DEFAULT)
     if layout not in FORMATS:
         raise UserError(f"{file}: format: {layout!r} unknown; {suggest(layout, FORMATS)} (a .json needs none)")
@@ -230,7 +241,8 @@ def find_splits(file: Path, root: Path, content: Mapping[str, Any]) -> dict[str,
         raise UserError(f"{file}: no split; give at least one of {', '.join(SPLITS)}: image folder")
 
     def places(given: Any) -> tuple[Path, ...]:
-        return tuple(root / Path(str(one)).expanduser() for one in (given if isinstance(given, list) else [given]))
+        words = map(str, given if isinstance(given, list) else [given])
+        return tuple(path_of(root / path_of(word, f"{file}: "), f"{file}: ") for word in words)
 
     return {s: Split(places(images[s]), *places(jsons.get(s) or [])) for s in images}
 

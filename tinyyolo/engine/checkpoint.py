@@ -14,10 +14,10 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, parse_value, suggest
+from tinyyolo.config import UserError, path_of, suggest
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
-from tinyyolo.engine.keys import KEYS, check_keys
+from tinyyolo.engine.keys import KEYS, check_keys, parsed
 from tinyyolo.io import new_file, whole_file
 
 FORMAT = 1
@@ -41,7 +41,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: missing, truncated, a pickle of another program, or of a newer format.
     """
-    path = Path(path).expanduser()
+    path = path_of(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
@@ -138,7 +138,7 @@ def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[s
     """
     if not path:
         raise UserError("resume= needs the checkpoint of the run: resume=runs/train/weights/last.pt")
-    more = {key: parse_value(value) if key != "data" else value for key, value in given.items() if value is not None}
+    more = parsed({key: value for key, value in given.items() if value is not None})
     for key in more:
         if key not in MAY_CHANGE:
             raise UserError(f"{key}: cannot change when resuming; {suggest(key, MAY_CHANGE)}")

@@ -11,7 +11,7 @@ import torch
 from ultralytics.engine.model import Model as EngineModel
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, path_of, suggest
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import Postprocess
@@ -96,7 +96,7 @@ class Model(EngineModel):
         """Load a checkpoint, or keep the path of an export."""
         if given := ", ".join(self._given):
             raise UserError(f"{weights}: a model's YAML cannot be overridden once it is trained; found {given}")
-        path = Path(weights).expanduser()
+        path = path_of(weights)
         if path.suffix != ".torchscript":
             self._hold(path, checkpoint.load(path))
             return

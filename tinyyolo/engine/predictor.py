@@ -19,7 +19,7 @@ from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.convert import convert
 from tinyyolo.compat import on_unreadable
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, path_of
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.io import named, new_file
@@ -102,7 +102,7 @@ def check_source(source: Any) -> None:
     text = str(source)
     if not isinstance(source, (str, Path)) or "*" in text or "://" in text or text.isnumeric():
         return
-    path = Path(text).expanduser()
+    path = path_of(text, "source=")
     if not path.exists() and not text.startswith("screen"):
         raise UserError(f"source={text}: no such file or folder")
     if path.is_dir() and not any(path.iterdir()):
