@@ -103,7 +103,9 @@ def load_yaml(path: Path, as_text: Container[str] = ()) -> dict[str, Any]:
             raise UserError(f"{path}: {size:,} bytes; a YAML here has at most {LARGEST_YAML:,}")
         content = read(path.read_text(encoding="utf-8-sig"), as_text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        where, what = f":{mark.line + 1}" if mark else "", getattr(error, "problem", None) or error
+        raise UserError(f"{path}{where}: not readable as YAML: {' '.join(str(what).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a YAML mapping at the top, found {type(content).__name__}")
     return content

@@ -159,7 +159,10 @@ def test_several_folders_and_lists(tmp_path, listed):
         ({"train": "images", "names": ["a"], "format": ["x"]}, r"format: expected a text, found"),
         ({"train": "images", "names": ["a"], "nc": "two"}, r"nc: expected a number, found 'two'"),
         ({"train": "images", "names": ["a"], "toy": "aerial"}, r"toy: expected a mapping, found 'aerial'"),
-        ({"train": "images", "names": ["a"], "stands_for": "test"}, r"stands_for: expected a mapping split: official split, found"),
+        (
+            {"train": "images", "names": ["a"], "stands_for": "test"},
+            r"stands_for: expected a mapping split: official split, found",
+        ),
         ({"train": "images", "names": ["a"], "expected": {"train": 3}}, r"expected: expected split: \{images"),
         ({"train": "images", "names": ["a"], "about": {"get": "ask"}}, r"about\.get: expected a list of texts"),
     ],

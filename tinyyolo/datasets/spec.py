@@ -280,7 +280,10 @@ def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]
         elif not place.is_file():
             raise UserError(f"{file}: no such list of images: {place}")
         else:
-            lines = filter(None, map(str.strip, place.read_text(encoding="utf-8").split("\n")))
+            try:
+                lines = filter(None, map(str.strip, place.read_text(encoding="utf-8-sig").split("\n")))
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{place}: not readable as text: {error}") from error
             found += [(place.parent if line.startswith("./") else root) / line for line in lines]
     try:
         return list(dict.fromkeys(path.relative_to(root).as_posix() for path in found))

@@ -22,7 +22,7 @@ from tinyyolo.datasets.formats.decode import (
     whole,
     word,
 )
-from tinyyolo.sizes import MOST_PIXELS
+from tinyyolo.sizes import FARTHEST, MOST_PIXELS
 
 LISTS = ("images", "annotations", "categories")
 SIDES = ("width", "height")
@@ -99,7 +99,8 @@ def read_images(
             size = size_of(record)
             if not all(size) and (needed or any(record.get(side) for side in SIDES)):
                 found = shorten(record.get("width")), shorten(record.get("height"))
-                what = f"needs 'width' and 'height' over 0, found {' x '.join(found)}; at most {MOST_PIXELS:,} px"
+                most = f"at most {FARTHEST:,.0f} px a side, {MOST_PIXELS:,} px in all"
+                what = f"needs 'width' and 'height' over 0, found {' x '.join(found)}; {most}"
                 problems.append(Problem("no size" if needed else "bad size", where, what))
             if all(size) or not needed:
                 ids[key] = name
@@ -117,7 +118,7 @@ def size_of(record: Mapping[str, Any]) -> tuple[int, int]:
         size = whole(record.get("height")), whole(record.get("width"))
     except ValueError:
         return 0, 0
-    return size if min(size) > 0 and size[0] * size[1] <= MOST_PIXELS else (0, 0)
+    return size if min(size) > 0 and max(size) <= FARTHEST and size[0] * size[1] <= MOST_PIXELS else (0, 0)
 
 
 def is_name(name: Any) -> bool:
