@@ -40,6 +40,7 @@ MISSING = "no such file"
 EMPTY = "the file is empty"
 UNKNOWN = "neither Pillow nor OpenCV can read it as an image"
 CUT_SHORT = "truncated JPEG"
+TOO_LARGE = f"more than {MOST_PIXELS:,} pixels"
 NOT_DECODED = "OpenCV cannot decode it as an image of 8 or 16 bits"
 
 
@@ -84,13 +85,17 @@ def look(path: str | Path, *, to_end: bool = False) -> Look:
     except UnidentifiedImageError:  # such as a TIFF with four bands of 16 bits, which OpenCV reads
         pixels = _decode(path.read_bytes(), cv2.IMREAD_UNCHANGED)
         if pixels is None:
-            return Look(fault=UNKNOWN)
+            return Look(fault=TOO_LARGE if too_large(path.read_bytes()) else UNKNOWN)
         height, width, bands = (*pixels.shape, 1)[:3]
         found = Look((height, width), bands, pixels.dtype.name)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        return found._replace(fault=TOO_LARGE)
+    except (OSError, SyntaxError, ValueError) as error:
         system = isinstance(error, OSError) and error.strerror
         words = f"not readable: {system}" if system else str(error) or type(error).__name__
         return found._replace(fault=" ".join(words.split()))
+    if math.prod(found.size_hw) > MOST_PIXELS:
+        return found._replace(fault=TOO_LARGE)
     if found.depth not in DEPTHS:
         return found._replace(fault=NOT_DECODED)
     turned = found.orientation in TURNED and kind not in (*JPEGS, "TIFF")  # not every OpenCV turns these
