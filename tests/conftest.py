@@ -1,8 +1,11 @@
 """Tests run without network and leave nothing behind."""
 
 import os
+import shutil
 import tempfile
 
+# All that tests, doctests and their child processes write to the temporary folder, pytest's own folders too.
+TEMPORARY = tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tinyyolo-tests-")
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="tinyyolo-settings-")
@@ -13,6 +16,10 @@ import numpy as np
 import pytest
 
 from tests.support.sets import write_set
+
+
+def pytest_unconfigure():
+    shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ UNREADABLE = {
     "truncated BMP": (half(".bmp"), "cannot decode"),
     "truncated TIFF": (half(".tiff"), "neither Pillow nor OpenCV can read it as an image"),
     "zero-size": (png(0, 5), "neither Pillow nor OpenCV can read it as an image"),
-    "too many pixels": (png(60_000, 60_000), "exceeds limit"),
+    "too many pixels": (png(60_000, 60_000), "more than 536,870,912 pixels"),
     "floats": (cv2.imencode(".tiff", np.ones((9, 9, 3), np.float32))[1].tobytes(), "cannot decode"),
 }
 NO_PIXELS = png(SIZE, SIZE)  # what only decoding finds out

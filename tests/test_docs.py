@@ -44,9 +44,9 @@ def test_documented_command_lines_are_taken(page, line):
     positional, pairs = parse(rest)
     plain = {key: value for key, value in pairs.items() if "." not in key}  # dotted keys are the model's
     if name in {"train", "val", "predict", "export"}:
-        from tinyyolo.engine.keys import check_keys
+        from tinyyolo.engine.keys import check_keys, parsed
 
-        check_keys(name, plain)
+        check_keys(name, parsed(plain))
     else:
         takes = inspect.signature(function).parameters
         assert set(plain) <= set(takes), f"{page}: {line}"

@@ -13,7 +13,8 @@ MODEL = {"boxes", "layers", "assigners", "backbones", "necks", "heads"}
 # Folder or file -> what it may import besides itself. Nothing else may; folders of one rank do not know each other.
 MAY_IMPORT = {
     "resources": set(),
-    "config": {"resources"},
+    "plain_yaml": set(),
+    "config": {"resources", "plain_yaml"},
     "io": {"config"},
     "sizes": set(),
     "compat": {"config"},

@@ -9,10 +9,11 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, parse_value, suggest
+from tinyyolo.config import UserError, check_kind, classes_in, parse_value, path_of, suggest
 from tinyyolo.io import printable
 
 
@@ -111,17 +112,19 @@ def as_typed(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
-def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Positional words and key=value pairs, values read as YAML; UserError for an empty key or one given twice.
+def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Positional words and key=value pairs as typed; UserError for an empty key or value, or one given twice.
 
     Examples:
         >>> parse(["a.json", "epochs=3", "resume"])
-        (['a.json', 'resume'], {'epochs': 3})
+        (['a.json', 'resume'], {'epochs': '3'})
     """
     positional: list[str] = []
-    pairs: dict[str, Any] = {}
+    pairs: dict[str, str] = {}
     for word in words:
         key, equals, value = word.removeprefix("--").partition("=")
+        if not (value if equals else word).strip():
+            raise UserError(f"{word.strip() or repr(word)}: empty, as by a shell variable that is not set")
         if not equals:
             positional.append(word)
         elif not key:
@@ -129,8 +132,38 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         elif key in pairs:
             raise UserError(f"{key}: given twice")
         else:
-            pairs[key] = parse_value(value)
+            pairs[key] = value
     return positional, pairs
+
+
+def value_of(text: str, hint: Any, where: str) -> Any:
+    """What is typed for a key, by the key's type hint: text as it stands there, or YAML; of Any the command reads it.
+
+    Raises:
+        UserError: another kind of value, or a path that no file can have.
+
+    Examples:
+        >>> value_of("2024_11_25", str, "out"), value_of("1e3", float | None, "iou"), value_of("null", str | None, "a")
+        ('2024_11_25', 1000.0, None)
+        >>> value_of("[no, 1e3]", str | Sequence[str], "ignore"), value_of("0123", str | Sequence[str], "ignore")
+        (['no', '1e3'], '0123')
+    """
+    kinds = set(classes_in(hint))
+    if hint in (Any, inspect.Parameter.empty):
+        return text
+    if type(None) in kinds and parse_value(text, as_text=True) is None:
+        return None
+    if hint in (str, str | None) or Path in kinds:
+        return str(path_of(text, f"{where}=")) if Path in kinds else text
+    value = parse_value(text, as_text=kinds <= {str, type(None)})
+    if str in kinds and not isinstance(value, (int, float, list, dict)):
+        return text
+    try:
+        return check_kind(value, hint, where)
+    except UserError:
+        if str in kinds:
+            return text
+        raise
 
 
 def resolve(command: Command) -> Callable[..., Any]:
@@ -159,8 +192,8 @@ def find(words: Sequence[str], table: Table = COMMANDS, before: str = "") -> tup
 def call(words: str, function: Callable[..., Any], given: Sequence[str]) -> int:
     """Call a command's function with the words given to it; UserError for one too many, or one that is missing."""
     positional, pairs = parse(given)
-    parameters = inspect.signature(function).parameters.values()
-    kinds = {p.kind for p in parameters}
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    kinds = {p.kind: p.annotation for p in parameters}
     keys = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     needed = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     if inspect.Parameter.VAR_KEYWORD not in kinds and (unknown := [key for key in pairs if key not in keys]):
@@ -173,7 +206,10 @@ def call(words: str, function: Callable[..., Any], given: Sequence[str]) -> int:
         positional = []
     if missing := [name for name in needed if name not in pairs]:
         raise UserError(f"{words}: {missing[0]}= is missing: tinyyolo {words} {' '.join(map(str.upper, needed))}")
-    return function(*positional, **pairs) or 0
+    hints = {p.name: p.annotation for p in parameters}
+    others = kinds.get(inspect.Parameter.VAR_KEYWORD, Any)
+    many = [value_of(word, kinds[inspect.Parameter.VAR_POSITIONAL], words) for word in positional]
+    return function(*many, **{key: value_of(text, hints.get(key, others), key) for key, text in pairs.items()}) or 0
 
 
 def run(words: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ constructor, by `whole`, `within` and `above`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import inspect
@@ -14,7 +15,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import msgspec
 from tinyyolo.resources import roots
 
 ROOTS = roots()
+LARGEST_YAML = 2_000_000  # bytes
+MOST_BASES = 20  # of one YAML
 LONGEST = 60  # characters of a value in an error
 # What msgspec calls the kinds of values, in YAML's words.
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word", "array": "a list"}
@@ -48,13 +51,29 @@ def suggest(word: object, choices: Iterable[object]) -> str:
     return (f"did you mean {near[0]!r}? " if near else "") + "Choices: " + (", ".join(names) or "none")
 
 
+def path_of(given: str | Path, what: str = "") -> Path:
+    """A path that a user gave, `~` replaced; it need not exist. `what` is what a message says before it.
+
+    Raises:
+        UserError: no file can have it: a name too long or a null byte in it, a user who is not there.
+    """
+    try:
+        path = Path(given).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.lstat()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:LONGEST]
+        raise UserError(f"{what}{shown(repr(str(given))[1:-1])}: no path: {reason}") from error
+    return path
+
+
 def find_yaml(name: str | Path, folder: str) -> Path:
     """The absolute path of a YAML: as it is given, else by its name in `folder` ("cfg/models" or "data").
 
     Raises:
         UserError: no such file; the line lists the names there are.
     """
-    given = Path(name).expanduser()
+    given = path_of(name)
     if given.is_file():
         return given.resolve()
     wanted = given.name if given.suffix in {".yaml", ".yml"} else f"{given.name}.yaml"
@@ -69,18 +88,24 @@ def yaml_names(folder: str) -> list[str]:
     return sorted({p.name for root in ROOTS for p in (root / folder).glob("*.yaml")})
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML mapping.
+def load_yaml(path: Path, as_text: Container[str] = ()) -> dict[str, Any]:
+    """Read one YAML mapping by `plain_yaml`; words under the keys of `as_text` are text as they stand there.
 
     Raises:
-        UserError: unreadable, no valid YAML, or not a mapping at the top.
+        UserError: unreadable, too large, no valid YAML, or not a mapping at the top.
     """
     import yaml  # a tenth of the time of a small evaluation, which needs none
 
+    from tinyyolo.plain_yaml import read
+
     try:
-        content = yaml.safe_load(path.read_bytes())  # which knows byte order marks
+        if (size := path.stat().st_size) > LARGEST_YAML:
+            raise UserError(f"{path}: {size:,} bytes; a YAML here has at most {LARGEST_YAML:,}")
+        content = read(path.read_bytes(), as_text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        where, what = f":{mark.line + 1}" if mark else "", getattr(error, "problem", None) or error
+        raise UserError(f"{path}{where}: not readable as YAML: {' '.join(str(what).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a YAML mapping at the top, found {type(content).__name__}")
     return content
@@ -121,26 +146,30 @@ def load_model_yaml(name: str | Path, overrides: Mapping[str, Any] | None = None
     return apply_overrides(spec, overrides or {}, source=path.name)
 
 
-def with_base(path: Path, folder: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML on top of the one that its `base:` names, a file beside it or a name in `folder`.
+def with_base(
+    path: Path, folder: str, above: tuple[Path, ...] = (), as_text: Container[str] = ("base",)
+) -> dict[str, Any]:
+    """A YAML on top of the one that its `base:` names, a file beside it or a name in `folder`; see `load_yaml`.
 
     Raises:
         UserError: one of them cannot be read, or `base` is no YAML or leads back to itself.
     """
     if path in above:
         raise UserError(f"{above[-1]}: base={path.name} leads back to itself")
-    spec = load_yaml(path)
+    if len(above) > MOST_BASES:
+        raise UserError(f"{above[0]}: more than {MOST_BASES} files, each the base of the next")
+    spec = load_yaml(path, as_text)
     if "base" not in spec:
         return spec
     base = spec.pop("base")
     if not isinstance(base, str):
         raise UserError(f"{path}: base={shown(base)}: expected the name of a YAML")
-    beside = path.parent / base
     try:
+        beside = path_of(path.parent / base)
         found = find_yaml(beside if beside.is_file() else base, folder)
     except UserError as error:
         raise UserError(f"{path}: base={error}") from error
-    return merge(with_base(found, folder, (*above, path)), spec)
+    return merge(with_base(found, folder, (*above, path), as_text), spec)
 
 
 def apply_overrides(spec: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "model") -> dict[str, Any]:
@@ -178,23 +207,25 @@ def apply_overrides(spec: Mapping[str, Any], overrides: Mapping[str, Any], sourc
     return out
 
 
-def parse_value(value: Any) -> Any:
-    """A string as YAML would read it; anything else as it is. `1e-3` is a number here, as people expect.
+def parse_value(value: Any, as_text: bool = False) -> Any:
+    """A string as YAML, see `plain_yaml`; anything else, and what is no YAML, as it is.
 
     Examples:
         >>> parse_value("3"), parse_value("null"), parse_value("[1, 2]"), parse_value("1e-3"), parse_value("nwd")
         (3, None, [1, 2], 0.001, 'nwd')
+        >>> parse_value("2024_11_25"), parse_value("no"), parse_value("[no, 1e3]", as_text=True)
+        ('2024_11_25', 'no', ['no', '1e3'])
     """
     import yaml
 
-    if not isinstance(value, str):
-        return value
-    parsed = value
+    from tinyyolo.plain_yaml import read
+
+    if not isinstance(value, str) or value == "None":
+        return None if value == "None" else value
     try:
-        parsed = yaml.safe_load(value)
-        return None if parsed == "None" else float(parsed) if isinstance(parsed, str) else parsed
-    except (yaml.YAMLError, ValueError):  # no YAML, no date that there is, no number
-        return parsed
+        return read(value, as_text)
+    except yaml.YAMLError:
+        return value
 
 
 def build(table: Table, spec: Any, where: str, parts: Mapping[type, Table] | None = None, /, **given: Any) -> Any:
@@ -240,7 +271,7 @@ def construct(
         Traceback (most recent call last):
         tinyyolo.config.UserError: rpn.anchors.stride=1.5: expected a whole number, found a number
     """
-    _check_kind(options, Mapping[Any, Any], where)
+    check_kind(options, Mapping[Any, Any], where)
     inside = f"{where}." if where else ""
     parameters = inspect.signature(make, eval_str=True).parameters
     allowed = [key for key in parameters if key not in given]
@@ -263,10 +294,10 @@ def construct(
 
 def _option(value: Any, hint: Any, where: str, parts: Mapping[type, Table]) -> Any:
     """A value for a parameter of this type hint: built, if the hint is one of `parts` or a sequence of it."""
-    classes = _classes(hint)
+    classes = classes_in(hint)
     part = next((kind for kind in classes if kind in parts), None)
     if part is None or (value is None and type(None) in classes):
-        _check_kind(value, hint, where)
+        check_kind(value, hint, where)
         try:
             json.dumps(value, allow_nan=False, default=str)
         except ValueError as error:
@@ -274,13 +305,26 @@ def _option(value: Any, hint: Any, where: str, parts: Mapping[type, Table]) -> A
         return value
     if typing.get_origin(hint) is None or type(None) in classes:
         return build(parts[part], value, where, parts)
-    _check_kind(value, list[Any], where)
+    check_kind(value, list[Any], where)
     return [build(parts[part], entry, f"{where}.{i}", parts) for i, entry in enumerate(value)]
 
 
-def _classes(hint: Any) -> list[Any]:
+def classes_in(hint: Any) -> list[Any]:
     """The classes that a type hint names."""
-    return [kind for argument in typing.get_args(hint) for kind in _classes(argument)] or [hint]
+    return [kind for argument in typing.get_args(hint) for kind in classes_in(argument)] or [hint]
+
+
+def check_kind(value: Any, hint: Any, where: str) -> Any:
+    """The value as the type hint has it: a whole float as an int, a tuple for a sequence.
+
+    Raises:
+        UserError: it is of another kind; says which.
+    """
+    said, inner = kind_fault(value, hint)
+    if said:
+        at = f" at {where.rpartition('.')[2]}{inner}" if inner.startswith("[") else ""
+        raise UserError(f"{where}={shown(value)}: {said}{at}")
+    return msgspec.convert(value, hint)
 
 
 def kind_fault(value: Any, hint: Any) -> tuple[str, str]:
@@ -292,18 +336,13 @@ def kind_fault(value: Any, hint: Any) -> tuple[str, str]:
     """
     try:
         msgspec.convert(value, hint)
+    except UnicodeEncodeError:
+        return "a character that no text has", ""
     except msgspec.ValidationError as error:
         said, _, path = str(error).partition(" - at ")
         said = re.sub(r"`([^`]*)`", lambda kinds: " or ".join(KINDS.get(k, k) for k in kinds[1].split(" | ")), said)
         return said[:1].lower() + said[1:].replace(", got ", ", found "), path.strip("`").removeprefix("$")
     return "", ""
-
-
-def _check_kind(value: Any, hint: Any, where: str) -> None:
-    said, inner = kind_fault(value, hint)
-    if said:
-        at = f" at {where.rpartition('.')[2]}{inner}" if inner.startswith("[") else ""
-        raise UserError(f"{where}={shown(value)}: {said}{at}")
 
 
 def shown(value: Any) -> str:

@@ -101,7 +101,7 @@ FAULTY = {  # name -> how it is written, why it cannot be used, and whether the 
     "checksum.png": (bad_checksum, "broken PNG file", False),
     "half.tif": (half(".tif"), UNKNOWN, True),
     "half.bmp": (half(".bmp"), NOT_DECODED, False),
-    "large.png": (too_large, "exceeds limit", True),
+    "large.png": (too_large, "more than 536,870,912 pixels", True),
     "float.tif": (lambda p: p.write_bytes(encoded(".tif", np.ones((H, W), np.float32))), NOT_DECODED, True),
     "floats.tif": (lambda p: p.write_bytes(encoded(".tif", np.ones((H, W, 3), np.float32))), NOT_DECODED, True),
 }

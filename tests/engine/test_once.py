@@ -32,7 +32,7 @@ def counts(monkeypatch):
 
         return call
 
-    built, loaded = counted("build", build.build_model), counted(lambda path: path.name, config.load_yaml)
+    built, loaded = counted("build", build.build_model), counted(lambda path, *_: path.name, config.load_yaml)
     for module in (model, prepare, checkpoint):
         monkeypatch.setattr(module, "build_model", built)
     monkeypatch.setattr(config, "load_yaml", loaded)

@@ -32,7 +32,7 @@ def analyze(
     constant: float | str = CONSTANT,
     imgsz: int | None = None,
     figures: bool = True,
-    out: str = "runs/analyze",
+    out: str | Path = "runs/analyze",
     **overrides: Any,
 ) -> None:
     """Show what assigners do with your boxes: tinyyolo analyze data.yaml, or a COCO JSON; alone: the similarities.

@@ -17,11 +17,11 @@ from tinyyolo.plots.stats import draw
 def stats(
     data: str,
     *,
-    path: str | None = None,
+    path: str | Path | None = None,
     split: str | None = None,
     imgsz: int | None = None,
     figure: bool = True,
-    runs: str = "runs/data-stats",
+    runs: str | Path = "runs/data-stats",
 ) -> int:
     """Statistics of a data set: objects by class, split and size, a figure, and advice with the numbers behind it.
 

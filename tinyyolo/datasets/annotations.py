@@ -13,6 +13,7 @@ from tinyyolo.boxes.convert import areas as box_areas
 from tinyyolo.boxes.convert import sides
 from tinyyolo.config import UserError, suggest
 from tinyyolo.io import CONTROL
+from tinyyolo.sizes import FARTHEST
 
 # Faults that make the numbers wrong for everyone; a strict reader stops at the first of them. All others only cost
 # the box or image concerned, or nothing, and are listed in `Annotations.problems`.
@@ -340,7 +341,6 @@ def lookup(keys: np.ndarray, table: Mapping[Any, int]) -> np.ndarray:
     return np.array([table[key] for key in known], np.int64)[np.searchsorted(np.array(known), keys)]
 
 
-FARTHEST = 1e6  # px; no scene has a side this long
 BOX_FAULTS = ("not a number", "empty box", "huge box")
 
 

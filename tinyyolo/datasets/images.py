@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import os
@@ -19,6 +20,7 @@ from PIL import Image, ImageMode, UnidentifiedImageError
 from tinyyolo.config import UserError
 from tinyyolo.datasets import tiff
 from tinyyolo.io import new_file
+from tinyyolo.sizes import MOST_PIXELS
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 EXIF_ORIENTATION = 274
@@ -30,8 +32,9 @@ LARGE_PIXELS = 50_000_000  # images above this are decoded one at a time when th
 ONE_LARGE = threading.Lock()
 JPEGS = ("JPEG", "MPO")  # MPO is several JPEGs, as drones write; the first counts
 ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}  # how a JPEG and a PNG begin, and end unless cut short
-# Pillow takes an image of 180 million pixels for an attack; DOTA's scenes have up to 400. OpenCV stops at 2^30.
-Image.MAX_IMAGE_PIXELS = 2**29
+# Pillow refuses what declares twice this, before anything is decoded; a file of 100 kB can declare gigabytes.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is above once this
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # the fault is told in our words
 
 # Why an image cannot be used; further words are Pillow's own about damage that it found.
@@ -39,6 +42,7 @@ MISSING = "no such file"
 EMPTY = "the file is empty"
 UNKNOWN = "neither Pillow nor OpenCV can read it as an image"
 CUT_SHORT = "truncated JPEG"
+TOO_LARGE = f"more than {MOST_PIXELS:,} pixels"
 NOT_DECODED = "OpenCV cannot decode it as an image of 8 or 16 bits"
 
 
@@ -91,10 +95,14 @@ def look(path: str | Path, *, to_end: bool = False) -> Look:
         return Look(fault=MISSING)
     except UnidentifiedImageError:
         return Look(fault=UNKNOWN)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        return found._replace(fault=TOO_LARGE)
+    except (OSError, SyntaxError, ValueError) as error:
         system = isinstance(error, OSError) and error.strerror
         words = f"not readable: {system}" if system else str(error) or type(error).__name__
         return found._replace(fault=" ".join(words.split()))
+    if math.prod(found.size_hw) > MOST_PIXELS:
+        return found._replace(fault=TOO_LARGE)
     if found.depth not in DEPTHS:
         return found._replace(fault=f"{NOT_DECODED}, it holds {found.depth}")
     turned = found.orientation in TURNED and kind not in (*JPEGS, "TIFF")  # not every OpenCV turns these
@@ -222,6 +230,8 @@ def decode(data: bytes) -> np.ndarray | None:
 
     Of a TIFF's bands the first three are taken, of its pages the first, and of 16 bits those that `eight_bits` says.
     """
+    if too_large(data):
+        return None
     if data[:4] in tiff.MAGIC:
         found = tiff.read(data)
         image = (
@@ -260,6 +270,20 @@ def _decode(data: bytes, flags: int) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # nothing, or more pixels than OpenCV takes
         return None
+
+
+def too_large(data: bytes) -> bool:
+    """Whether a file's header declares more than MOST_PIXELS; of what is no image it does not."""
+    if data[:4] in tiff.MAGIC:
+        found = tiff.read(data)
+        return found is not None and math.prod(found.size_hw) > MOST_PIXELS
+    try:
+        Image.open(io.BytesIO(data)).close()
+    except Image.DecompressionBombError:
+        return True
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return False
 
 
 def list_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[str]:

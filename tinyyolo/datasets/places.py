@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, path_of
 from tinyyolo.datasets.images import list_images
 from tinyyolo.io import plain_text, tell
 
@@ -49,7 +49,7 @@ def find(roots: Sequence[Path], text: str, *, inside: bool = False) -> tuple[Pat
         inside: what it may mean comes first, as in an export whose `../` is its own folder.
     """
     text = text.strip()
-    usual = roots[0] / Path(text).expanduser()
+    usual = path_of(roots[0] / path_of(text))
     if os.path.exists(usual) and not (inside and text.startswith("..")):
         return usual, False
     for root in roots:
@@ -81,8 +81,8 @@ def root_of(file: Path, base: Path, text: str, datasets: Path, wanted: Sequence[
         datasets: the folder of all sets.
         wanted: the places of the splits, as the YAML names them.
     """
-    usual = base / Path(text.strip().replace("\\", "/")).expanduser()
-    if os.path.isdir(usual) or Path(text.strip()).expanduser().is_absolute() or DRIVE.match(text.replace("\\", "/")):
+    usual = path_of(base / path_of(text.strip().replace("\\", "/"), f"{file}: path: "), f"{file}: path: ")
+    if os.path.isdir(usual) or path_of(text.strip()).is_absolute() or DRIVE.match(text.replace("\\", "/")):
         return usual
     for other in (datasets / PurePosixPath(text.replace("\\", "/")).name, Path(text), file.parent):
         if holds(other, wanted):

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import yaml
 
-from tinyyolo.config import ROOTS, UserError, find_yaml, suggest, with_base
+from tinyyolo.config import ROOTS, UserError, find_yaml, path_of, suggest, with_base
 from tinyyolo.datasets.annotations import Annotations, Problem, as_names, raise_fatal, subset
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.formats.yolo import with_keypoints
@@ -38,9 +38,16 @@ Text = str | int | float  # a number is a name too: `path: 2019`
 
 
 class Whole(TypedDict):
-    """What a whole download holds of one split, at least."""
+    """What a whole download holds of one split."""
 
     images: int
+
+
+class Counts(Whole, total=False):
+    """And what it may be said to hold besides."""
+
+    boxes: int
+    classes: dict[str, int]
 
 
 # Key -> the kind of its value, and what it should be in words.
@@ -50,14 +57,17 @@ KINDS: dict[str, tuple[Any, str]] = {
     "annotations": (dict[str, Text | None], "split: file.json or label folder"),
     "names": (list[Text] | dict[Text, Text], "a list or a mapping id: name"),
     "ignore": (list[Text], "a list of category names"),
-    "expected": (dict[str, Whole], "split: {images: number, boxes: number, classes: {name: number}}"),
-    **dict.fromkeys(("toy", "stands_for", "about"), (dict[str, Any], "a mapping")),
+    "expected": (dict[str, Counts], "split: {images: number, boxes: number, classes: {name: number}}"),
+    "stands_for": (dict[str, Text], "a mapping split: official split"),
+    **dict.fromkeys(("toy", "about"), (dict[str, Any], "a mapping")),
     # These stand in ultralytics' YAMLs; nothing is downloaded.
     **dict.fromkeys(("nc", "channels"), (int, "a number")),
     "kpt_shape": (list[int], "a list of numbers"),
     "download": (Any, "anything"),
     **dict.fromkeys(EXPORTED, (Any, "anything")),
 }
+# Words under these keys are text as they stand there: a class may be called no, 1e3 or 2024-01-01.
+AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels"}
 
 
 @dataclass(frozen=True)
@@ -253,7 +263,7 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
     if isinstance(name, DataSpec):
         return name
     file = find_yaml(name, "data")
-    content = with_base(file, "data")
+    content = with_base(file, "data", as_text=AS_TEXT)
     for key, value in content.items():
         if key not in KINDS:
             raise UserError(f"{file}: unknown key {key!r}; {suggest(key, KINDS.keys() - {*EXPORTED})}")
@@ -267,10 +277,10 @@ def load(name: str | Path | DataSpec, path: str | Path | None = None) -> DataSpe
         path = toy.ensure(content["toy"]) if path is None else path
     if path is None:
         shipped = file.parent in [root / "data" for root in ROOTS]
-        sets = Path(os.environ.get(DATASETS_VARIABLE) or "datasets").expanduser()
+        sets = path_of(os.environ.get(DATASETS_VARIABLE) or "datasets", f"${DATASETS_VARIABLE}: ")
         base = sets if shipped else file.parent
         path = root_of(file, base, str(content.get("path") or "."), sets, places_of(content))
-    root = Path(path).expanduser().resolve()
+    root = path_of(path, f"{file}: path: ").resolve()
     layout = str(content.get("format") or DEFAULT)
     if layout not in FORMATS:
         raise UserError(f"{file}: format: {layout!r} unknown; {suggest(layout, FORMATS)} (a .json needs none)")

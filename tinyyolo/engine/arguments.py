@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import select_device
 
-from tinyyolo.config import UserError, load_yaml, parse_value, shown, suggest
+from tinyyolo.config import UserError, load_yaml, path_of, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
-from tinyyolo.engine.keys import DEFAULTS, KEYS, OWN, check_keys
+from tinyyolo.engine.keys import AS_TYPED, DEFAULTS, KEYS, OWN, check_keys, parsed
 
-AS_WRITTEN = {"model", "data", "source", "name", "cfg", "project", "save_dir"}  # a name may look like a number
 # What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
 NOT_A_RECIPE = ("cfg", "data", "exist_ok", "model", "name", "pretrained", "project", "resume", "save_dir", "source")
 # ours -> those of ultralytics that do nothing beside it
@@ -51,7 +49,9 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
     if args["mode"] != mode and "mode" in given:
         raise UserError(f"mode={args['mode']}: this is {mode}")
     args["mode"] = mode
-    args["project"] = str(Path(str(args["project"] or "runs")).expanduser().absolute())
+    args["project"] = str(path_of(args["project"] or "runs", "project=").absolute())
+    if args.get("save_dir"):
+        args["save_dir"] = str(path_of(args["save_dir"], "save_dir="))
     published = Postprocess()
     for key, setting in {"iou": published.iou, "max_det": published.max_det, "conf": None}.items():
         if args[key] is None:
@@ -83,11 +83,11 @@ def with_file(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
     file = given.pop("cfg", None)
     if file is None:
         return given
-    path = Path(str(file)).expanduser()
+    path = path_of(file, "cfg=")
     if not path.is_file():
         raise UserError(f"cfg={file}: no such file")
     dotted, plain = {}, {}
-    for key, value in parsed(load_yaml(path)).items():
+    for key, value in parsed(load_yaml(path, AS_TYPED)).items():
         modes = KEYS[key].modes if key in KEYS else mode
         said = value != DEFAULT_CFG_DICT.get(key, KEYS) or (value is not None and modes)
         if "." in str(key):
@@ -96,11 +96,6 @@ def with_file(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
             plain[key] = value
     check_keys(mode, plain, where=f"{path}: ")
     return {**dotted, **plain, **given}
-
-
-def parsed(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys with their strings read as YAML; 1e-3 is a number."""
-    return {key: value if key in AS_WRITTEN else parse_value(value) for key, value in keys.items()}
 
 
 def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -13,12 +13,12 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, parse_value, suggest
+from tinyyolo.config import UserError, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine.contents import FORMAT, check_content, check_optimizer, check_train_args, own_yaml
-from tinyyolo.engine.keys import check_keys
+from tinyyolo.engine.keys import check_keys, parsed
 from tinyyolo.io import new_file, printable, whole_file
 
 MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "val", "data")
@@ -113,7 +113,7 @@ def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[s
     """
     if not path:
         raise UserError("resume= needs the checkpoint of the run: resume=runs/train/weights/last.pt")
-    more = {key: parse_value(value) if key != "data" else value for key, value in given.items() if value is not None}
+    more = parsed({key: value for key, value in given.items() if value is not None})
     for key in more:
         if key not in MAY_CHANGE:
             raise UserError(f"{key}: cannot change when resuming; {suggest(key, MAY_CHANGE)}")

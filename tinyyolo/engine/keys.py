@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from tinyyolo.config import ROOTS, UserError, load_yaml, shown, suggest
+from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, shown, suggest
 
 MODES = {"t": "train", "v": "val", "p": "predict", "e": "export"}
 DEFAULTS = load_yaml(next(file for root in ROOTS if (file := root / "cfg/default.yaml").is_file()))
@@ -21,11 +21,19 @@ OWN = {key: value for key, value in DEFAULTS.items() if key not in DEFAULT_CFG_D
 
 
 class Kind(NamedTuple):
-    """A set of values: the words of a message, a test, and all of them where there are few."""
+    """A set of values.
+
+    Attributes:
+        words: what a message says of it.
+        holds: whether a value is one of it.
+        choices: all of them, where there are few.
+        typed: it holds text as it is typed: `name=0123` and `name=2024-11-25` are no numbers and no dates.
+    """
 
     words: str
     holds: Callable[[Any], bool]
     choices: tuple[str, ...] = ()
+    typed: bool = False
 
 
 def number(low: float, high: float = math.inf, whole: bool = False) -> Kind:
@@ -59,7 +67,8 @@ def is_list(value: Any, holds: Callable[[Any], bool], *lengths: int) -> bool:
 ANY = Kind("", lambda v: True)
 SWITCH = Kind("true or false", lambda v: isinstance(v, bool))
 LAYOUT = Kind("true or false", lambda v: isinstance(v, bool))  # false asks for something, too
-TEXT = Kind("text", lambda v: not isinstance(v, (bool, int, float, list, tuple, dict)))
+TEXT = Kind("text", lambda v: not isinstance(v, (bool, int, float, list, tuple, dict)) and v != "", typed=True)
+SOURCE = Kind("", lambda v: True, typed=True)
 COUNT, ONE_UP, SIDE, INTEGER = (number(low, whole=True) for low in (0, 1, 32, -math.inf))
 POSITIVE, FACTOR = number(0), number(0, 1)
 IMGSZ = Kind(
@@ -77,7 +86,7 @@ FREEZE = Kind("how many parts, a list of their numbers, or of names such as [bac
 INDEX = Kind("a list of whole numbers, such as [0]", lambda v: is_list(v, INTEGER.holds))
 STEPS = Kind("a list of epochs, such as [8,11]", lambda v: is_list(v, ONE_UP.holds))
 OPTIMIZER = one_of("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD", "auto")
-START = Kind("true, false or the path of a checkpoint", lambda v: isinstance(v, bool) or (TEXT.holds(v) and v != ""))
+START = Kind("true, false or the path of a checkpoint", lambda v: isinstance(v, bool) or TEXT.holds(v), typed=True)
 AUGMENTATIONS = Kind(
     "a list of albumentations transforms", lambda v: is_list(v, lambda one: not isinstance(one, (str, int, float)))
 )
@@ -106,7 +115,7 @@ KEYS: dict[str, Key] = {
     # ---- the run
     "task": Key("tvpe", one_of("detect"), "detect; there is no other"),
     "mode": Key("tvpe", one_of(*MODES.values()), "what the command says"),
-    "model": Key("tvpe", ANY, "a model YAML or its name, or a checkpoint; in Python `Model(...)` takes it"),
+    "model": Key("tvpe", TEXT, "a model YAML or its name, or a checkpoint; in Python `Model(...)` takes it"),
     "trust": Key(
         "vp",
         SWITCH,
@@ -115,16 +124,16 @@ KEYS: dict[str, Key] = {
     ),
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
     "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
-    "source": Key("p", ANY, "an image, a folder, a glob, a video, a txt list, an array"),
+    "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, an array"),
     "imgsz": Key(
         "tvpe",
         IMGSZ,
         "longer side of the network input in px; predict, export and val of an export also take [height, width]",
     ),
     "device": Key("tvp", ANY, "cpu, 0, [0, 1], mps", "an export is traced on the CPU and runs on any device"),
-    "project": Key("tvp", ANY, "folder of the runs", "an export stands beside its checkpoint"),
-    "name": Key("tvp", ANY, "the run's folder in it", "an export stands beside its checkpoint"),
-    "save_dir": Key("tvp", ANY, "the run's folder itself", "an export stands beside its checkpoint"),
+    "project": Key("tvp", TEXT, "folder of the runs", "an export stands beside its checkpoint"),
+    "name": Key("tvp", TEXT, "the run's folder in it", "an export stands beside its checkpoint"),
+    "save_dir": Key("tvp", TEXT, "the run's folder itself", "an export stands beside its checkpoint"),
     "exist_ok": Key("tvp", SWITCH, "write into a run folder that exists"),
     "verbose": Key("tvp", SWITCH, "say more: the model's size, every class, every image"),
     "batch": Key("tvp", BATCH, "images at a time; in training also -1 or a share of GPU memory", TRACED),
@@ -240,6 +249,25 @@ REFUSED = (
     (TRACED, ANY, "opset workspace"),
 )
 KEYS |= {name: Key("", kind, "", instead) for instead, kind, names in REFUSED for name in names.split()}
+AS_TYPED = frozenset(name for name, row in KEYS.items() if row.kind.typed)
+
+
+def parsed(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with their strings read as YAML, but for those of text, whose numbers are text too; see `Kind.typed`.
+
+    Examples:
+        >>> parsed({"lr0": "1e-3", "name": "0123", "project": 2024, "resume": "true", "data": "null"})
+        {'lr0': 0.001, 'name': '0123', 'project': '2024', 'resume': True, 'data': None}
+    """
+    return {key: as_typed(key, value) if key in AS_TYPED else parse_value(value) for key, value in keys.items()}
+
+
+def as_typed(key: str, value: Any) -> Any:
+    """The value of a key of text: null, true and false are these where the key knows them."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and KEYS[key].kind is not SOURCE:
+        return str(value)
+    read = parse_value(value) if value != "" and isinstance(value, str) else value
+    return read if read is None or (isinstance(read, bool) and KEYS[key].kind is START) else value
 
 
 def check_keys(mode: str, given: Mapping[str, Any], where: str = "") -> None:

@@ -30,7 +30,7 @@ from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.safetensors import safetensors
 from tinyyolo.export.torchscript import check_trust, metadata, torchscript
-from tinyyolo.io import named, sweep
+from tinyyolo.io import sweep
 
 FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, path_of
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.places import find, lines_of
 from tinyyolo.io import tell
@@ -42,7 +42,7 @@ def check_source(source: Any) -> None:
     check_arrays(source if isinstance(source, (list, tuple)) else [source])
     if not is_path(source) or glob.has_magic(str(source)):
         return
-    path = Path(source).expanduser()
+    path = path_of(source, "source=")
     if not os.path.exists(path):
         raise UserError(f"source={source}: no such file or folder")
     if path.is_dir() and not any(path.iterdir()):
@@ -93,12 +93,12 @@ def files_of(source: Any) -> tuple[list[str], Path | None] | None:
         files = [file for one in source for file in expand(one)]
     elif not is_path(source):
         return None
-    elif Path(source).suffix.lower() in LISTS and Path(source).expanduser().is_file():
-        file = Path(source).expanduser()
+    elif Path(source).suffix.lower() in LISTS and path_of(source, "source=").is_file():
+        file = path_of(source, "source=")
         files = [path for line in rows_of(file) for path in expand(find([Path.cwd(), file.parent], line)[0])]
     else:
         files = expand(source)
-        if (folder := Path(source).expanduser()).is_dir():
+        if (folder := path_of(source, "source=")).is_dir():
             return files, folder.absolute()
     twice = len({Path(file).name for file in files}) < len({*files})
     return files, Path(os.path.commonpath([Path(file).parent for file in files])) if twice else None
@@ -115,7 +115,7 @@ def rows_of(file: Path) -> list[str]:
 
 def expand(source: str | Path) -> list[str]:
     """The files of a folder, of a glob, or the one file."""
-    path = Path(source).expanduser().absolute()
+    path = path_of(source, "source=").absolute()
     if path.is_dir():
         return [str(path / name) for name in list_images(path, SUFFIXES)]
     if glob.has_magic(str(path)) and not os.path.exists(path):

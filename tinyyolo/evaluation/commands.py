@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.config import UserError, suggest
+from tinyyolo.config import UserError, suggest, whole
 from tinyyolo.evaluation.agreement import changed_boxes, compare
 from tinyyolo.evaluation.detections import read_detections
 from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
 from tinyyolo.evaluation.inputs import read_truth
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
-from tinyyolo.evaluation.report import write_pngs, write_report
+from tinyyolo.evaluation.report import LARGEST_BLANK, write_pngs, write_report
 from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json
 from tinyyolo.sizes import AITOD, COCO
 
@@ -23,15 +23,15 @@ SIZES: dict[str, tuple[Ranges, Sequence[int]]] = {"aitod": (AITOD, AITOD_MAX_DET
 
 
 def evaluate_command(
-    gt: str | None = None,
-    dt: str | None = None,
+    gt: str | Path | None = None,
+    dt: str | Path | None = None,
     sizes: str | Mapping[str, Sequence[float]] = "aitod",
-    max_dets: Sequence[int] | None = None,
+    max_dets: Sequence[int] | int | None = None,
     iou: Sequence[float] | float | None = None,
     lrp: bool = True,
     ignore: Sequence[str] | str = (),
     rules: str = "tinyyolo",
-    out: str = "runs/evaluate",
+    out: str | Path = "runs/evaluate",
 ) -> None:
     """Score any detector's results: tinyyolo evaluate gt=annotations.json dt=predictions.json
 
@@ -58,14 +58,14 @@ def evaluate_command(
         print(f"{dt}: there are no detections in it", file=sys.stderr)
     settings: dict[str, Any] = {"max_dets": limits, "area_ranges": ranges, "iou_thresholds": thresholds}
     result = evaluate(truth, detections, lrp=bool(lrp), **settings)
-    folder = folder_of(out)
+    folder = Path(out)
     write_json(result, folder / "metrics.json")
     write_csv(result, folder / "metrics.csv")
     print(format_table(result))
     print(f"Saved {folder / 'metrics.json'} and {folder / 'metrics.csv'}")
 
 
-def required(command: str, **given: str | None) -> list[str]:
+def required(command: str, **given: str | Path | None) -> list[str]:
     """The values, all there."""
     for key, value in given.items():
         if value is None:
@@ -95,13 +95,6 @@ def one_number(key: str, value: Any) -> float:
     return found[0]
 
 
-def folder_of(out: Any) -> Path:
-    """Where the files go."""
-    if not isinstance(out, (str, Path)) or not str(out):
-        raise UserError(f"out={out}: expected a folder")
-    return Path(out)
-
-
 def as_list(key: str, value: Any) -> list[float]:
     """A number or a list of numbers as a list; None is empty."""
     values = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
@@ -111,12 +104,12 @@ def as_list(key: str, value: Any) -> list[float]:
 
 
 def compare_command(
-    *files: str,
+    *files: str | Path,
     score: float = PAPER_SCORE,
     sizes: str | Mapping[str, Sequence[float]] = "aitod",
     ignore: Sequence[str] | str = (),
     rules: str = "tinyyolo",
-    out: str = "runs/compare",
+    out: str | Path = "runs/compare",
 ) -> None:
     """Compare two annotation sets, or predictions with annotations: tinyyolo compare first.json second.json
 
@@ -137,7 +130,7 @@ def compare_command(
     score = one_number("score", score)
     result = compare(*files, score=score, area_ranges=ranges, max_dets=limits, ignore=words(ignore), rules=rules)
     pairing, images = result.pop("pairing"), result["images"]
-    folder = folder_of(out)
+    folder = Path(out)
     write_json(result, folder / "compare.json")
     write_json(changed_boxes(pairing), folder / "changes.json")
     print(f"{images['both']} images in both, {images['first']} only in the first, {images['second']} in the second")
@@ -148,10 +141,10 @@ def compare_command(
 
 
 def report_command(
-    gt: str | None = None,
-    dt: str | None = None,
-    images: str | None = None,
-    out: str = "runs/report",
+    gt: str | Path | None = None,
+    dt: str | Path | None = None,
+    images: str | Path | None = None,
+    out: str | Path = "runs/report",
     threshold: float | Mapping[str, float] | None = None,
     sizes: str | Mapping[str, Sequence[float]] = "aitod",
     limit: int = 200,
@@ -180,13 +173,19 @@ def report_command(
         ignore: categories whose boxes are ignore regions, such as DontCare.
         rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
     """
+    try:
+        whole(0, limit=limit, pngs=pngs)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     gt, dt = required("report", gt=gt, dt=dt)
     ranges, limits = named_sizes(sizes)
     kind: dict[str, Any] = {"ignore": words(ignore), "rules": rules}
     errors = find_errors(gt, dt, threshold=threshold, area_ranges=ranges, max_dets=limits, **kind)
-    folder, source = folder_of(out), None if images is None else Path(images)
-    shown, absent = write_report(errors, folder / "report.html", source, int(one_number("limit", limit)), bool(embed))
-    drawn = write_pngs(errors, folder / "images", source, int(one_number("pngs", pngs))) if pngs else []
+    folder, source = Path(out), None if images is None else Path(images)
+    shown, absent = write_report(errors, folder / "report.html", source, limit, bool(embed))
+    drawn = write_pngs(errors, folder / "images", source, pngs) if pngs else []
+    if lost := min(pngs, len(errors.truth)) - len(drawn):
+        print(f"{lost} PNGs left out: images that are not there, of over {LARGEST_BLANK:,} px", file=sys.stderr)
     counts = count_errors(errors)
     thresholds = dict(zip(errors.truth.names.values(), errors.thresholds.tolist(), strict=True))
     write_json({"thresholds": thresholds, "counts": counts}, folder / "errors.json")

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyyolo.boxes.convert import convert
 from tinyyolo.config import UserError, suggest
-from tinyyolo.datasets.annotations import FARTHEST, IGNORED, Annotations, take
+from tinyyolo.datasets.annotations import IGNORED, Annotations, take
 from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.formats.decode import (
     DETECTION,
@@ -25,6 +25,7 @@ from tinyyolo.datasets.formats.decode import (
     parse_json,
     read_bytes,
 )
+from tinyyolo.sizes import FARTHEST
 
 NAMED = (*DETECTION, *NAMES)
 ROW = ("image_id", "x", "y", "width", "height", "score", "category_id")  # columns of pycocotools' (D, 7) array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from importlib.resources import files as packaged
@@ -27,6 +28,7 @@ COLOURS = {"TP": (0, 200, 83), "FP": (41, 121, 255), "FN": (255, 23, 68)}  # RGB
 MIME = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif", ".bmp": "bmp"}  # browsers show
 PNG_SIDE = 1600  # a PNG is enlarged by a whole factor up to this side, so that tiny boxes can be seen
 PNG_FACTORS = 8
+LARGEST_BLANK = 2**25  # px of a PNG without an image
 
 
 def worst_images(errors: Errors) -> np.ndarray:
@@ -175,7 +177,7 @@ def write_pngs(errors: Errors, folder: Path, images: Path | None, limit: int) ->
     """Draw the worst images, enlarged without smoothing: TP green, FP blue, FN red.
 
     Returns:
-        the files, named by rank and image.
+        the files, named by rank and image; none of an image that is not there and said to be larger than LARGEST_BLANK.
 
     Raises:
         UserError: an image cannot be read.
@@ -185,6 +187,8 @@ def write_pngs(errors: Errors, folder: Path, images: Path | None, limit: int) ->
     paths = []
     for rank, entry in enumerate(image_entries(errors, worst_images(errors)[:limit]), 1):
         file = find_image(images, entry["name"])
+        if file is None and math.prod(entry["size"]) > LARGEST_BLANK:
+            continue
         image = np.full((*entry["size"][::-1], 3), 32, np.uint8) if file is None else opened(file)
         path = place_in(folder.parent, f"{folder.name}/{rank:03d}_{as_file_name(Path(entry['name']).stem)}.png")
         paths.append(save(path, draw_boxes(image, entry["boxes"]), overwrite=True))

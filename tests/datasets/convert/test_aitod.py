@@ -176,7 +176,7 @@ def test_swapped_colours_as_the_authors_script_makes_them(tmp_path, sources):
             {},
             r"aitodv2_val\.json:1: not valid JSON",
         ),
-        (lambda r: None, {"out": ""}, "give out=FOLDER"),
+        (lambda r: None, {"out": ""}, "out=: empty"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, sources, spoil, options, message):

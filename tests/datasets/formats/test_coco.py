@@ -313,7 +313,7 @@ def test_names_and_sizes_are_needed_only_for_images(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps(content))
     found = coco_json.read(tmp_path / "s.json", images=False)
     assert found.file_names == ["5", "a.png"] and found.sizes_hw.tolist() == [[0, 0], [0, 0]]
-    assert found.problems == [] and found.names == {0: "17"}
+    assert [p.kind for p in found.problems] == ["bad size"] and found.names == {0: "17"}
     with pytest.raises(UserError, match=r"image 1: needs an integer 'id' and a 'file_name'"):
         coco_json.read(tmp_path / "s.json")
 

@@ -26,13 +26,13 @@ EXAMPLES = 3
 def check(
     data: str,
     *,
-    path: str | None = None,
+    path: str | Path | None = None,
     split: str | None = None,
     images: bool = True,
     fix: bool = False,
-    out: str | None = None,
+    out: str | Path | None = None,
     overwrite: bool = False,
-    runs: str = "runs/data-check",
+    runs: str | Path = "runs/data-check",
 ) -> int:
     """Check a data set: counts, images, boxes, ids and classes; exit code 1 if something is wrong.
 

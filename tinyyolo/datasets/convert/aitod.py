@@ -36,13 +36,13 @@ class Plan(NamedTuple):
 
 def build_aitod(
     *,
-    xview: str = "",
-    aitod: str = "",
-    out: str = "",
-    annotations: str | None = None,
+    xview: str | Path = "",
+    aitod: str | Path = "",
+    out: str | Path = "",
+    annotations: str | Path | None = None,
     swap_colours: bool = False,
     overwrite: bool = False,
-    runs: str = "runs/data-build-aitod",
+    runs: str | Path = "runs/data-build-aitod",
 ) -> int:
     """Build the images of AI-TOD and AI-TOD-v2 from xView's training scenes and the authors' part.
 

@@ -31,8 +31,8 @@ def convert(
     data: str,
     *,
     to: str = "coco",
-    out: str = "",
-    path: str | None = None,
+    out: str | Path = "",
+    path: str | Path | None = None,
     split: str | None = None,
     tile: int | None = None,
     overlap: int = 200,
@@ -119,7 +119,7 @@ def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> It
     marker, text = folder / MARKER, json.dumps(settings, sort_keys=True)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file")
-    if not overwrite and marker.exists() and marker.read_text(encoding="utf-8") != text:
+    if not overwrite and marker.exists() and marker.read_bytes() != text.encode():
         raise UserError(f"{folder}: holds an unfinished conversion with other settings; overwrite=true starts anew")
     if not overwrite and not marker.exists() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; overwrite=true writes over what is there")

@@ -20,9 +20,12 @@ from tinyyolo.datasets.formats.decode import (
     plain_id,
     shorten,
     whole,
+    word,
 )
+from tinyyolo.sizes import FARTHEST, MOST_PIXELS
 
 LISTS = ("images", "annotations", "categories")
+SIDES = ("width", "height")
 
 
 def check_lists(content: Any, path: Path) -> None:
@@ -58,7 +61,7 @@ def read_categories(path: Path, records: Sequence[Any], problems: list[Problem])
     twice = []
     for i, (key, record) in enumerate(zip(keys_of(records), records, strict=True), 1):
         where, name = f"{path}: category {i}", None if key is None else record.get("name")
-        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not is_name(str(name)):
             what = f"needs an integer 'id' and a 'name', found {shorten(record)}"
             problems.append(Problem("bad record", where, what))
         elif key in out:
@@ -84,20 +87,24 @@ def read_images(
     sizes: list[tuple[int, int]] = []
     for i, (key, record) in enumerate(zip(keys_of(records), records, strict=True), 1):
         record = record if isinstance(record, Mapping) else {}
-        name = record.get("file_name")
-        where = f"{path}: image {name if name else i}"
+        name: Any = record.get("file_name")
+        where = f"{path}: image {name if name and is_name(name) else i}"
         name = str(key) if name is None and not needed else name
-        if key is None or not isinstance(name, str) or not name:
-            what = f"needs an integer 'id' and a 'file_name', found id {record.get('id')!r}"
+        if key is None or not is_name(name):
+            what = f"needs an integer 'id' and a 'file_name', found {shorten(record)}"
             problems.append(Problem("bad record", where, what))
         elif key in ids:
             problems.append(Problem("duplicate image", where, f"id {key} belongs to {ids[key]} already"))
-        elif needed and not all(size_of(record)):
-            found = f"{record.get('width')!r} x {record.get('height')!r}"
-            problems.append(Problem("no size", where, f"needs 'width' and 'height' over 0, found {found}"))
         else:
-            ids[key] = name
-            sizes.append(size_of(record))
+            size = size_of(record)
+            if not all(size) and (needed or any(record.get(side) for side in SIDES)):
+                found = shorten(record.get("width")), shorten(record.get("height"))
+                most = f"at most {FARTHEST:,.0f} px a side, {MOST_PIXELS:,} px in all"
+                what = f"needs 'width' and 'height' over 0, found {' x '.join(found)}; {most}"
+                problems.append(Problem("no size" if needed else "bad size", where, what))
+            if all(size) or not needed:
+                ids[key] = name
+                sizes.append(size)
     for name, times in Counter(ids.values()).items() if needed else ():
         if times > 1:
             what = f"stands {times} times, under different ids"
@@ -111,7 +118,15 @@ def size_of(record: Mapping[str, Any]) -> tuple[int, int]:
         size = whole(record.get("height")), whole(record.get("width"))
     except ValueError:
         return 0, 0
-    return size if min(size) > 0 and max(size) < 2**31 else (0, 0)
+    return size if min(size) > 0 and max(size) <= FARTHEST and size[0] * size[1] <= MOST_PIXELS else (0, 0)
+
+
+def is_name(name: Any) -> bool:
+    """Whether a JSON value is text that can be the name of a file or class."""
+    try:
+        return bool(word(name, ""))
+    except ValueError:
+        return False
 
 
 def read_rows(path: Path, records: Any, problems: list[Problem]) -> Columns:

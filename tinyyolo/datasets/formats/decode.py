@@ -24,6 +24,7 @@ NO_ID = -(2**63)  # of a record without an id
 NO_EXTRA = -32768
 NO_SCORE = -1e308
 BAD_MARK = 2
+LONGEST_NAME = 255  # bytes, of most file systems
 MARKS = {None: 0, "": 0, "0": 0, "false": 0, 0: 0, "1": 1, "true": 1, 1: 1}
 NEXT = re.compile(rb"\s*,\s*(?=\{)")
 
@@ -69,7 +70,8 @@ def typed(fields: Sequence[str]) -> Any:
 
 
 TYPED = {fields: typed(fields) for fields in (PLAIN, BOX, DETECTION, EVERY)}
-IRREGULAR = (msgspec.MsgspecError, OverflowError, TypeError)  # of records that are not all typed
+# Of records that are not all typed, or that msgspec cannot hold; json reads the last two.
+IRREGULAR = (msgspec.MsgspecError, OverflowError, TypeError, RecursionError, UnicodeError)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -159,17 +161,16 @@ def columns_of(records: Sequence[Any], fields: Sequence[str], text: bool = False
 
 def of_records(records: Sequence[Any], fields: Sequence[str], fault: Callable[[int, ValueError], None]) -> Columns:
     """Columns of a list of mappings, and `place` in it; `fault` is told of those that cannot be understood."""
-    places: Any = range(len(records))
     try:
-        kept = msgspec.convert(records, Many[TYPED[EVERY]])
+        return columns_of(msgspec.convert(records, Many[TYPED[EVERY]]), fields) | {"place": np.arange(len(records))}
     except IRREGULAR:
         kept, places = [], []
-        for place, record in enumerate(records):
-            try:
-                kept.append(record_of(record, fields))
-                places.append(place)
-            except ValueError as error:
-                fault(place, error)
+    for place, record in enumerate(records):
+        try:
+            kept.append(record_of(record, fields))
+            places.append(place)
+        except ValueError as error:
+            fault(place, error)
     text = any(isinstance(key, str) for record in kept for key in (record.image_id, record.category_id))
     return columns_of(kept, fields, text) | {"place": np.array(places, np.int64)}
 
@@ -237,7 +238,26 @@ def four(value: Any, name: str) -> list[float]:
 
 def plain_id(value: Any, name: str = "id") -> int | str:
     """An id of an image or category: whole numbers as int, text as it is."""
-    return value if isinstance(value, str) else whole(value, name)
+    if isinstance(value, str):
+        return word(value, name)
+    return whole(value, name)
+
+
+def word(value: Any, name: str) -> str:
+    """A name as text that a file can hold and, in a path, be called.
+
+    Raises:
+        ValueError: it is none, is empty, or has characters that no file name has; says which.
+    """
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} {shorten(value)} is no text")
+    try:
+        longest = max(len(part.encode()) for part in value.split("/"))
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} {shorten(value)} has characters that no text has") from None
+    if "\0" in value or longest > LONGEST_NAME:
+        raise ValueError(f"{name} {shorten(value)} is no name of a file")
+    return value
 
 
 def annotation_id(value: Any, name: str) -> int:

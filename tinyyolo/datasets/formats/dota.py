@@ -35,7 +35,7 @@ def parse(line: str, categories: Mapping[int, str]) -> tuple[float, ...] | None:
         >>> parse("gsd:0.146", {})
     """
     words = line.replace(",", " ").split()
-    if words[0].lower().startswith(HEADERS):
+    if words and words[0].lower().startswith(HEADERS):
         return None
     if len(words) not in (CORNERS + 1, CORNERS + 2):
         raise ValueError(f"expected `{LINE}`, found {len(words)} columns")

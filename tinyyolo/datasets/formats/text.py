@@ -112,7 +112,8 @@ class TextFormat:
         unknown = [problem for problem in problems if problem.kind == "unknown class"]
         said += doubts.from_one(unknown, table[:, 0], categories.names, folder) if self.fractions else []
         problems[:0] = said
-        boxes = to_pixels(boxes, size_hw[image_index]) if self.fractions else convert(boxes, self.form, "xyxy")
+        with np.errstate(over="ignore", invalid="ignore"):  # of numbers that box_faults finds
+            boxes = to_pixels(boxes, size_hw[image_index]) if self.fractions else convert(boxes, self.form, "xyxy")
         kinds = np.array(box_faults(boxes), dtype=object)
         for i in np.flatnonzero(kinds != ""):
             what = f"{kinds[i]}: {' '.join(f'{v:g}' for v in table[i, BOX])}"
@@ -164,6 +165,8 @@ class TextFormat:
                 continue
             try:
                 row = self.parse(line, categories)
+                if row is not None and not all(abs(value) < 2**31 for value in row[CROWD:]):
+                    raise ValueError(f"found {' '.join(f'{v:g}' for v in row[CROWD:])} beside the box")
             except KeyError as error:
                 choices = ", ".join(f"{key} {name}" for key, name in categories.items())
                 what = f"class {error.args[0]} is not in names; there are: {choices}"

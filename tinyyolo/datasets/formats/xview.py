@@ -12,7 +12,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import Annotations, Problem, assemble, box_faults, raise_fatal, select_classes
 from tinyyolo.datasets.formats.base import Format
-from tinyyolo.datasets.formats.decode import parse_json, read_bytes
+from tinyyolo.datasets.formats.decode import parse_json, read_bytes, whole
 from tinyyolo.datasets.formats.text import numbers, readable
 
 CORNERS = "x1,y1,x2,y2"
@@ -134,7 +134,7 @@ def parse(
         where = f"{path}: feature {count}"
         try:
             corners = numbers(str(record["bounds_imcoords"]).split(","), CORNERS)
-            kind, image = int(record["type_id"]), str(record["image_id"])
+            kind, image = whole(record["type_id"], "type_id"), str(record["image_id"])
             if len(corners) != len(CORNERS.split(",")):
                 raise ValueError(f"expected `{CORNERS}`, found {len(corners)} numbers")
         except (KeyError, TypeError, ValueError) as error:
