@@ -20,6 +20,7 @@ def stand_in(folder, seed):
     torch.manual_seed(seed)
     model, average = nn.Linear(3, 2), nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * seed, momentum=0.9)
+    optimizer.param_groups[0]["initial_lr"] = 0.25 * seed
     model(torch.ones(1, 3) * seed).sum().backward()
     optimizer.step()
     folder.mkdir()
@@ -31,17 +32,29 @@ def stand_in(folder, seed):
         scaler=torch.amp.GradScaler("cpu", init_scale=2.0**seed, enabled=True),
         best_fitness=0.1 * seed,
         stopper=SimpleNamespace(best_fitness=0.2 * seed, best_epoch=seed),
+        scheduler=SimpleNamespace(base_lrs=[0.1]),
         csv=folder / "results.csv",
         start_epoch=0,
         epochs=9,
+        stop=False,
+        iteration=20 * seed,
+        last_step=20 * seed - 2,  # the gradients of one batch wait for the next
+        nan_recovery_attempts=seed - 2,
+        ahead={},
     )
+
+
+def of(saved):
+    """The checkpoint of a stand-in after epoch index 2."""
+    resume = checkpoint.state(saved)
+    return {"model": saved.ema.ema.state_dict(), "epoch": 2, "train_args": {"epochs": 9}, "resume": resume}
 
 
 @pytest.fixture
 def pair(tmp_path):
     """A trainer that was saved after epoch index 2, and another that was put where it stood."""
     saved, other = stand_in(tmp_path / "a", 3), stand_in(tmp_path / "b", 5)
-    content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": checkpoint.state(saved)}
+    content = of(saved)
     torch.save(checkpoint.plain(content), tmp_path / "last.pt")
     checkpoint.restore(other, torch.load(tmp_path / "last.pt", weights_only=True))
     return saved, other
@@ -66,10 +79,22 @@ class TestRestored:
     def test_optimiser(self, pair):
         saved, other = pair
         assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.3)
+        assert other.scheduler.base_lrs == [saved.optimizer.param_groups[0]["initial_lr"]] == [0.75]
         found, expected = (t.optimizer.state_dict()["state"] for t in (other, saved))
         for i in (0, 1):
             assert expected[i]["momentum_buffer"].abs().sum() > 0
             torch.testing.assert_close(found[i]["momentum_buffer"], expected[i]["momentum_buffer"], rtol=0, atol=0)
+
+    def test_gradients_that_wait_for_their_step(self, pair):
+        saved, other = pair
+        assert other.last_step == 58
+        grads = {name: parameter.grad for name, parameter in saved.model.named_parameters()}
+        assert_same_tensors(other.ahead["grads"], grads)
+        saved.last_step = saved.iteration - 1
+        assert checkpoint.state(saved)["grads"] == {}, "none wait"
+
+    def test_attempts_after_a_loss_that_is_no_number(self, pair):
+        assert pair[1].nan_recovery_attempts == 1
 
     def test_scaler(self, pair):
         assert pair[1].scaler.get_scale() == 8.0
@@ -77,8 +102,7 @@ class TestRestored:
     def test_a_run_without_mixed_precision_has_no_scale(self, tmp_path):
         saved, other = stand_in(tmp_path / "a", 3), stand_in(tmp_path / "b", 5)
         saved.scaler = torch.amp.GradScaler("cpu", enabled=False)
-        content = {"model": saved.ema.ema.state_dict(), "epoch": 2, "resume": checkpoint.state(saved)}
-        checkpoint.restore(other, content)
+        checkpoint.restore(other, of(saved))
         assert other.scaler.get_scale() == 32.0
 
     def test_best_epoch(self, pair):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 from ultralytics.data.augment import RandomPerspective
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import LOGGER
@@ -19,6 +20,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.images import NOT_DECODED, load, look
 from tinyyolo.datasets.spec import DataSpec
+from tinyyolo.datasets.train.loader import place_of
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.io import counted, in_threads, some
 
@@ -42,6 +44,8 @@ class TinyDataset(YOLODataset):
     Raises:
         UserError: not one readable image.
     """
+
+    placed = False  # whether batches say where their worker process stands
 
     def __init__(self, spec: DataSpec, split: str, *, skip_empty: bool = False, min_side: float = 0.0, **options: Any):
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
@@ -116,15 +120,19 @@ class TinyDataset(YOLODataset):
                 self.ims[i], self.im_hw0[i], self.im_hw[i] = None, None, None
         self.buffer = []
 
-    @staticmethod
-    def collate_fn(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Stack samples; ignore regions leave "cls" and "bboxes" for keys of their own."""
+    def collate_fn(self, batch: list[dict[str, Any]]) -> dict[str, Any]:  # type: ignore[override]  # a function there
+        """Stack samples; ignore regions leave "cls" and "bboxes" for keys of their own.
+
+        With `placed` a worker process says where it then stands, under "place".
+        """
         out = YOLODataset.collate_fn(batch)
         regions = out["cls"].view(-1) == IGNORED
         out["ignore_bboxes"], out["ignore_idx"] = out["bboxes"][regions], out["batch_idx"][regions]
         for key in ("cls", "bboxes", "batch_idx"):
             out[key] = out[key][~regions]
         out["image_index"] = torch.tensor(out["image_index"], dtype=torch.int64)
+        if self.placed and (worker := get_worker_info()):
+            out["place"] = {"worker": worker.id, **place_of(self)}
         return out
 
 
