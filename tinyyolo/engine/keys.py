@@ -147,10 +147,8 @@ KEYS: dict[str, Key] = {
     "patience": Key("t", COUNT, "stop after so many epochs without a better AP; 0: never"),
     "save": Key("tp", SWITCH, "train: a checkpoint every epoch, not only the last; predict: draw", "plots=true draws"),
     "save_period": Key("t", number(-1, whole=True), "keep a checkpoint of its own every so many epochs"),
-    "save_every": Key(
-        "t", EVERY, "also save inside an epoch, every so many batches or minutes: resuming goes on there"
-    ),
-    "cache": Key("t", one_of(True, False, "ram", "disk"), "keep decoded images in memory or as .npy files"),
+    "save_every": Key("t", EVERY, "save inside an epoch too, every so many batches or minutes; resuming goes on there"),
+    "cache": Key("t", one_of(True, False, "ram"), "keep decoded images in memory"),
     "pretrained": Key("t", START, "false: start from scratch; a path: from its weights", "model= is the checkpoint"),
     "optimizer": Key("t", OPTIMIZER, "MuSGD, SGD, AdamW, ..."),
     "seed": Key("t", COUNT, "of weights, order and augmentation"),
