@@ -18,7 +18,7 @@ from tinyyolo import Model
 from tinyyolo.engine import checkpoint
 
 CONTEXT = multiprocessing.get_context("fork")  # the imports are done already
-LIMIT = 300  # s
+LIMIT = 100  # s
 KILLED = -signal.SIGKILL
 
 

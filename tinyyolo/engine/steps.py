@@ -15,7 +15,7 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.loader import TinyLoader, go_to, place_of
+from tinyyolo.datasets.train.loader import TinyLoader, go_to, place_of, unpacked
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import MINUTES
 from tinyyolo.engine.prepare import PreparedTrainer, under
@@ -137,7 +137,8 @@ class SteppedTrainer(PreparedTrainer):
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """As upstream; keeps what worker processes say of themselves and which images these are."""
         self.files = [str(file) for file in batch["im_file"]]
-        if place := batch.pop("place", None):
+        if "place" in batch:
+            place = unpacked(batch.pop("place"))
             self.places[place.pop("worker")] = place
         return super().preprocess_batch(batch)
 

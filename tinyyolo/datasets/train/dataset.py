@@ -21,7 +21,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.images import NOT_DECODED, load, look
 from tinyyolo.datasets.spec import DataSpec
-from tinyyolo.datasets.train.loader import place_of
+from tinyyolo.datasets.train.loader import packed, place_of
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.io import counted, in_threads, some
 
@@ -145,7 +145,7 @@ class TinyDataset(YOLODataset):
             out[key] = out[key][~regions]
         out["image_index"] = torch.tensor(out["image_index"], dtype=torch.int64)
         if self.placed and (worker := get_worker_info()):
-            out["place"] = {"worker": worker.id, **place_of(self)}
+            out["place"] = packed({"worker": worker.id, **place_of(self)})
         return out
 
 

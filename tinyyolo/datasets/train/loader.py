@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -50,18 +51,19 @@ class TinyLoader(InfiniteDataLoader):
 
         Batch i is made by process i modulo their number: a new process takes the place of the one whose turn it is.
         """
-        count = self.num_workers
-        turns = [places.get((first + worker) % count) for worker in range(count)] if places else None
-        self.first, self.worker_init_fn = first, partial(begin_worker, turns) if turns else seed_worker
+        self.first, turn = first, first % (self.num_workers or 1)
+        self.worker_init_fn = partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
         self.reset()
 
 
-def begin_worker(places: list[Any], worker: int) -> None:
-    """Seed a worker process as upstream does, and go on from its place if it has one."""
-    seed_worker(worker)
-    info = get_worker_info()
-    if info is not None and places[worker] is not None:
-        go_to(info.dataset, places[worker])
+def begin_worker(count: int, turn: int, places: Mapping[int, Any], worker: int) -> None:
+    """Go on in the place of process `turn` + `worker`, or begin as it would if no batch had come from it yet."""
+    info: Any = get_worker_info()
+    former = (turn + worker) % count
+    torch.manual_seed(torch.initial_seed() - worker + former)
+    seed_worker(former)
+    if former in places:
+        go_to(info.dataset, places[former])
 
 
 def place_of(dataset: Any) -> dict[str, Any]:
@@ -74,6 +76,19 @@ def place_of(dataset: Any) -> dict[str, Any]:
         "torch": torch.get_rng_state().tolist(),
         "recent": list(dataset.buffer),
     }
+
+
+def packed(content: Any) -> torch.Tensor:
+    """Plain values as bytes of shared memory: what goes through a loader's pipe itself must stay small.
+
+    A process that waits for room in the pipe of a killed training would wait for ever.
+    """
+    return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+
+
+def unpacked(data: torch.Tensor) -> Any:
+    """What `packed` was given."""
+    return json.loads(data.cpu().numpy().tobytes())
 
 
 def go_to(dataset: Any, place: Mapping[str, Any]) -> None:
