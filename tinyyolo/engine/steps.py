@@ -15,6 +15,7 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo.config import UserError
+from tinyyolo.datasets.train.dataset import keep_skipped
 from tinyyolo.datasets.train.loader import TinyLoader, go_to, place_of, unpacked
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import MINUTES
@@ -137,6 +138,9 @@ class SteppedTrainer(PreparedTrainer):
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """As upstream; keeps what worker processes say of themselves and which images these are."""
         self.files = [str(file) for file in batch["im_file"]]
+        if news := batch.pop("news"):
+            self.train_loader.dataset.note(news)
+            keep_skipped(self.train_loader.dataset, self.save_dir)
         if "place" in batch:
             place = unpacked(batch.pop("place"))
             self.places[place.pop("worker")] = place

@@ -15,7 +15,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.boxes.convert import areas
 from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import report_left_out
+from tinyyolo.datasets.train.dataset import SKIPPED, report_left_out, report_skipped
 from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
@@ -39,6 +39,8 @@ class TinyTrainer(SteppedTrainer):
         super().__init__(*args, **parts)
         self.still: list[nn.Parameter] = []  # parameters that do not learn
         self.finished = False
+        if not self.saved:
+            (self.save_dir / SKIPPED).unlink(missing_ok=True)
 
     # ---- the run
 
@@ -199,6 +201,7 @@ class TinyTrainer(SteppedTrainer):
             self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
         report_left_out(self.train_loader.dataset)
+        report_skipped(self.save_dir)
         if RANK in {-1, 0}:
             if self.args.plots:
                 self.draw_curves()

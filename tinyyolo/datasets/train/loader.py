@@ -52,7 +52,9 @@ class TinyLoader(InfiniteDataLoader):
         Batch i is made by process i modulo their number: a new process takes the place of the one whose turn it is.
         """
         self.first, turn = first, first % (self.num_workers or 1)
-        self.worker_init_fn = partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
+        self.worker_init_fn = (
+            partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
+        )
         self.reset()
 
 
