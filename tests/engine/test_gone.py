@@ -90,7 +90,7 @@ class TestSamples:
     def test_half_of_them_stop_the_run(self, data):
         dataset = dataset_of(data, "train")
         shutil.rmtree(data.parent / "images")
-        with pytest.raises(UserError, match="3 of the 6 images of split 'train'.*no such file"):
+        with pytest.raises(UserError, match=r"3 of the 6 images of split 'train'.*no such file"):
             dataset[4]
 
     def test_no_copy_is_pasted_from_one(self, data):

@@ -1,5 +1,6 @@
 """What resuming restores, value by value: each line of `checkpoint.restore` and `checkpoint.state` is needed here."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -179,6 +180,36 @@ def test_resumed_equals_uninterrupted(tiny_set, name):
     assert without_time[0] == without_time[1] and len(without_time[0]) == 4
 
 
+@pytest.mark.parametrize("keys", [{}, {"epochs": 9, "patience": 1}])
+def test_killed_behind_the_last_epoch_only_the_rest_is_done(tiny_set, keys):
+    """After the last epoch's checkpoint, or early stopping's: the final validation alone, and the same files."""
+
+    def kill_late(trainer):
+        if trainer.stop:
+            raise Killed
+
+    keys = {"epochs": 2, "imgsz": 64, "plots": True, **keys}
+    whole = run(tiny_set, "whole", **keys)
+    victim = Model("tinyyolo-n.yaml", overrides=TINY)
+    victim.add_callback("on_model_save", kill_late)
+    with pytest.raises(Killed):
+        victim.train(data=tiny_set, **{**RUN, "name": "victim", **keys})
+    begun = []
+    resumed = Model("tinyyolo-n.yaml")
+    resumed.add_callback("on_train_epoch_start", begun.append)
+    metrics = resumed.train(resume=victim.trainer.last)
+    assert not begun and metrics.result == whole.metrics.result
+    last, best = (checkpoint.load(file) for file in (resumed.trainer.last, resumed.trainer.best))
+    assert last["resume"] is best["resume"] is None
+    assert last["epoch"] == checkpoint.load(whole.trainer.last)["epoch"]
+    assert_same_tensors(last["model"], checkpoint.load(whole.trainer.last)["model"])
+    folders = [m.trainer.save_dir for m in (whole, resumed)]
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in folders]
+    assert files[0] == files[1]
+    with pytest.raises(UserError, match="finished"):
+        Model("tinyyolo-n.yaml").train(resume=resumed.trainer.last)
+
+
 class TestMistakes:
     @pytest.mark.parametrize("words", [["resume="], ["resume=true"], ["resume=null", "epochs=1"]])
     def test_resume_without_a_checkpoint_starts_nothing(self, words, tmp_path, capsys):
@@ -194,6 +225,37 @@ class TestMistakes:
     def test_values_are_looked_at(self, given):
         with pytest.raises(UserError, match=next(iter(given))):
             checkpoint.to_resume("last.pt", given)
+
+    def test_a_damaged_one_names_the_newest_sound_one(self, tmp_path, capsys):
+        content = {"format": 1, "yaml": {}, "names": {}, "model": {}, "train_args": {"epochs": 9}, "resume": {"x": 1}}
+        for age, (name, epoch) in enumerate([("last", 4), ("best", 3), ("epoch1", 1)]):
+            torch.save({**content, "epoch": epoch}, tmp_path / f"{name}.pt")
+            os.utime(tmp_path / f"{name}.pt", (1000 - age, 1000 - age))
+        last = tmp_path / "last.pt"
+        last.write_bytes(last.read_bytes()[:-200])
+        expected = f"; the newest sound one is of epoch 4: tinyyolo train resume={tmp_path / 'best.pt'}"
+        code, _, err = call("train", f"resume={last}", capsys=capsys)
+        assert code == 2 and err.strip().endswith(expected) and len(err.strip().splitlines()) == 1
+        (tmp_path / "best.pt").write_bytes(b"")
+        with pytest.raises(UserError, match=r"last.pt.*newest sound one is of epoch 2: .*epoch1.pt$"):
+            checkpoint.to_resume(last, {})
+        torch.save({**content, "epoch": 1, "resume": None}, tmp_path / "epoch1.pt")
+        with pytest.raises(UserError, match=r"epoch1.pt is sound, of a finished run: model="):
+            checkpoint.to_resume(last, {})
+        (tmp_path / "epoch1.pt").unlink()
+        with pytest.raises(UserError, match=r"; there is no sound one beside it$"):
+            checkpoint.to_resume(last, {})
+
+    @pytest.mark.parametrize("words", [["head.assigner.topk=2"], ["epochs=9"], ["model=tinyyolo-s.yaml", "lr0=1"]])
+    def test_what_cannot_change(self, words, tmp_path, capsys):
+        code, _, err = call("train", f"resume={tmp_path / 'last.pt'}", *words, capsys=capsys)
+        assert code == 2 and "cannot change when resuming" in err
+
+    def test_patience_when_the_epochs_are_over(self, tmp_path):
+        content = {"format": 1, "yaml": {}, "names": {}, "model": {}, "train_args": {"epochs": 9}, "epoch": 3}
+        torch.save({**content, "resume": {"phase": checkpoint.EVALUATE}}, tmp_path / "last.pt")
+        with pytest.raises(UserError, match=r"patience=9: the epochs of .*last.pt are over"):
+            checkpoint.to_resume(tmp_path / "last.pt", {"patience": 9})
 
     def test_what_may_change(self, tmp_path):
         torch.save(

@@ -15,6 +15,9 @@ NAN = math.nan
 RUN = {**RUN, "imgsz": 64, "epochs": 2}  # three batches an epoch
 
 
+MIXED = {"nbs": 4, "mosaic": 0.6, "mixup": 0.3, "multi_scale": 0.2}
+
+
 class Killed(Exception):
     pass
 
@@ -134,12 +137,10 @@ def killed(data, at, **keys):
 
 
 class TestInsideAnEpoch:
-    KEYS = {"nbs": 4, "mosaic": 0.6, "mixup": 0.3, "multi_scale": 0.2}
-
     @pytest.mark.parametrize("workers", [0, 2])
     def test_resuming_goes_on_at_the_batch(self, tiny_set, workers):
         processes = {"on_pretrain_routine_start": lambda t: setattr(t.args, "workers", workers)}
-        whole = trained(tiny_set, None, processes, **self.KEYS)
+        whole = trained(tiny_set, None, processes, **MIXED)
         seen = []
         victim = Model("tinyyolo-n.yaml", overrides=TINY)
         victim.add_callback("on_pretrain_routine_start", processes["on_pretrain_routine_start"])
@@ -150,7 +151,7 @@ class TestInsideAnEpoch:
 
         victim.add_callback("on_train_batch_start", kill)
         with pytest.raises(Killed):
-            victim.train(data=tiny_set, **{**RUN, **self.KEYS, "save_every": 1, "name": "victim"})
+            victim.train(data=tiny_set, **{**RUN, **MIXED, "save_every": 1, "name": "victim"})
         resumed = Model("tinyyolo-n.yaml")
         resumed.add_callback("on_pretrain_routine_start", processes["on_pretrain_routine_start"])
         resumed.add_callback("on_train_batch_start", lambda t: seen.append(t.iteration))

@@ -61,11 +61,9 @@ def until(ready, what):
 )
 def test_a_signal_ends_the_command_in_the_line_that_resumes(tiny_set, tmp_path, number, code, workers, whole_group):
     words = [f"{key}={value}" for key, value in {**RUN, **TINY, "epochs": 500, "save_every": 1}.items()]
-    words = ["train", f"data={tiny_set}", f"project={tmp_path / 'my runs'}", *words]
-    log, last = tmp_path / "log", tmp_path / "my runs" / "train" / "weights" / "last.pt"
-    process = CONTEXT.Process(
-        target=command, args=([word.replace(" ", "") if "[" in word else word for word in words], workers, log)
-    )
+    words = ["train", f"data={tiny_set}", f"project={tmp_path / 'my-runs'}", *words]
+    log, last = tmp_path / "log", tmp_path / "my-runs" / "train" / "weights" / "last.pt"
+    process = CONTEXT.Process(target=command, args=([word.replace(" ", "") for word in words], workers, log))
     process.start()
     until(last.exists, "no checkpoint")
     assert len(of_session(process.pid)) == 1 + workers or workers, "the processes that load images"

@@ -41,6 +41,7 @@ class SteppedTrainer(PreparedTrainer):
         super().__init__(*args, **parts)
         self.iteration = self.warmup = self.close_mosaic = 0  # batches begun, of warm-up, of last epochs
         self.steps_every, self.last_step = 1, -1  # batches
+        self.pictured = list(self.plot_idx)  # batches of which pictures are drawn
         self.ahead: dict[str, Any] = {}  # what `restore` found of the epoch that comes: grads, batch, mean, place, ...
         self.mean: dict[str, Any] = {}  # of the losses in an epoch that began behind its first batch
         self.places: dict[int, Any] = {}  # worker process -> its place after the last batch that came from it
@@ -100,6 +101,7 @@ class SteppedTrainer(PreparedTrainer):
         trainer.iteration = trainer.epoch * len(loader) + ahead.get("batch", 0)
         trainer.places = trainer.go_inside(ahead) if ahead.get("place") else {}
         loader.begin(ahead.get("batch", 0), trainer.places)
+        trainer.plot_idx = [i - loader.first for i in trainer.pictured]  # the loop counts what it sees
         for name, parameter in unwrap_model(trainer.model).named_parameters():
             if name in ahead.get("grads", {}):
                 parameter.grad = ahead["grads"][name].to(parameter)

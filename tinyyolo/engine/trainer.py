@@ -174,7 +174,7 @@ class TinyTrainer(SteppedTrainer):
             for image, t in zip(images, targets_of(batch), strict=True)
         ]
         names = [self.data["names"][i] for i in range(self.data["nc"])]
-        self.on_plot(plots.label_mosaic(rows, names, self.save_dir / f"train_batch{ni}.jpg"))
+        self.on_plot(plots.label_mosaic(rows, names, self.save_dir / f"train_batch{self.iteration - 1}.jpg"))
 
     def draw_curves(self) -> None:
         """Losses and metrics over the epochs."""
