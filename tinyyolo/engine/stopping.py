@@ -67,7 +67,7 @@ def stoppable(way_on: Callable[[], str]) -> Iterator[None]:
         if number == signal.SIGINT:
             raise KeyboardInterrupt(line) from None
         print(f"tinyyolo: {line}", file=sys.stderr)
-        sys.exit(128 + number)
+        raise SystemExit(128 + number) from None
     finally:
         for number, old in before.items():
             signal.signal(number, old)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import random
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -85,12 +85,14 @@ def packed(content: Any) -> torch.Tensor:
 
     A process that waits for room in the pipe of a killed training would wait for ever.
     """
-    return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
 def unpacked(data: torch.Tensor) -> Any:
     """What `packed` was given."""
-    return json.loads(data.cpu().numpy().tobytes())
+    return torch.load(io.BytesIO(data.cpu().numpy().tobytes()), weights_only=True)
 
 
 def go_to(dataset: Any, place: Mapping[str, Any]) -> None:
