@@ -242,8 +242,8 @@ def main(words: Sequence[str] | None = None) -> int:
         code = run(sys.argv[1:] if words is None else words)
     except UserError as error:
         line = str(error).rpartition("tinyyolo.config.UserError: ")[2].strip()  # a worker process sends its traceback
-    except KeyboardInterrupt:
-        code, line = 130, "interrupted"
+    except KeyboardInterrupt as error:
+        code, line = 130, str(error) or "interrupted"
     except BrokenPipeError:
         code = 0
     except OSError as error:

@@ -113,6 +113,8 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
         for key in keys:
             if args[own] and given.get(key):
                 raise UserError(f"{key}={shown(given[key])}: {own}={args[own]} takes its place; set {own}=null")
+    if args["save_every"] is not None and not args["save"]:
+        raise UserError(f"save_every={args['save_every']}: save=false keeps no checkpoint before the last epoch")
     if args["decay_all"] and str(args["optimizer"]).lower() != "sgd":
         raise UserError(f"optimizer={args['optimizer']}: decay_all=true needs optimizer=SGD")
     if args.get("augmentations") and find_spec("albumentations") is None:

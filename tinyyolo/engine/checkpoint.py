@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,9 +20,12 @@ from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine.contents import FORMAT, check_content, check_optimizer, check_train_args, own_yaml
 from tinyyolo.engine.keys import check_keys, parsed
+from tinyyolo.engine.stopping import command
 from tinyyolo.io import new_file, printable, whole_file
 
-MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "val", "data")
+MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "save_every", "val", "data")
+TRAIN, EVALUATE = "train", "evaluate"  # phases of a run: epochs, then the final evaluation; then nothing is to resume
+AHEAD = ("grads", "batch", "mean", "place", "places", "workers")  # of the epoch that comes, or goes on
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -118,20 +122,51 @@ def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[s
         if key not in MAY_CHANGE:
             raise UserError(f"{key}: cannot change when resuming; {suggest(key, MAY_CHANGE)}")
     check_keys("train", more)
-    content = load(path)
+    try:
+        content = load(path)
+    except UserError as error:
+        raise UserError(f"{error}{sound_one(Path(path).expanduser())}") from error
     if not content.get("resume"):
         raise UserError(
             f"{path}: this training is finished, there is nothing to resume; start a new one from it: model={path}"
         )
+    if "patience" in more and phase(content) == EVALUATE:
+        raise UserError(f"patience={more['patience']}: the epochs of {path} are over, only its evaluation is left")
     kept = check_train_args(content["train_args"], Path(path))
     save_dir = str(Path(path).expanduser().resolve().parent.parent)
     return content, {**kept, **more, "resume": str(path), "save_dir": save_dir}
 
 
+def sound_one(damaged: Path) -> str:
+    """'; ...' with the command that resumes from the newest sound checkpoint beside a damaged one, if there is one."""
+    files = [file for file in damaged.parent.glob("*.pt") if file != damaged and file.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            content = load(file)
+        except UserError:
+            continue  # the next one is looked at
+        if content.get("resume"):
+            return f"; the newest sound one is of epoch {content['epoch'] + 1}: {command(file)}"
+        return f"; {file} is sound, of a finished run: model={file} starts a new one from it"
+    return "; there is no sound one beside it"
+
+
+def phase(content: Mapping[str, Any]) -> str:
+    """In which phase the run of a checkpoint is: TRAIN or EVALUATE. Older ones do not say; their last epoch does."""
+    over = content.get("epoch", 0) + 1 >= content["train_args"].get("epochs", math.inf)
+    return str(content["resume"].get("phase", EVALUATE if over else TRAIN))
+
+
 def state(trainer: Any) -> dict[str, Any]:
     """The state of a training at the end of an epoch, beside its averaged weights."""
     raw = unwrap_model(trainer.model).state_dict()
+    open_step = trainer.last_step != trainer.iteration - 1  # gradients wait for the batches that make a step
+    named = unwrap_model(trainer.model).named_parameters() if open_step else ()
     return {
+        "phase": EVALUATE if trainer.stop else TRAIN,
+        "last_step": trainer.last_step,
+        "attempts": trainer.nan_recovery_attempts,
+        "grads": {name: p.grad.detach().cpu() for name, p in named if p.grad is not None},
         "model": {key: value.detach().cpu() for key, value in raw.items()},
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
@@ -155,8 +190,16 @@ def restore(trainer: Any, content: Mapping[str, Any]) -> None:
     trainer.stopper.best_fitness = saved["stopper"]["best_fitness"]
     trainer.stopper.best_epoch = saved["stopper"]["best_epoch"]
     trainer.start_epoch = content["epoch"] + 1
+    trainer.scheduler.base_lrs = [group["initial_lr"] for group in trainer.optimizer.param_groups]
+    trainer.last_step = saved.get("last_step", -1)
+    trainer.nan_recovery_attempts = saved.get("attempts", 0)
+    trainer.ahead = {key: saved[key] for key in AHEAD if key in saved}
     if trainer.csv.exists():  # a run killed after writing a row would write it twice
         rows = trainer.csv.read_text(encoding="utf-8").splitlines(keepends=True)
         with new_file(trainer.csv, overwrite=True) as file:
             file.write("".join(rows[: trainer.start_epoch + 1]))
-    LOGGER.info(f"Resuming at epoch {trainer.start_epoch + 1} of {trainer.epochs}")
+    if phase(content) == EVALUATE:
+        LOGGER.info("Resuming with the final evaluation")
+    else:
+        inside = f", behind batch {saved['batch']}" if saved.get("batch") else ""
+        LOGGER.info(f"Resuming at epoch {trainer.start_epoch + 1} of {trainer.epochs}{inside}")

@@ -40,11 +40,13 @@ def train(**keys: Any) -> None:
     keys = with_file("train", keys)
     resume, dotted = keys.get("resume", False), any("." in key for key in keys)
     if resume is not False:
-        name = keys.pop("model", None) if resume is True else resume
+        named = keys.pop("model", None)
+        name = named if resume is True else resume
         if not name:
             raise UserError("train: resume= needs the checkpoint: resume=runs/train/weights/last.pt")
-        keys |= {"model": str(name), "resume": True}
-    model, plain = model_and_keys("train", keys, SMALLEST)
+        model, plain = Model(SMALLEST), {**keys, "resume": str(name)}
+    else:
+        model, plain = model_and_keys("train", keys, SMALLEST)
     if resume is False and "data" not in plain:
         if dotted:
             model.model.yaml  # noqa: B018 - built: a mistake in a dotted key is told before a set is drawn

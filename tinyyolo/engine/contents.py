@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -55,7 +55,31 @@ class Stopper(TypedDict):
     best_epoch: int
 
 
-class Resume(TypedDict):
+class Place(TypedDict, total=False):
+    """Where a process stands inside an epoch, see `datasets.train.loader.place_of`."""
+
+    python: list[Any]
+    numpy: list[Any]
+    torch: list[int]
+    recent: list[int]
+    cuda: list[int] | None
+
+
+class Ahead(TypedDict, total=False):
+    """What older checkpoints lack: the phase of the run, and the epoch that comes or goes on."""
+
+    phase: Literal["train", "evaluate"]
+    last_step: int
+    attempts: int
+    grads: dict[str, Any]  # tensors
+    batch: int
+    mean: dict[str, Any]  # tensors
+    place: Place
+    places: dict[int, Place]
+    workers: int
+
+
+class Resume(Ahead):
     """What a training goes on from, beside the averaged weights."""
 
     model: dict[str, Any]  # tensors, each looked at by name

@@ -6,6 +6,7 @@ docs/keys.md is written from it: `python -m tinyyolo.engine.keys docs/keys.md`.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,13 +86,27 @@ SHARE = Kind("a share from 0 to 1, or a number of images", lambda v: v != 0 and 
 FREEZE = Kind("how many parts, a list of their numbers, or of names such as [backbone]", CLASSES.holds)
 INDEX = Kind("a list of whole numbers, such as [0]", lambda v: is_list(v, INTEGER.holds))
 STEPS = Kind("a list of epochs, such as [8,11]", lambda v: is_list(v, ONE_UP.holds))
+MINUTES = "min"
+EVERY = Kind(
+    f"a number of batches, or minutes such as 10{MINUTES}",
+    lambda v: ONE_UP.holds(v) or (isinstance(v, str) and re.fullmatch(rf"0*[1-9]\d{{0,6}}{MINUTES}", v) is not None),
+)
 OPTIMIZER = one_of("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD", "auto")
 START = Kind("true, false or the path of a checkpoint", lambda v: isinstance(v, bool) or TEXT.holds(v), typed=True)
 AUGMENTATIONS = Kind(
     "a list of albumentations transforms", lambda v: is_list(v, lambda one: not isinstance(one, (str, int, float)))
 )
 NOTHING: dict[Kind, tuple[Any, ...]] = {SWITCH: (False,), FACTOR: (0,)}  # what says nothing where nothing is to be said
-NULLABLE = {"nbs", "iou", "max_det", "lr_steps", "lr_batch", "warmup_iters", "clip_grad"}  # and ultralytics' with null
+NULLABLE = {
+    "nbs",
+    "iou",
+    "max_det",
+    "lr_steps",
+    "lr_batch",
+    "warmup_iters",
+    "clip_grad",
+    "save_every",
+}  # and ultralytics' with null
 
 TRACED = "TorchScript has no such setting"
 OTHER_TASK = "no model here has such a part: every one finds upright boxes"
@@ -147,6 +162,7 @@ KEYS: dict[str, Key] = {
     "patience": Key("t", COUNT, "stop after so many epochs without a better AP; 0: never"),
     "save": Key("tp", SWITCH, "train: a checkpoint every epoch, not only the last; predict: draw", "plots=true draws"),
     "save_period": Key("t", number(-1, whole=True), "keep a checkpoint of its own every so many epochs"),
+    "save_every": Key("t", EVERY, "save inside an epoch too, every so many batches or minutes; resuming goes on there"),
     "cache": Key("t", one_of(True, False, "ram"), "keep decoded images in memory"),
     "pretrained": Key("t", START, "false: start from scratch; a path: from its weights", "model= is the checkpoint"),
     "optimizer": Key("t", OPTIMIZER, "MuSGD, SGD, AdamW, ..."),

@@ -26,6 +26,7 @@ from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
 from tinyyolo.engine.results import run_folder
 from tinyyolo.engine.sources import check_source
+from tinyyolo.engine.stopping import stoppable
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.safetensors import safetensors
@@ -191,6 +192,13 @@ class Model(EngineModel):
             UserError: an unknown key, a bad value, missing data, or nothing to resume.
         """
         self._check_is_pytorch_model()
+        self.trainer = None
+        with stoppable(lambda: self.trainer.way_on() if self.trainer else "nothing has been saved yet"):
+            self._train(trainer, kwargs)
+        return self.metrics
+
+    def _train(self, trainer: type[TinyTrainer] | None, kwargs: dict[str, Any]) -> None:
+        """Train, see `train`."""
         parts: dict[str, Any] = {}
         if (last := kwargs.get("resume")) is not None and last is not False:
             given = {key: value for key, value in kwargs.items() if key != "resume"}
@@ -217,7 +225,6 @@ class Model(EngineModel):
             best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
             self._hold(best, checkpoint.load(best))
             self.model, self.metrics = self.trainer.detector, self.trainer.validator.metrics
-        return self.metrics
 
     def val(self, validator: type[TinyValidator] | None = None, **kwargs: Any) -> TinyMetrics:
         """Validate on `data` (by default the training data), `split=` val or test.

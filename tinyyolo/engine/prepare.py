@@ -185,10 +185,13 @@ class PreparedTrainer(DetectionTrainer):
     # Upstream sets these to None or a path first, which is all that their types know.
     model: Any
     ema: Any
+    fitness: Any
     lf: Any
+    loss: Any
     metrics: Any
     optimizer: Any
     scheduler: Any
+    tloss: Any
     validator: Any
 
     def __init__(

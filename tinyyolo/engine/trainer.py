@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping
-from copy import copy, deepcopy
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo.boxes.convert import areas
 from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import report_left_out
+from tinyyolo.datasets.train.dataset import SKIPPED, report_left_out, report_skipped
 from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
-from tinyyolo.engine.prepare import PreparedTrainer, under
+from tinyyolo.engine.prepare import under
+from tinyyolo.engine.steps import GaveUp, SteppedTrainer
+from tinyyolo.engine.stopping import command
 from tinyyolo.engine.validator import TinyValidator
 from tinyyolo.io import new_file
 
-EPOCH_SEED = 1_000_003  # a prime: seeds of (run, epoch) do not meet
 STEP_DECAY = 0.1  # of the learning rate at each of `lr_steps`
 
 
-class TinyTrainer(PreparedTrainer):
+class TinyTrainer(SteppedTrainer):
     """Trains any tinyyolo detector; arguments and what they raise are those of `PreparedTrainer`.
 
     Differences from ultralytics' trainer: arguments of our own (`OWN`), published schedules, plain checkpoints with all
@@ -39,11 +39,52 @@ class TinyTrainer(PreparedTrainer):
     def __init__(self, *args: Any, **parts: Any):
         super().__init__(*args, **parts)
         self.still: list[nn.Parameter] = []  # parameters that do not learn
-        self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
-        self.iteration = self.close_mosaic = 0
-        self.add_callback("on_train_start", TinyTrainer.start)
-        self.add_callback("on_train_epoch_start", TinyTrainer.seed_epoch)
-        self.add_callback("on_train_batch_start", TinyTrainer.warm_up)
+        self.finished = False
+        if not self.saved:
+            (self.save_dir / SKIPPED).unlink(missing_ok=True)
+
+    # ---- the run
+
+    def train(self) -> None:
+        """As upstream; processes that load images end with it, however it ends, and a fault says how to go on.
+
+        Raises:
+            UserError: the run cannot go on; names the checkpoint to resume from.
+        """
+        try:
+            super().train()
+        except GaveUp:
+            raise
+        except UserError as error:
+            cause = str(error).rpartition("tinyyolo.config.UserError: ")[2].strip()  # of a process's traceback
+            raise UserError(f"{cause}; {self.way_on()}") from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            cause = f"a process that loads images died ({' '.join(str(error).split())[:100]}): fewer workers= need less"
+            raise UserError(f"{cause} memory; {self.way_on()}") from error
+        finally:
+            for loader in (getattr(self, "train_loader", None), getattr(self, "test_loader", None)):
+                if loader is not None:
+                    loader.close()
+
+    def way_on(self) -> str:
+        """How a run that was stopped goes on, in words."""
+        if self.finished:
+            return f"the run is finished: {self.best}"
+        return f"go on with: {command(self.last)}" if self.saved else "nothing has been saved yet"
+
+    def _do_train(self) -> None:
+        """As upstream; of a run whose epochs are all done only what comes behind them."""
+        if not self.ckpt or checkpoint.phase(self.ckpt) == checkpoint.TRAIN:
+            super()._do_train()
+            return
+        self._setup_train()
+        self.epoch = self.start_epoch - 1
+        self.validator.args.quantize = 16 if self.device.type != "cpu" and self.amp else None  # as in training
+        self.final_eval()
+        if RANK in {-1, 0}:
+            self.run_callbacks("on_train_end")
 
     # ---- recipe
 
@@ -109,57 +150,6 @@ class TinyTrainer(PreparedTrainer):
         self.lf = lambda epoch: STEP_DECAY ** sum(epoch >= step for step in steps)
         self.scheduler = optim.lr_scheduler.LambdaLR(self.optimizer, lr_lambda=self.lf)
 
-    def _get_warmup_iterations(self, num_batches: int) -> int:
-        """Upstream's warm-up is off when ours is on."""
-        return 0 if self.own["warmup_iters"] else super()._get_warmup_iterations(num_batches)
-
-    def optimizer_step(self) -> None:
-        """One step, with the recipe's clipping."""
-        self.scaler.unscale_(self.optimizer)
-        if self.own["clip_grad"]:
-            nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=float(self.own["clip_grad"]))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        self.ema.update(self.model)
-        for average, own in self.twins:
-            average.copy_(own)
-
-    @staticmethod
-    def start(trainer: TinyTrainer) -> None:
-        """Count iterations from where the run begins; take closing mosaic over from the loop, see `seed_epoch`."""
-        trainer.iteration = trainer.start_epoch * len(trainer.train_loader)
-        trainer.close_mosaic, trainer.args.close_mosaic = trainer.args.close_mosaic, 0
-        own, average = unwrap_model(trainer.model).state_dict(), trainer.ema.ema.state_dict()
-        trainer.twins = [(average[name], own[name]) for name in own if under(name, trainer.frozen)]
-
-    @staticmethod
-    def seed_epoch(trainer: TinyTrainer) -> None:
-        """Give the epoch a seed of its own: order, augmentation and sampling do not depend on what ran before.
-
-        The loader starts afresh every time: the loop does so once, when mosaic closes, which draws from the seed.
-        """
-        seed = (trainer.args.seed + 1 + RANK + EPOCH_SEED * (trainer.epoch + 1)) % 2**32
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - ultralytics' augmentation draws from the global state
-        torch.manual_seed(seed)
-        loader = trainer.train_loader
-        loader.generator.manual_seed(seed)
-        loader.dataset.forget()
-        if trainer.close_mosaic and trainer.epoch >= trainer.epochs - trainer.close_mosaic:
-            loader.dataset.close_mosaic(hyp=copy(trainer.args))
-        loader.reset()
-
-    @staticmethod
-    def warm_up(trainer: TinyTrainer) -> None:
-        """Linear from `warmup_factor` to the full learning rate over `warmup_iters`, as published."""
-        iteration, total = trainer.iteration, trainer.own["warmup_iters"]
-        trainer.iteration += 1
-        if total and iteration <= total:
-            factor = 1 - (1 - iteration / total) * (1 - trainer.own["warmup_factor"])
-            for group in trainer.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * trainer.lf(trainer.epoch) * factor
-
     # ---- validation and plots
 
     def get_validator(self) -> TinyValidator:
@@ -187,20 +177,24 @@ class TinyTrainer(PreparedTrainer):
             for image, t in zip(images, targets_of(batch), strict=True)
         ]
         names = [self.data["names"][i] for i in range(self.data["nc"])]
-        self.on_plot(plots.label_mosaic(rows, names, self.save_dir / f"train_batch{ni}.jpg"))
+        self.on_plot(plots.label_mosaic(rows, names, self.save_dir / f"train_batch{self.iteration - 1}.jpg"))
 
-    def plot_metrics(self) -> None:
+    def draw_curves(self) -> None:
         """Losses and metrics over the epochs."""
         from tinyyolo import plots
 
         self.on_plot(plots.training_curves(self.csv, self.save_dir / "results.png"))
 
+    def plot_metrics(self) -> None:
+        """Drawn by `final_eval`, before it says that the run is finished."""
+
     def final_eval(self) -> None:
-        """Drop what only resuming needs from both checkpoints, then validate the best one and write its table."""
-        if RANK in {-1, 0}:
-            for path in {self.last, self.best}:
-                if path.exists():
-                    checkpoint.save(path, {**checkpoint.load(path), "resume": None})
+        """Validate the best checkpoint, write its table and pictures, then drop what only resuming needs from both.
+
+        last.pt comes last: until then it says that this is left to do.
+        """
+        if RANK in {-1, 0} and not self.saved:  # with save=false, stopped before the last epoch
+            self.save_model()
         best = self.best if self.best.exists() else self.last
         if best.exists():
             LOGGER.info(f"\nValidating {best}...")
@@ -210,6 +204,14 @@ class TinyTrainer(PreparedTrainer):
             self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
         report_left_out(self.train_loader.dataset)
+        report_skipped(self.save_dir)
+        if RANK in {-1, 0}:
+            if self.args.plots:
+                self.draw_curves()
+            for path in (self.best, self.last):
+                if path.exists():
+                    checkpoint.save(path, {**checkpoint.load(path), "resume": None})
+            self.finished = True
 
     # ---- checkpoints
 
@@ -221,19 +223,11 @@ class TinyTrainer(PreparedTrainer):
             file.write(old + ",".join(f"{value:.6g}" for value in row.values()) + "\n")
 
     def save_model(self) -> bool:
-        """Write last.pt, and best.pt when this epoch is the best."""
-        content = checkpoint.of_model(
-            self.ema.ema,
-            {**vars(self.args), "close_mosaic": self.close_mosaic},
-            epoch=self.epoch,
-            metrics={**self.metrics, "fitness": self.fitness},
-            resume=checkpoint.state(self),
-        )
-        checkpoint.save(self.last, content)
-        if self.best_fitness == self.fitness:
-            checkpoint.save(self.best, content)
+        """Write best.pt when this epoch is the best, and last.pt behind it."""
+        files = [self.best] if self.best_fitness == self.fitness else []
         if self.save_period > 0 and self.epoch % self.save_period == 0:
-            checkpoint.save(self.wdir / f"epoch{self.epoch}.pt", content)
+            files.append(self.wdir / f"epoch{self.epoch}.pt")
+        self.keep(*files, self.last, self.content())
         return True
 
     def check_resume(self, overrides: Mapping[str, Any]) -> None:
@@ -244,12 +238,3 @@ class TinyTrainer(PreparedTrainer):
         """Go on where the checkpoint was written."""
         if ckpt is not None:
             checkpoint.restore(self, ckpt)
-
-    def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Stop with the cause: repeating an epoch from the same state with the same seed ends the same way."""
-        if self.loss is not None and not torch.isfinite(self.loss).all():
-            kept = f"; {self.last} holds epoch {epoch}" if self.last.exists() else ""
-            raise UserError(
-                f"the loss became {float(self.loss):g} in epoch {epoch + 1}: try a smaller lr0 or amp=False{kept}"
-            )
-        return False

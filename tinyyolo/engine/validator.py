@@ -23,7 +23,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
-from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
+from tinyyolo.datasets.train.dataset import TinyDataset, keep_skipped, report_left_out
 from tinyyolo.detectors.postprocess import class_indices, of_run
 from tinyyolo.engine.prepare import data_dict, split_dataset
 from tinyyolo.engine.results import TinyResults
@@ -31,7 +31,7 @@ from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
-from tinyyolo.io import name_fault, place_in
+from tinyyolo.io import name_fault, place_in, some
 
 LEAST_SCORE = 0.001  # of a detection that counts, for a model whose YAML says nothing of it
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
@@ -123,6 +123,7 @@ class TinyValidator(DetectionValidator):
         self.class_of = match_classes(self.names, self.truth)
         self.found: dict[int, np.ndarray] = {}  # image of the truth -> (K, 6): the model's class, x, y, w, h, score
         self.pictures: dict[int, str] = {}
+        self.missing: set[int] = set()  # images of the truth that could not be read
 
     def get_desc(self) -> str:
         """Text of the progress bar."""
@@ -132,12 +133,22 @@ class TinyValidator(DetectionValidator):
         """Detections by the model's test settings under the run's keys; no time limit, so no image is dropped."""
         return [{"bboxes": b, "conf": s, "cls": labels} for b, s, labels in self.rules.of_output(preds)]
 
+    def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """As upstream; images that have gone are noted."""
+        if news := batch.pop("news"):
+            self.dataloader.dataset.note(news)
+            keep_skipped(self.dataloader.dataset, self.save_dir)
+        return super().preprocess(batch)
+
     def update_metrics(self, preds: list[dict[str, Tensor]], batch: dict[str, Any]) -> None:
         """Keep a batch's detections in pixels of the original images."""
         for i, found in enumerate(preds):
+            if (row := int(batch["image_index"][i])) < 0:
+                self.missing.add(int(self.image_of[~row]))
+                continue
             shape, padding = batch["ori_shape"][i], batch["ratio_pad"][i]
             boxes: Any = scale_boxes(batch["img"].shape[2:], found["bboxes"].clone(), shape, ratio_pad=padding)
-            image = int(self.image_of[int(batch["image_index"][i])])
+            image = int(self.image_of[row])
             xywh = convert(boxes.cpu().double().numpy().reshape(-1, 4), "xyxy", "xywh").round(DECIMALS)
             label, score = (found[key].cpu().double().numpy() for key in ("cls", "conf"))
             self.found[image] = np.column_stack([label, xywh, score.round(SCORE_DECIMALS)])
@@ -166,12 +177,26 @@ class TinyValidator(DetectionValidator):
 
     def get_stats(self) -> dict[str, float]:
         """Evaluate; the headline figures under the engine's keys."""
+        if self.missing:
+            self.leave_out()
         self.detections = self.collected()
         result = evaluate(self.truth, self.detections, arrays=bool(self.args.plots))
         self.precision: Any = result.get("precision")
         arrays = {"precision", "recall", "scores", "lrp"}
         self.metrics.result = {key: value for key, value in result.items() if key not in arrays}
         return dict(self.metrics.results_dict)
+
+    def leave_out(self) -> None:
+        """Take images that could not be read out of the figures, their objects too: nothing was looked for in them."""
+        kept = np.ones(len(self.truth), dtype=bool)
+        kept[list(self.missing)] = False
+        names = [self.truth.file_names[i] for i in sorted(self.missing)]
+        words = ", ".join(some(names, PICTURES, ""))
+        LOGGER.warning(f"{len(names):,} images could not be read and do not count, nor do their objects: {words}")
+        moved = np.cumsum(kept) - 1
+        self.truth = subset(self.truth, kept)
+        self.found = {int(moved[i]): rows for i, rows in self.found.items()}
+        self.pictures = {int(moved[i]): file for i, file in self.pictures.items()}
 
     def collected(self) -> Annotations:
         """All detections of classes that the data have, exactly as predictions.json says them."""

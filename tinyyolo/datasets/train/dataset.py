@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 from ultralytics.data.augment import RandomPerspective
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import LOGGER
@@ -23,11 +24,15 @@ from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.images import NOT_DECODED, load, look
 from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.spec import DataSpec
+from tinyyolo.datasets.train.loader import packed, place_of
 from tinyyolo.datasets.train.paste import PasteTiny
-from tinyyolo.io import counted, in_threads, some
+from tinyyolo.io import counted, in_threads, new_file, some
 
 read_images_by(load)
 NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
+NO_SIZE = (-1, -1)  # of what stands in for an image that is gone
+MOST_GONE = 0.5  # share of the images: a run does not go on without so many
+SKIPPED = "skipped.txt"  # in a run's folder
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
@@ -48,10 +53,15 @@ class TinyDataset(YOLODataset):
         UserError: not one readable image, or `cache="disk"`, which puts arrays beside the user's images.
     """
 
+    placed = False  # whether batches say where their worker process stands
+
     def __init__(self, spec: DataSpec, split: str, *, skip_empty: bool = False, min_side: float = 0.0, **options: Any):
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
         self.annotations: Annotations = spec.measured(split)
         self.bad_images: list[str] = []
+        self.lost: dict[int, str] = {}  # image -> why it could not be read at some time in the run
+        self.gone: set[int] = set()  # those that could not be read at the last time
+        self.news: list[tuple[int, str]] = []  # of `gone`, in this process
         if str(options.get("cache")).lower() == "disk":
             raise UserError("cache=disk: it puts arrays beside your images; use cache=ram")
         data = {"names": spec.names or self.annotations.names, "channels": 3}
@@ -61,7 +71,7 @@ class TinyDataset(YOLODataset):
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
         looks = in_threads(lambda path: look(path, to_end=True), paths, f"{self.prefix}checking images")
-        faults = [seen.fault for seen in looks]
+        faults = [found.fault for found in looks]
         self.bad_images = [f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
         report(self.prefix, "unreadable images left out", self.bad_images)
         self.problems = [problem for problem in self.annotations.problems if problem.kind not in REMARKS]
@@ -73,6 +83,7 @@ class TinyDataset(YOLODataset):
         rows = [i for i, fault in enumerate(faults) if not fault and (i in owners or not self.skip_empty)]
         most = self.fraction if isinstance(self.fraction, int) else max(1, round(len(rows) * self.fraction))
         self.rows = rows[:most]
+        self.sizes_hw = {str(path): found.size_hw for path, found in zip(paths, looks, strict=True)}
         if not self.rows:
             raise UserError(f"{self.annotations.path}: no usable image in split '{self.split}', {len(paths)} listed")
         return [str(paths[i]) for i in self.rows]
@@ -87,15 +98,56 @@ class TinyDataset(YOLODataset):
         """Upstream's places beside the images are not taken."""
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
-        """As upstream.
+        """As upstream; for an image that cannot be read any more, or has another size than at the start, a stand-in.
+
+        Such an image is then among `lost`, with the reason, and among `gone` until it can be read again.
 
         Raises:
-            UserError: the image has gone since it was checked, or its damage shows in its pixels only.
+            UserError: half of the images are gone.
         """
+        path, fault = self.im_files[i], ""
         try:
-            return super().load_image(i, *args, **kwargs)
-        except FileNotFoundError as error:
-            raise UserError(f"{self.im_files[i]}: {why_not(self.im_files[i])}") from error
+            found = super().load_image(i, *args, **kwargs)
+            if found[1] != self.sizes_hw[path]:
+                fault = f"its size has changed from {self.sizes_hw[path]} to {found[1]}"
+        except FileNotFoundError:
+            fault = why_not(path)
+        if bool(fault) != (i in self.gone):
+            self.news.append((i, fault))
+            self.note([(i, fault)])
+        return found if not fault else (np.zeros((1, 1, 3), np.uint8), NO_SIZE, (1, 1))
+
+    def note(self, news: Sequence[tuple[int, str]]) -> None:
+        """Take down which images can no longer be read, and why, or can again ("").
+
+        Raises:
+            UserError: half of the images are gone.
+        """
+        for i, fault in news:
+            if fault:
+                self.gone.add(i)
+                self.lost.setdefault(i, fault)
+            else:
+                self.gone.discard(i)
+        if len(self.gone) >= MOST_GONE * self.ni:
+            i = max(self.gone)
+            share = f"{len(self.gone):,} of the {self.ni:,} images of split '{self.split}' can no longer be read"
+            raise UserError(f"{share}, such as {self.im_files[i]}: {self.lost[i]}")
+
+    def get_image_and_label(self, index: int) -> dict[str, Any]:
+        """As upstream; in place of an image that is gone the next one that is there.
+
+        In validation its "image_index" is then ~i, of the image i that is gone: it does not count.
+        """
+        for other in (*range(index, self.ni), *range(index)):
+            sample = super().get_image_and_label(other)
+            if other not in self.gone:
+                break
+        if other != index and self.rect:
+            sample["rect_shape"] = self.batch_shapes[self.batch[index]]
+        if other != index and not self.augment:
+            sample["image_index"] = ~self.labels[index]["image_index"]
+        return dict(sample)
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label dict per image, boxes normalised cxcywh, ignore regions under class -1."""
@@ -142,15 +194,20 @@ class TinyDataset(YOLODataset):
                 self.ims[i], self.im_hw0[i], self.im_hw[i] = None, None, None
         self.buffer = []
 
-    @staticmethod
-    def collate_fn(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Stack samples; ignore regions leave "cls" and "bboxes" for keys of their own."""
+    def collate_fn(self, batch: list[dict[str, Any]]) -> dict[str, Any]:  # type: ignore[override]  # a function there
+        """Stack samples; ignore regions leave "cls" and "bboxes" for keys of their own.
+
+        What is new of `gone` stands under "news"; with `placed`, under "place" where a worker process then stands.
+        """
         out = YOLODataset.collate_fn(batch)
         regions = out["cls"].view(-1) == IGNORED
         out["ignore_bboxes"], out["ignore_idx"] = out["bboxes"][regions], out["batch_idx"][regions]
         for key in ("cls", "bboxes", "batch_idx"):
             out[key] = out[key][~regions]
         out["image_index"] = torch.tensor(out["image_index"], dtype=torch.int64)
+        out["news"], self.news[:] = list(self.news), []
+        if self.placed and (worker := get_worker_info()):
+            out["place"] = packed({"worker": worker.id, **place_of(self)})
         return out
 
 
@@ -183,6 +240,24 @@ def report_left_out(dataset: TinyDataset) -> None:
     counts = {"unreadable images": len(dataset.bad_images), "annotation problems": len(dataset.problems)}
     if words := counted(counts):
         LOGGER.warning(f"left out of split '{dataset.split}', listed above: {words}")
+
+
+def keep_skipped(dataset: TinyDataset, folder: Path) -> None:
+    """Add the images that a run had to skip to a file in its folder, each once; a resumed run adds to it."""
+    file = folder / SKIPPED
+    old = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    lines = list(dict.fromkeys([*old, *(f"{dataset.im_files[i]}: {fault}" for i, fault in dataset.lost.items())]))
+    if lines != old:
+        with new_file(file, overwrite=True) as stream:
+            stream.write("\n".join([*lines, ""]))
+
+
+def report_skipped(folder: Path) -> None:
+    """Say in one line which images a run had to skip."""
+    if (file := folder / SKIPPED).exists():
+        lines = file.read_text(encoding="utf-8").splitlines()
+        words = "; ".join(some(lines, MAX_LISTED, ""))
+        LOGGER.warning(f"{len(lines):,} images skipped, as they could not be read during the run, see {file}: {words}")
 
 
 def report(prefix: str, what: str, lines: Sequence[str]) -> None:

@@ -51,7 +51,10 @@ class PasteTiny(BaseTransform):
         image, taken, classes = labels["img"].copy(), [*instances.bboxes], []
         for _ in range(wanted):
             label = random.choice(list(self.bank))
-            crop, inner = self.crop(random.choice(self.bank[label]))
+            which = random.choice(self.bank[label])
+            if (found := self.crop(which)) is None:
+                continue  # its image is gone
+            crop, inner = found
             place = free_place(crop.shape[:2], inner, np.array(taken).reshape(-1, 4), (height, width))
             if place is not None:
                 blend(image, crop, inner, place)
@@ -64,10 +67,12 @@ class PasteTiny(BaseTransform):
             labels["img"] = image
         return labels
 
-    def crop(self, which: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def crop(self, which: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
         """Pixels (h, w, 3) of an object with its margin, mirrored and scaled at random, and its box (4,) in them."""
         if which not in self.crops:
-            self.crops[which] = cut(self.dataset, *which)
+            if (fresh := cut(self.dataset, *which)) is None:
+                return None
+            self.crops[which] = fresh
         stored, box = self.crops[which]
         scale = random.uniform(*SCALES)
         height, width = (max(1, round(side * scale)) for side in stored.shape[:2])
@@ -95,9 +100,11 @@ def candidates(dataset: Any) -> dict[int, list[tuple[int, int]]]:
     return {k: sorted(draw.sample(some, min(PER_CLASS, len(some)))) for k, some in sorted(found.items())}
 
 
-def cut(dataset: Any, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of object j of image i with its margin at the network's scale, and its box in them."""
-    image, _, (height, width) = dataset.load_image(i)
+def cut(dataset: Any, i: int, j: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Pixels of object j of image i with its margin at the network's scale, and its box in them; None if it is gone."""
+    image, original, (height, width) = dataset.load_image(i)
+    if min(original) < 0:
+        return None
     cxcywh = dataset.labels[i]["bboxes"][j] * np.array([width, height] * 2)
     left, top, right, bottom = box = convert(cxcywh, "cxcywh", "xyxy")
     mx, my = (max(MARGIN * side, LEAST_MARGIN) for side in cxcywh[2:])

@@ -1,0 +1,107 @@
+"""A data loader that can begin inside an epoch, with exactly the samples that would have come next."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+from ultralytics.data.build import InfiniteDataLoader, seed_worker
+
+
+class Behind:
+    """The batches of a sampler behind the first so many."""
+
+    def __init__(self, sampler: Any, first: int):
+        self.sampler, self.first = sampler, first
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.sampler), self.first, None)
+
+
+class TinyLoader(InfiniteDataLoader):
+    """Upstream's loader, which can begin inside an epoch; of one that stands, `loader.__class__ = TinyLoader` makes it.
+
+    Attributes:
+        first: how many batches of the epoch are done already; the order stays that of the whole epoch.
+    """
+
+    first = 0
+    iterator: Any
+
+    @property
+    def _index_sampler(self) -> Any:
+        return Behind(self.batch_sampler, self.first)
+
+    def __iter__(self) -> Any:
+        """What is left of the epoch."""
+        if self.iterator is None:
+            self.iterator = self._get_iterator()
+        for _ in range(len(self) - self.first):
+            yield next(self.iterator)
+
+    def begin(self, first: int = 0, places: Mapping[int, Any] | None = None) -> None:
+        """Start afresh, behind the first so many batches; worker processes go on from `places`, see `place_of`.
+
+        Batch i is made by process i modulo their number: a new process takes the place of the one whose turn it is.
+        """
+        self.first, turn = first, first % (self.num_workers or 1)
+        self.worker_init_fn = (
+            partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
+        )
+        self.reset()
+
+
+def begin_worker(count: int, turn: int, places: Mapping[int, Any], worker: int) -> None:
+    """Go on in the place of process `turn` + `worker`, or begin as it would if no batch had come from it yet."""
+    info: Any = get_worker_info()
+    former = (turn + worker) % count
+    torch.manual_seed(torch.initial_seed() - worker + former)
+    seed_worker(former)
+    if former in places:
+        go_to(info.dataset, places[former])
+
+
+def place_of(dataset: Any) -> dict[str, Any]:
+    """Where this process stands: its random states and the recent images that mosaic draws from, as plain values."""
+    numpy: Any = np.random.get_state()  # noqa: NPY002 - ultralytics' augmentation draws from the global state
+    version, words, gauss = random.getstate()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [numpy[0], numpy[1].tolist(), *numpy[2:]],
+        "torch": torch.get_rng_state().tolist(),
+        "recent": list(dataset.buffer),
+    }
+
+
+def packed(content: Any) -> torch.Tensor:
+    """Plain values as bytes of shared memory: what goes through a loader's pipe itself must stay small.
+
+    A process that waits for room in the pipe of a killed training would wait for ever.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def unpacked(data: torch.Tensor) -> Any:
+    """What `packed` was given."""
+    return torch.load(io.BytesIO(data.cpu().numpy().tobytes()), weights_only=True)
+
+
+def go_to(dataset: Any, place: Mapping[str, Any]) -> None:
+    """Put this process where `place_of` found one; the recent images are read again."""
+    dataset.forget()
+    for i in place["recent"]:
+        dataset.load_image(i)
+    version, words, gauss = place["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *more = place["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *more))  # noqa: NPY002
+    torch.set_rng_state(torch.tensor(place["torch"], dtype=torch.uint8))
