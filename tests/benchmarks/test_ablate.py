@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from benchmarks import ablate, peers
+from tests.support.checkpoints import unfinished
 from tinyyolo.assigners import ASSIGNERS
 from tinyyolo.config import build, load_model_yaml
 from tinyyolo.datasets.spec import load
@@ -179,7 +180,7 @@ def test_state_of_a_folder(tmp_path):
     last.parent.mkdir()
     Model("tinyyolo-n.yaml").save(last)
     assert ablate.state_of(tmp_path) == "new"  # finished without its final validation
-    checkpoint.save(last, {**checkpoint.load(last), "resume": {"updates": 1}})
+    checkpoint.save(last, unfinished(checkpoint.load(last)))
     assert ablate.state_of(tmp_path) == "resume"
     (tmp_path / "predictions.json").write_text("[]")
     assert ablate.state_of(tmp_path) == "done"

@@ -58,7 +58,7 @@ def test_a_list_of_images_that_is_no_text(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"images/\xff\xfe.png\n")
     (tmp_path / "labels").mkdir()
     found = spec.load(data_yaml(tmp_path / "d.yaml", train="list.txt", names=["a"], annotations={"train": "labels"}))
-    with pytest.raises(UserError, match=r"list\.txt: not readable as text"):
+    with pytest.raises(UserError, match=r"list\.txt: not readable as a list in UTF-8"):
         found.read("train")
 
 
@@ -137,12 +137,12 @@ def test_declared_pixels_are_bounded_before_decoding(make, tmp_path):
     assert not images.too_large(make(30, 40)) and not images.too_large(b"") and not images.too_large(b"II*\0 no tiff")
 
 
-@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 300, ""])
-def test_names_that_no_file_can_have(name, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["\ud800", "", 7, None])
+def test_names_that_are_no_text(name, tmp_path, capsys):
     clean_set(tmp_path)
     content = json.loads((tmp_path / "train.json").read_text())
     content["images"][0]["file_name"] = name
-    content["categories"][1]["name"] = name
+    content["categories"][1]["name"] = [] if name == 7 else name
     (tmp_path / "train.json").write_text(json.dumps(content))
     found = coco_json.read(tmp_path / "train.json", strict=False)
     assert found.file_names == ["t1.png"] and list(found.names.values()) == ["ship"]
@@ -150,6 +150,16 @@ def test_names_that_no_file_can_have(name, tmp_path, capsys):
     (tmp_path / "dt.json").write_text("[]")
     code, _, err = call("evaluate", "gt=train.json", "dt=dt.json", capsys=capsys)
     assert code == 2 and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "a\nb", "../../a.png"])
+def test_names_that_no_image_here_can_have(name, tmp_path):
+    file = clean_set(tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["images"][0]["file_name"] = name
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    found = spec.load(file).read("train", strict=False)
+    assert found.file_names == ["t1.png"] and [p.kind for p in found.problems] == ["image name"]
 
 
 @pytest.mark.parametrize(

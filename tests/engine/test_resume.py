@@ -228,9 +228,9 @@ class TestMistakes:
             checkpoint.to_resume("last.pt", given)
 
     def test_a_damaged_one_names_the_newest_sound_one(self, tmp_path, capsys):
-        content = {"format": 1, "yaml": {}, "names": {}, "model": {}, "train_args": {"epochs": 9}, "resume": {"x": 1}}
+        held = checkpoint.plain(unfinished(content(train_args={"epochs": 9})))
         for age, (name, epoch) in enumerate([("last", 4), ("best", 3), ("epoch1", 1)]):
-            torch.save({**content, "epoch": epoch}, tmp_path / f"{name}.pt")
+            torch.save({**held, "epoch": epoch}, tmp_path / f"{name}.pt")
             os.utime(tmp_path / f"{name}.pt", (1000 - age, 1000 - age))
         last = tmp_path / "last.pt"
         last.write_bytes(last.read_bytes()[:-200])
@@ -240,7 +240,7 @@ class TestMistakes:
         (tmp_path / "best.pt").write_bytes(b"")
         with pytest.raises(UserError, match=r"last.pt.*newest sound one is of epoch 2: .*epoch1.pt$"):
             checkpoint.to_resume(last, {})
-        torch.save({**content, "epoch": 1, "resume": None}, tmp_path / "epoch1.pt")
+        torch.save({**held, "epoch": 1, "resume": None}, tmp_path / "epoch1.pt")
         with pytest.raises(UserError, match=r"epoch1.pt is sound, of a finished run: model="):
             checkpoint.to_resume(last, {})
         (tmp_path / "epoch1.pt").unlink()
@@ -253,8 +253,9 @@ class TestMistakes:
         assert code == 2 and "cannot change when resuming" in err
 
     def test_patience_when_the_epochs_are_over(self, tmp_path):
-        content = {"format": 1, "yaml": {}, "names": {}, "model": {}, "train_args": {"epochs": 9}, "epoch": 3}
-        torch.save({**content, "resume": {"phase": checkpoint.EVALUATE}}, tmp_path / "last.pt")
+        held = checkpoint.plain(unfinished(content(train_args={"epochs": 9})))
+        held["resume"]["phase"] = checkpoint.EVALUATE
+        torch.save({**held, "epoch": 3}, tmp_path / "last.pt")
         with pytest.raises(UserError, match=r"patience=9: the epochs of .*last.pt are over"):
             checkpoint.to_resume(tmp_path / "last.pt", {"patience": 9})
 

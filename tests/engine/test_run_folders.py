@@ -13,7 +13,7 @@ from tests.support.sets import SIZE, write_set
 from tests.test_cli import call
 from tinyyolo import Model
 from tinyyolo.engine import checkpoint
-from tinyyolo.engine.results import TinyResults, run_folder
+from tinyyolo.engine.predict.results import TinyResults, run_folder
 
 TRAIN = [f"{k}={v}" for k, v in {**RUN, **TINY}.items() if k not in {"name", "project"}]
 

@@ -88,6 +88,14 @@ def during(number, handler, work):
         signal.signal(number, before)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """As at a terminal: a shell starts what it puts into the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestHandlers:
     def test_ctrl_c_stays_a_keyboard_interrupt(self, tiny_set):
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

@@ -49,7 +49,7 @@ def find(roots: Sequence[Path], text: str, *, inside: bool = False) -> tuple[Pat
         inside: what it may mean comes first, as in an export whose `../` is its own folder.
     """
     text = text.strip()
-    usual = path_of(roots[0] / path_of(text))
+    usual = roots[0] / path_of(text)
     if os.path.exists(usual) and not (inside and text.startswith("..")):
         return usual, False
     for root in roots:
@@ -61,6 +61,7 @@ def find(roots: Sequence[Path], text: str, *, inside: bool = False) -> tuple[Pat
 
 def place(file: Path, root: Path, text: str, *, inside: bool = False) -> Path:
     """The absolute path of an image folder, list or annotation file; another than is written is told."""
+    path_of(root / path_of(text.strip(), f"{file}: "), f"{file}: ")
     path, guessed = find([root], text, inside=inside)
     other = root / next(meant(text), text)
     if guessed:

@@ -67,7 +67,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(EXPORTED, (Any, "anything")),
 }
 # Words under these keys are text as they stand there: a class may be called no, 1e3 or 2024-01-01.
-AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels"}
+AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels", "kpt_shape"}
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.contents import check_content, own_yaml
+from tinyyolo.engine.predict.results import run_folder
+from tinyyolo.engine.predict.sources import check_source
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
-from tinyyolo.engine.results import run_folder
-from tinyyolo.engine.sources import check_source
 from tinyyolo.engine.stopping import stoppable
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator

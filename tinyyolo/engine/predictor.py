@@ -23,8 +23,8 @@ from tinyyolo.datasets.images import MISSING, Look, look, save
 from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
-from tinyyolo.engine.results import TinyResults, run_folder
-from tinyyolo.engine.sources import files_of, is_video, parted
+from tinyyolo.engine.predict.results import TinyResults, run_folder
+from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.io import new_file, place_in
 
 LEAST_SCORE = 0.25  # of a detection that is shown

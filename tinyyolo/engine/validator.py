@@ -25,8 +25,8 @@ from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.train.dataset import TinyDataset, keep_skipped, report_left_out
 from tinyyolo.detectors.postprocess import class_indices, of_run
+from tinyyolo.engine.predict.results import TinyResults
 from tinyyolo.engine.prepare import data_dict, split_dataset
-from tinyyolo.engine.results import TinyResults
 from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns

@@ -24,7 +24,6 @@ NO_ID = -(2**63)  # of a record without an id
 NO_EXTRA = -32768
 NO_SCORE = -1e308
 BAD_MARK = 2
-LONGEST_NAME = 255  # bytes, of most file systems
 MARKS = {None: 0, "": 0, "0": 0, "false": 0, 0: 0, "1": 1, "true": 1, 1: 1}
 NEXT = re.compile(rb"\s*,\s*(?=\{)")
 
@@ -244,19 +243,17 @@ def plain_id(value: Any, name: str = "id") -> int | str:
 
 
 def word(value: Any, name: str) -> str:
-    """A name as text that a file can hold and, in a path, be called.
+    """A name as text that a file can hold; whether an image can be called so is asked where images are opened.
 
     Raises:
-        ValueError: it is none, is empty, or has characters that no file name has; says which.
+        ValueError: it is none, is empty, or has characters that no text has; says which.
     """
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name} {shorten(value)} is no text")
     try:
-        longest = max(len(part.encode()) for part in value.split("/"))
+        value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} {shorten(value)} has characters that no text has") from None
-    if "\0" in value or longest > LONGEST_NAME:
-        raise ValueError(f"{name} {shorten(value)} is no name of a file")
     return value
 
 

@@ -1,0 +1,1 @@
+"""What prediction reads and writes."""
