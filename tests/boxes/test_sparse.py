@@ -24,8 +24,8 @@ def crowd(count, side, seed=0, largest=1.0):
 @pytest.mark.parametrize("least", (0.1, 0.5, 0.65, 0.9))
 @pytest.mark.parametrize("largest", (1, 60))
 def test_pairs_are_those_of_the_full_matrix(least, largest):
-    boxes, _, groups = crowd(300, 90, largest=largest)
-    others, _, other_groups = crowd(200, 90, seed=1, largest=largest)
+    both, _, both_groups = crowd(500, 90, largest=largest)
+    (boxes, groups), (others, other_groups) = (both[:300], both_groups[:300]), (both[200:], both_groups[200:])
     iou = box_iou(boxes, others)
     expected = ((iou.double() > least) & (groups[:, None] == other_groups)).nonzero().tolist()
     found, values = [], []

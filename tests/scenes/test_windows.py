@@ -1,5 +1,7 @@
 """Windows of a scene: the cores partition it, the halo is there, every window starts on the lattice."""
 
+from itertools import pairwise
+
 import pytest
 
 from tinyyolo.config import UserError
@@ -24,7 +26,7 @@ def test_a_coarse_lattice_makes_the_halo_wider():
 def test_cores_partition_an_axis(length, tile, halo, stride):
     found = spans(length, tile, halo, stride)
     assert found[0].core_start == 0 and found[-1].core_stop == length
-    assert all(a.core_stop == b.core_start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.core_stop == b.core_start for a, b in pairwise(found))
     for span in found:
         assert span.start % stride == 0 and 0 < span.stop - span.start <= tile
         assert span.core_start < span.core_stop
