@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "datasets": BASE | {"boxes"},
     "datasets/train": BASE | {"compat", "boxes", "datasets"},
     "evaluation": BASE | {"boxes", "datasets"},
+    "scenes": BASE | {"boxes", "datasets"},
     "plots": BASE | {"boxes", "datasets", "evaluation"},
     "analysis": BASE | MODEL | {"detectors", "datasets", "evaluation", "plots"},
     "export": BASE | MODEL | {"detectors"},  # below the engine, whose Model.export calls it

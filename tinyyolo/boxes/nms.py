@@ -127,14 +127,38 @@ def select(
     Returns:
         boxes (K, 4), scores (K,), labels (K,) int64, by falling score.
     """
-    above = scores > (min_score if votes == 1 else min(min_score, VOTER_SCORE))
-    if classes is not None:
-        above[:, [label for label in range(scores.shape[1]) if label not in classes]] = False
-    rows, labels = above.nonzero(as_tuple=True)
-    boxes, scores = boxes[rows].float(), scores[rows, labels].float()
+    boxes, scores, labels = pick(boxes, scores, min_score if votes == 1 else min(min_score, VOTER_SCORE), classes)
     if max_candidates is not None and len(scores) > max_candidates:
         top = scores.topk(max_candidates).indices
         boxes, scores, labels = boxes[top], scores[top], labels[top]
+    return suppress(boxes, scores, labels, min_score, iou, max_det, agnostic, votes)
+
+
+def pick(
+    boxes: Tensor, scores: Tensor, min_score: float, classes: Collection[int] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of candidates (N, 4) and (N, C) the (box, class) pairs that score more: boxes (P, 4), scores and labels (P,)."""
+    above = scores > min_score
+    if classes is not None:
+        above[:, [label for label in range(scores.shape[1]) if label not in classes]] = False
+    rows, labels = above.nonzero(as_tuple=True)
+    return boxes[rows].float(), scores[rows, labels].float(), labels
+
+
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    min_score: float,
+    iou: float,
+    max_det: int | None = None,
+    agnostic: bool = False,
+    votes: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Final detections of (box, class) pairs: NMS of those above `min_score`, the best `max_det`, votes on them.
+
+    Args and returns: as `select`, of boxes (P, 4), scores (P,) and labels (P,).
+    """
     able = (scores > min_score).nonzero().squeeze(1)
     groups = torch.zeros_like(able) if agnostic else labels[able]
     keep = able[grouped_nms(boxes[able], scores[able], groups, iou)[:max_det]]

@@ -32,6 +32,16 @@ class Window:
     y: Span
 
     @property
+    def origin(self) -> tuple[int, int]:
+        """x, y of its left upper corner."""
+        return self.x.start, self.y.start
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.y.stop - self.y.start, self.x.stop - self.x.start
+
+    @property
     def core(self) -> tuple[int, int, int, int]:
         """x1, y1, x2, y2 of the core in pixels of the window, half open."""
         left, top = self.x.start, self.y.start
