@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tinyyolo.boxes.convert import sides
+from tinyyolo.boxes.similarity import measure
+
+IOU = measure("iou")
 PAIRS = 1 << 20  # pairs looked at at once, which bounds the memory
 FIRST = 1 << 16  # boxes decided at once, by falling score
 ROW = 16.0  # px, height of the rows that boxes are hung into: about that of a tiny object
@@ -40,7 +44,7 @@ def overlapping(
     rows = int(top.max() / ROW) + 1
     step = 2 * float(left.max()) + 2  # of the line that all rows of all groups are laid on, one after the other
     key, order = ((other_groups * rows + (top / ROW).long()).double() * step + left).sort()
-    edge, size = boxes[:, :2].double() - low, (boxes[:, 2:] - boxes[:, :2]).double()
+    edge, size = boxes[:, :2].double() - low, sides(boxes).double()
     slack = 1e-6 * (edge.abs() + size) + 1e-3  # against the rounding of float32 boxes
     before, after = edge - (1 / least - 1) * size - slack, edge + (1 - least) * size + slack
     first_row = (before[:, 1] / ROW).floor().long().clamp(0, rows)
@@ -56,7 +60,7 @@ def overlapping(
         stop = max(start + 1, int(torch.searchsorted(ends, done + PAIRS, right=True)))
         which, place = ramps(first[start:stop], found[start:stop])
         i, j = box[start:stop][which], order[place]
-        iou = aligned_iou(boxes[i], others[j])
+        iou = IOU.aligned(boxes[i], others[j])
         near = iou.double() > least
         yield i[near], j[near], iou[near]
         start = stop
@@ -71,13 +75,6 @@ def ramps(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """
     which = torch.repeat_interleave(count)
     return which, torch.arange(len(which), device=count.device) - (count.cumsum(0) - count - first)[which]
-
-
-def aligned_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """(P,) IoU of the pairs (P, 4), (P, 4); NaN where both have no area."""
-    wh = (torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])).clamp(min=0)
-    inter, area = wh.prod(1), (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return inter / (area + (others[:, 2:] - others[:, :2]).prod(1) - inter)
 
 
 def survive(boxes: Tensor, groups: Tensor, iou: float) -> Tensor:
