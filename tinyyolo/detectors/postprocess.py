@@ -93,8 +93,13 @@ class Postprocess:
 
     def of_output(self, y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Detections of every image from a network's output: (B, 4 + C, N), cxcywh and class scores, or (that, ...)."""
-        rows = (y if isinstance(y, Tensor) else y[0]).transpose(1, 2)
-        return self(convert(rows[..., :4].float(), "cxcywh", "xyxy"), rows[..., 4:])
+        return self(*boxes_and_scores(y))
+
+
+def boxes_and_scores(y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Boxes (B, N, 4) float32 xyxy and scores (B, N, C) of a network's output (B, 4 + C, N), or (that, ...)."""
+    rows = (y if isinstance(y, Tensor) else y[0]).transpose(1, 2)
+    return convert(rows[..., :4].float(), "cxcywh", "xyxy"), rows[..., 4:]
 
 
 def of_run(model: Any, args: Mapping[str, Any], score: float) -> Postprocess:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from tinyyolo.compat import on_unreadable
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
+from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.scenes import Tiling, stride_of
 from tinyyolo.io import named, new_file
 
 LEAST_SCORE = 0.25  # of a detection that is shown
@@ -33,7 +35,14 @@ class TinyPredictor(DetectionPredictor):
 
     # Upstream starts these as None.
     dataset: Any
+    batch: Any
+    model: Any
     plotted_img: Any
+
+    def __init__(self, *args: Any, own: Mapping[str, Any] = OWN, **kwargs: Any) -> None:
+        """As upstream; `own` are the keys of a run that upstream does not know."""
+        super().__init__(*args, **kwargs)
+        self.own = own
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
         """As upstream; a list of files is read file by file, and what cannot be read is noted in `bad_images`.
@@ -42,6 +51,7 @@ class TinyPredictor(DetectionPredictor):
             UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
         self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
+        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model))
         try:
             files = isinstance(source, (list, tuple)) and source and all(map(is_file, source))
             super().setup_source(load_files(source, self.args.batch, self.args.vid_stride) if files else source, stride)
@@ -84,15 +94,37 @@ class TinyPredictor(DetectionPredictor):
         if not self.vid_writer[save_path].isOpened():
             raise UserError(f"{save_path}: the video cannot be written")
 
+    def preprocess(self, im: Any) -> torch.Tensor:
+        """As upstream, of the images that are not `scenes`; one that the network would shrink much is a scene."""
+        whole = isinstance(im, torch.Tensor)
+        self.scenes = [] if whole else [i for i, image in enumerate(im) if self.tiling.cuts(image.shape[:2])]
+        if not whole:
+            for words in filter(None, (self.tiling.words(image.shape[:2]) for image in im)):
+                LOGGER.info(words)
+        small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]
+        return super().preprocess(small) if len(small) else torch.zeros(1, 3, self.tiling.tile, self.tiling.tile)
+
+    def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As upstream; scenes wait for `postprocess`."""
+        return super().inference(im, *args, **kwargs) if len(self.scenes) < len(self.batch[0]) else None
+
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
+        small = self.rules.of_output(preds) if preds is not None else []
         found = [
-            torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1)
-            for boxes, scores, labels in self.rules.of_output(preds)
+            torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1) for boxes, scores, labels in small
         ]
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
-        return self.construct_results(found, img, orig_imgs)
+        if not self.scenes:
+            return self.construct_results(found, img, orig_imgs)
+        results, names = iter(found), self.model.names
+        return [
+            Results(image, path, names, boxes=self.tiling.detect(self.model, self.rules, image, self.args.batch))
+            if i in self.scenes
+            else self.construct_result(next(results), img, image, path)
+            for i, (image, path) in enumerate(zip(orig_imgs, self.batch[0], strict=True))
+        ]
 
 
 def check_source(source: Any) -> None:
