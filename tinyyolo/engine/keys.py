@@ -73,6 +73,7 @@ BATCH = Kind(
 TILE = Kind(
     "auto, off, or px (32 or more)", lambda v: v in ("auto", "off", False) or SIDE.holds(v)
 )  # YAML reads off as false
+ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
@@ -117,7 +118,7 @@ KEYS: dict[str, Key] = {
     "source": Key("p", ANY, "an image, a folder, a glob, a video, a txt list, an array"),
     "tile": Key("p", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
     "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
-    "zoom": Key("p", POSITIVE, "factor by which scenes are resampled; 2 shows objects at twice their size"),
+    "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
     "imgsz": Key(
         "tvpe",
         IMGSZ,

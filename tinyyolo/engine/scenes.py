@@ -67,8 +67,8 @@ class Tiling:
             >>> tiling.cuts((960, 400)), tiling.cuts((961, 400))
             (False, True)
         """
-        longer = max(size_hw) * self.zoom
-        return bool(self.tile) and (longer > SHRINK * self.imgsz if self.auto else longer > self.tile)
+        most = SHRINK * self.imgsz
+        return bool(self.tile) and max(size_hw) * self.zoom > (most if self.auto else min(most, self.tile))
 
     def scaled(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the scene as the network sees it."""
