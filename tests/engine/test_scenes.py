@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from tinyyolo import Model
 from tinyyolo.config import UserError
@@ -43,29 +44,25 @@ def scene(height, width, seed=0):
 
 
 def test_a_scene_is_not_shrunk(model):
-    """One window that holds the scene is the scene: at 704 px, whatever imgsz is."""
+    """Windows find what one window over the whole scene finds; most of it, as chance made the network's field wide."""
     image = scene(704, 512)
-    (whole,) = model.predict(image, imgsz=[704, 512], tile="off", conf=0.3, **QUIET)
-    (tiled,) = model.predict(image, imgsz=128, tile=736, zoom=1, conf=0.3, **QUIET)
-    (cut,) = model.predict(image, imgsz=128, conf=0.3, **QUIET)
+    (whole,) = model.predict(image, imgsz=128, tile=736, conf=0.3, **QUIET)
+    (cut,) = model.predict(image, imgsz=128, tile=448, overlap=256, conf=0.3, **QUIET)
     (shrunk,) = model.predict(image, imgsz=128, tile="off", conf=0.3, **QUIET)
-    assert len(whole) > 20 and tiled.orig_shape == cut.orig_shape == (704, 512)
-    assert len(cut) > 20 and cut.boxes.xyxy.amax(0)[2] <= 512 and cut.boxes.xywh[:, 2].median() < 40
-    assert len(shrunk) < len(whole) / 2
+    near = box_iou(whole.boxes.xyxy, cut.boxes.xyxy) > 0.9
+    assert len(whole) > 100 and near.any(1).float().mean() > 0.8 and near.any(0).float().mean() > 0.8
+    assert cut.orig_shape == (704, 512) and len(shrunk) < len(whole) / 2
 
 
 @pytest.mark.parametrize(
     ("keys", "size", "said"),
     (
         ({}, (400, 300), "300x400: 12 tiles of 128, overlap 18"),  # cores begin at 0, 119, 215, 311 and 0, 119, 215
-        (
-            {"overlap": 64, "zoom": 2},
-            (100, 200),
-            "200x100: 18 tiles of 128, overlap 64, zoom 2",
-        ),  # at 0, 96, 160 and 0, 96, ..., 352
+        ({"overlap": 64, "zoom": 2}, (100, 200), "200x100: 18 tiles of 128, overlap 64, zoom 2"),  # 3 rows of 6
         ({"tile": "off"}, (400, 300), "300x400: shrunk by 3.1 (tile=off)"),
         ({"tile": False}, (400, 300), "300x400: shrunk by 3.1 (tile=off)"),
         ({}, (192, 100), ""),
+        ({"tile": 256}, (250, 100), "100x250: 1 tile of 256, overlap 38"),
         ({"tile": 160}, (161, 100), "100x161: 2 tiles of 160, overlap 24"),
     ),
 )

@@ -89,7 +89,8 @@ class Tiling:
         size = f"{size_hw[1]}x{size_hw[0]}"
         if self.cuts(size_hw):
             zoom = f", zoom {self.zoom:g}" if self.zoom != 1 else ""
-            return f"{size}: {len(self.windows(size_hw))} tiles of {self.tile}, overlap {self.overlap}{zoom}"
+            count = len(self.windows(size_hw))
+            return f"{size}: {count} tile{'s' * (count > 1)} of {self.tile}, overlap {self.overlap}{zoom}"
         factor = max(size_hw) / self.imgsz
         return f"{size}: shrunk by {factor:.1f} (tile=off)" if factor > SHRINK and not self.tile else ""
 
