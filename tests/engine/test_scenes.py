@@ -50,7 +50,7 @@ def test_a_scene_is_not_shrunk(model):
     (cut,) = model.predict(image, imgsz=128, tile=448, overlap=256, conf=0.3, **QUIET)
     (shrunk,) = model.predict(image, imgsz=128, tile="off", conf=0.3, **QUIET)
     near = box_iou(whole.boxes.xyxy, cut.boxes.xyxy) > 0.9
-    assert len(whole) > 100 and near.any(1).float().mean() > 0.8 and near.any(0).float().mean() > 0.8
+    assert len(whole) > 100 and near.any(1).float().mean() > 0.6 and near.any(0).float().mean() > 0.6
     assert cut.orig_shape == (704, 512) and len(shrunk) < len(whole) / 2
 
 
