@@ -44,6 +44,10 @@ setup(
         "pyyaml>=6.0",  # safe loader by default
     ],
     extras_require={
+        "geo": [
+            "rasterio>=1.4",  # reads scenes by windows; the first with wheels for numpy 2 and Python 3.13
+            "pyogrio>=0.10",  # writes vectors without geopandas; the first with wheels for Python 3.13
+        ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "hypothesis>=6.100",  # property tests
@@ -51,6 +55,6 @@ setup(
             "ruff>=0.6",  # formatter and linter in one
             "mypy>=1.18",  # checks types in .ci/run and before commits
             "types-PyYAML>=6.0",  # PyYAML's types, for mypy
-        ]
+        ],
     },
 )

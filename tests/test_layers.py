@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "heads": BASE | {"compat", "boxes", "layers", "assigners"},
     "detectors": BASE | MODEL,
     "datasets": BASE | {"boxes"},
+    "datasets/dataset": {"datasets/train"},  # the old place of a name that scripts outside import
     "datasets/train": BASE | {"compat", "boxes", "datasets"},
     "evaluation": BASE | {"boxes", "datasets"},
     "scenes": BASE | {"boxes", "datasets"},

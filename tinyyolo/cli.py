@@ -45,6 +45,7 @@ FLAGS = {"--help", "-h"}
 HELP = {"help", *FLAGS}  # asked for as one of the first two words, or behind a command with a dash
 # Faults of the machine, not of the program: told in one line, without a traceback.
 NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+NOT_OURS |= {errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ESTALE}
 USAGE = """\
 tinyyolo {version}: detects tiny objects (2-16 px) in aerial images
 

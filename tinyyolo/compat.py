@@ -20,6 +20,7 @@ import ultralytics.engine.model
 import ultralytics.engine.trainer
 import ultralytics.engine.validator
 import ultralytics.optim.muon
+import ultralytics.utils
 import ultralytics.utils.events
 import ultralytics.utils.patches
 import ultralytics.utils.plotting
@@ -49,8 +50,10 @@ def quiet() -> None:
     ultralytics.utils.torch_utils.NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]  # imported there
 
 
-def read_images_by(load: Callable[[str], np.ndarray]) -> None:
+def read_images_by(load: Callable[[str], np.ndarray], *modules: Any) -> None:
     """Let the engine's loaders of image files decode by `load`; where it raises ValueError they find none.
+
+    Without `modules` those of training and of prediction.
 
     Upstream's own is stopped by too many pixels, misled by floats and two bands, and fills up a JPEG that is cut short.
     """
@@ -63,7 +66,7 @@ def read_images_by(load: Callable[[str], np.ndarray]) -> None:
         except ValueError:
             return None
 
-    for module in (ultralytics.data.base, ultralytics.data.loaders):
+    for module in modules or (ultralytics.data.base, ultralytics.data.loaders):
         vars(module).update(imread=imread)
 
 
@@ -106,6 +109,11 @@ def own_amp_check() -> AbstractContextManager[Any]:
     """Within this context mixed precision is on wherever there is a GPU: upstream's check downloads a model."""
     on_gpu = lambda model: next(model.parameters()).device.type == "cuda"  # noqa: E731
     return mock.patch.object(ultralytics.engine.trainer, "check_amp", on_gpu)
+
+
+def own_args_yaml() -> AbstractContextManager[Any]:
+    """Within this context upstream's trainer writes no args.yaml: it would before a start that may yet fail."""
+    return mock.patch.object(ultralytics.utils.YAML, "save", lambda *args, **kwargs: None)
 
 
 def own_data(load: Callable[[Any], dict[str, Any]]) -> AbstractContextManager[Any]:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyyolo.config import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is swept
+    fcntl = None  # type: ignore[assignment]  # its type is the module's
+
 THREADS = min(8, os.cpu_count() or 1)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 WIDTH = 30  # characters of a bar
+DRAFT, DRAFT_END = ".tinyyolo-", ".part"  # around the name of a file that is being written
+SWEPT: set[Path] = set()  # folders that this process has written into
+UMASK_LOCK = threading.Lock()  # reading the umask sets it
+LONGEST_PART = 255  # bytes of a file's name, on every common file system
+LONGEST_NAME = 80  # characters of a name made of a class's or a picture's
+NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')  # on one of the common systems
 
 
 @contextmanager
@@ -36,14 +50,22 @@ def named(path: str | Path) -> Iterator[None]:
 def new_file(path: str | Path, *, overwrite: bool = False, mode: str = "w") -> Iterator[Any]:
     """A file that appears whole or not at all: written beside its place and renamed.
 
+    What a killed process left in the folder is removed first, see `sweep`. A link in the file's place is replaced,
+    never followed.
+
     Raises:
         UserError: it exists and `overwrite` is not set.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise UserError(f"{path}: exists; overwrite=true replaces it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if (folder := path.parent.absolute()) not in SWEPT:
+        SWEPT.add(folder)
+        sweep(folder)
+    with named(path):
+        handle, temporary = draft_file(folder)
+    held = os.dup(handle) if fcntl else None  # the lock, until the file has its name
     try:
         with named(path), os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
@@ -52,6 +74,50 @@ def new_file(path: str | Path, *, overwrite: bool = False, mode: str = "w") -> I
     except BaseException:
         os.unlink(temporary)
         raise
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def draft_file(folder: Path) -> tuple[int, str]:
+    """A new file under a name of ours, held by a lock until it is closed: its handle and path."""
+    while True:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=DRAFT, suffix=DRAFT_END)
+        if locked(handle) and os.path.exists(temporary):  # or a sweep came between the two
+            return handle, temporary
+        os.close(handle)
+
+
+def locked(handle: int) -> bool:
+    """Take the lock of an open file, which the system takes back when its process ends; False if another has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: nothing is swept there
+        return True
+    return True
+
+
+def sweep(folder: str | Path, *, deep: bool = False) -> None:
+    """Remove what killed runs were writing in a folder: files under our temporary name that no process holds.
+
+    A process that is writing holds a lock on its file, on whatever machine or in whatever container it runs, and the
+    system drops the lock when the process ends; nothing goes by age or number. Where there are no locks nothing is
+    removed. `new_file` sweeps each folder that it writes into once, a run its whole folder (`deep`) when it starts.
+    """
+    found = Path(folder).rglob if deep else Path(folder).glob
+    for path in list(found(f"{DRAFT}*{DRAFT_END}")) if fcntl else []:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # another sweep was faster, or it is not ours to remove
+            continue
+        with suppress(OSError):  # it is being written
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def copy_file(source: str | Path, target: str | Path, *, overwrite: bool = False) -> None:
@@ -83,6 +149,85 @@ def whole_file(path: str | Path) -> Iterator[Any]:
         raise UserError(f"{path}: not written: {' '.join(str(reason).split())[:200]}") from error
 
 
+def place_in(folder: str | Path, name: str) -> Path:
+    """Where in an output folder a file goes whose name comes from data, such as the `file_name` of a COCO JSON.
+
+    Every writer whose file names come from data asks here. A name is plain parts with `/` between them; neither it nor
+    a link in the folder leads out of the folder.
+
+    Raises:
+        UserError: it is no such name, or the folder has a link that leads out of it; says why.
+
+    Examples:
+        >>> place_in("out", "train/a.png").as_posix()
+        'out/train/a.png'
+        >>> place_in("out", "../a.png")
+        Traceback (most recent call last):
+        tinyyolo.config.UserError: '../a.png': not written to out: it leads out of the folder
+    """
+    path = Path(folder, name)
+    fault = name_fault(name)
+    if not fault and not path.parent.resolve().is_relative_to(Path(folder).resolve()):
+        fault = "a link there leads out of the folder"
+    if fault:
+        raise UserError(f"{name!r}: not written to {folder}: {fault}")
+    return path
+
+
+def name_fault(name: str) -> str:
+    """Why a name from data is no place in a folder; "" if it is one.
+
+    Examples:
+        >>> name_fault("a/b.png"), name_fault("/etc/x.png"), name_fault("")
+        ('', 'it leads out of the folder', 'it is empty')
+    """
+    parts = re.split(r"[/\\]", name)
+    if not name or parts[-1] in {"", "."}:
+        return "it is empty"
+    if ".." in parts or not parts[0] or Path(name).anchor:
+        return "it leads out of the folder"
+    if any(ord(char) < ord(" ") or char == "\x7f" for char in name):
+        return "it has control characters"
+    try:
+        longest = max(map(len, map(os.fsencode, parts)))
+    except UnicodeEncodeError:
+        return "it is no text"
+    return f"a part of it is longer than {LONGEST_PART} bytes" if longest > LONGEST_PART else ""
+
+
+def as_file_name(text: str) -> str:
+    """A text from data, such as the name of a class, as one part of a path: what cannot stand there becomes `_`.
+
+    Examples:
+        >>> as_file_name("small ship"), as_file_name("../../etc"), as_file_name("..")
+        ('small ship', '.._.._etc', '__')
+    """
+    name = NOT_IN_NAMES.sub("_", text)[:LONGEST_NAME]
+    return name if name.strip(". ") else "_" * max(len(name), 1)
+
+
+def as_file_names(names: Mapping[int, str]) -> dict[int, str]:
+    """`as_file_name` of every class; those that no disk or only some tell apart carry their number.
+
+    Examples:
+        >>> as_file_names({0: "ship", 1: "car/van", 2: "car?van"})
+        {0: 'ship', 1: 'car_van_1', 2: 'car_van_2'}
+    """
+    plain = {key: as_file_name(name) for key, name in names.items()}
+    times = Counter(name.casefold() for name in plain.values())
+    return {key: f"{name}_{key}" if times[name.casefold()] > 1 else name for key, name in plain.items()}
+
+
+def printable(text: str) -> str:
+    """A text without what moves or colours a terminal: control characters as escapes.
+
+    Examples:
+        >>> print(printable("a\x1b[31mb"), printable("小船"))
+        a\\x1b[31mb 小船
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write plain values as JSON for people, in place of an older file."""
     with new_file(path, overwrite=True) as stream:
@@ -91,8 +236,9 @@ def write_json(path: str | Path, content: Any) -> None:
 
 def current_umask() -> int:
     """The process's umask, which mkstemp does not apply."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with UMASK_LOCK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 
@@ -129,6 +275,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         class  TP
         all    12
     """
+    rows = [list(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = (zip((str.ljust, *[str.rjust] * len(row)), row, widths, strict=False) for row in rows)
     return "\n".join("  ".join(pad(cell, width) for pad, cell, width in row) for row in padded)
@@ -152,4 +299,4 @@ def some(lines: Sequence[str], most: int, before: str) -> list[str]:
         ['- a', '- ... and 2 more']
     """
     more = [f"... and {len(lines) - most:,} more"] if len(lines) > most else []
-    return [before + line for line in [*lines[:most], *more]]
+    return [before + printable(line) for line in [*lines[:most], *more]]

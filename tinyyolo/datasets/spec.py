@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
+import numpy as np
 import yaml
 
 from tinyyolo.config import ROOTS, UserError, find_yaml, suggest, with_base
-from tinyyolo.datasets.annotations import Annotations, as_names, raise_fatal
+from tinyyolo.datasets.annotations import Annotations, Problem, as_names, raise_fatal, subset
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.images import list_images, nearest_folder
-from tinyyolo.io import new_file
+from tinyyolo.io import name_fault, new_file
 
 SPLITS = ("train", "val", "test", "trainval")
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
@@ -133,12 +134,37 @@ class DataSpec:
                 layout, folder = FORMATS[self.format], self.image_dir(split)
                 listed = None if (folder,) == place.images else listed_images(self.file, place.images, folder)
             names = as_names(self.content["names"]) if self.content.get("names") else self.names or None
-            self.parsed[place] = layout.read(
-                folder, names, self.ignore, labels=place.annotations, file_names=listed, strict=False
-            )
+            found = layout.read(folder, names, self.ignore, labels=place.annotations, file_names=listed, strict=False)
+            self.parsed[place] = self.within(split, found)
         if strict:
             raise_fatal(self.parsed[place].problems)
         return self.parsed[place]
+
+    def within(self, split: str, found: Annotations) -> Annotations:
+        """Annotations without the images that may not be read, which become problems.
+
+        An image lies in the data's root (`path:`) or in a folder that the YAML names for a split, or is not read. As
+        some tools write them, a COCO `file_name` may be absolute or hold `..` and lead there all the same: it is then
+        made relative to the split's image folder. Links in these folders are followed.
+        """
+        faults = {i: fault for i, name in enumerate(found.file_names) if (fault := name_fault(name))}
+        if not faults:
+            return found
+        names, folder = list(found.file_names), os.path.realpath(self.image_dir(split))
+        named = [self.path, *(p for place in self.splits.values() for p in place.images if p.suffix != ".txt")]
+        roots, kept, problems = [os.path.realpath(root) for root in named], np.ones(len(names), bool), []
+        for i, fault in faults.items():
+            place = os.path.normpath(os.path.join(folder, names[i]))
+            relative = os.path.relpath(place, folder)
+            outside = not any(Path(place).is_relative_to(root) for root in roots)
+            if name_fault(relative.replace(f"..{os.sep}", "")) or outside:
+                what = f"it is in no folder that {self.file.name} names" if outside else fault
+                problems.append(Problem("image name", f"{found.path}: image {names[i]!r}", f"{what}; left out"))
+                kept[i] = False
+            else:
+                names[i] = Path(relative).as_posix()
+        found = replace(found, file_names=names)
+        return replace(subset(found, images=kept), problems=[*found.problems, *problems])
 
     def must_exist(self, splits: Iterable[str] | None = None) -> None:
         """Look whether the folders and files of some splits (None: of all) are there, before anything is built.

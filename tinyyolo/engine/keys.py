@@ -119,6 +119,7 @@ KEYS: dict[str, Key] = {
     "tile": Key("p", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
     "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
     "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
+    "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
     "imgsz": Key(
         "tvpe",
         IMGSZ,
@@ -141,7 +142,7 @@ KEYS: dict[str, Key] = {
     "patience": Key("t", COUNT, "stop after so many epochs without a better AP; 0: never"),
     "save": Key("tp", SWITCH, "train: a checkpoint every epoch, not only the last; predict: draw", "plots=true draws"),
     "save_period": Key("t", number(-1, whole=True), "keep a checkpoint of its own every so many epochs"),
-    "cache": Key("t", one_of(True, False, "ram", "disk"), "keep decoded images in memory or as .npy files"),
+    "cache": Key("t", one_of(True, False, "ram"), "keep decoded images in memory"),
     "pretrained": Key("t", START, "false: start from scratch; a path: from its weights", "model= is the checkpoint"),
     "optimizer": Key("t", OPTIMIZER, "MuSGD, SGD, AdamW, ..."),
     "seed": Key("t", COUNT, "of weights, order and augmentation"),

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from ultralytics.cfg import get_save_dir
 from ultralytics.engine.model import Model as EngineModel
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 
@@ -22,10 +24,10 @@ from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predictor import TinyPredictor, check_source
 from tinyyolo.engine.prepare import data_of, with_gains
+from tinyyolo.engine.results import run_folder
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.torchscript import metadata, torchscript
-from tinyyolo.io import named
 
 FORMATS = ("torchscript",)
 KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
@@ -189,9 +191,10 @@ class Model(EngineModel):
             elif self.ckpt and first is not False:
                 parts["weights"] = self.model.state_dict() if "model" in self._modules else self.ckpt["model"]
         parts["data"] = data_of(args)
-        with named(args["project"]):
+        folder = get_save_dir(SimpleNamespace(**args))
+        with run_folder(folder):
+            args["save_dir"] = str(folder)
             self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
-        with named(self.trainer.save_dir):
             self.trainer.train()
         if RANK in {-1, 0}:
             best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
@@ -212,8 +215,9 @@ class Model(EngineModel):
         data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
-        self.validator = (validator or TinyValidator)(args=args, _callbacks=self.callbacks)
-        with named(self.validator.save_dir):
+        folder = get_save_dir(SimpleNamespace(**args))
+        with run_folder(folder):
+            self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
             self.validator(model=self.model)
         self.metrics = self.validator.metrics
         return self.metrics

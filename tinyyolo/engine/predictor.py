@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
+import ultralytics.data.loaders
 from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 from ultralytics.engine.results import Results
@@ -18,15 +21,21 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import on_unreadable
+from tinyyolo.compat import on_unreadable, read_images_by
 from tinyyolo.config import UserError
+from tinyyolo.datasets import images
+from tinyyolo.datasets.images import save
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.engine.keys import OWN
-from tinyyolo.engine.scenes import Tiling, stride_of
-from tinyyolo.io import named, new_file
+from tinyyolo.engine.results import TinyResults, run_folder, scene_result
+from tinyyolo.engine.scenes import Tiling, load, size_of, stride_of
+from tinyyolo.io import new_file, place_in
 
+read_images_by(load, ultralytics.data.loaders)
 LEAST_SCORE = 0.25  # of a detection that is shown
+FOLDERS = ("labels", "crops")  # that a prediction writes into
+VIDEO = {"Darwin": ".mp4"}.get(platform.system(), ".avi")  # upstream's
 SHOW = 80  # characters of a wrong source in a message
 
 
@@ -58,27 +67,29 @@ class TinyPredictor(DetectionPredictor):
         except (OSError, TypeError, ValueError) as error:
             raise UserError(" ".join(f"source={str(source)[:SHOW]}: {error}".split())) from error
         self.bad_images: list[str] = []
+        self.frames: Counter[Path] = Counter()  # of each video that is written
         on_unreadable(self.dataset, lambda path: self.bad_images.append(f"{path}: {why_not(path)}"))
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
         """As upstream, then predictions.json with `save_json` and the images that could not be read.
 
         Raises:
-            UserError: not one could.
+            UserError: not one could, or a video could not be written to its end.
         """
-        results = super().stream_inference(*args, **kwargs)
-        count = 0
-        for result in write_rows(results, self.save_dir / "predictions.json") if self.args.save_json else results:
-            count += 1
-            yield result
-        if self.bad_images and not count:
-            raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
+        for name in FOLDERS:
+            place_in(self.save_dir, f"{name}/file")  # no link there leads elsewhere
+        with run_folder(self.save_dir):
+            results = super().stream_inference(*args, **kwargs)
+            count = 0
+            for result in write_rows(results, self.save_dir / "predictions.json") if self.args.save_json else results:
+                count += 1
+                if self.own["save_geojson"]:
+                    result.save_geojson(self.save_dir / f"{Path(result.path).stem}.geojson")
+                yield result
+            if self.bad_images and not count:
+                raise UserError(f"no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
+            check_videos(self.frames)
         report("", "unreadable images left out", self.bad_images)
-
-    def write_results(self, *args: Any, **kwargs: Any) -> str:
-        """As upstream; a full disk is named."""
-        with named(self.save_dir):
-            return super().write_results(*args, **kwargs)
 
     def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:
         """As upstream, which does not look whether OpenCV could write.
@@ -87,19 +98,33 @@ class TinyPredictor(DetectionPredictor):
             UserError: a video cannot be written.
         """
         if self.dataset.mode == "image":
-            with new_file(save_path.with_suffix(".jpg"), overwrite=True, mode="wb") as file:
-                file.write(cv2.imencode(".jpg", self.plotted_img)[1])
+            save(save_path.with_suffix(".jpg"), self.plotted_img, overwrite=True)
             return
+        each, self.args.save_frames = self.args.save_frames, False  # upstream would write those itself
         super().save_predicted_images(save_path, frame)
+        self.args.save_frames = each
         if not self.vid_writer[save_path].isOpened():
             raise UserError(f"{save_path}: the video cannot be written")
+        self.frames[save_path.with_suffix(VIDEO)] += 1
+        if each:
+            stem = save_path.stem
+            save(place_in(self.save_dir, f"{stem}_frames/{stem}_{frame}.jpg"), self.plotted_img, overwrite=True)
+
+    def construct_result(self, *args: Any) -> TinyResults:
+        """As upstream, as a `TinyResults`."""
+        result = super().construct_result(*args)
+        result.__class__ = TinyResults
+        return result
 
     def preprocess(self, im: Any) -> torch.Tensor:
         """As upstream, of the images that are not `scenes`; one that the network would shrink much is a scene."""
         whole = isinstance(im, torch.Tensor)
-        self.scenes = [] if whole else [i for i, image in enumerate(im) if self.tiling.cuts(image.shape[:2])]
-        if not whole:
-            for words in filter(None, (self.tiling.words(image.shape[:2]) for image in im)):
+        self.scenes = [] if whole else [i for i, image in enumerate(im) if self.tiling.cuts(size_of(image))]
+        for i, image in enumerate([] if whole else im):
+            raster = getattr(image, "raster", None)
+            if raster is not None and i not in self.scenes:
+                im[i] = images.load(raster.path)
+            elif words := ", ".join(filter(None, (self.tiling.words(size_of(image)), raster and raster.words))):
                 LOGGER.info(words)
         small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]
         return super().preprocess(small) if len(small) else torch.zeros(1, 3, self.tiling.tile, self.tiling.tile)
@@ -107,6 +132,10 @@ class TinyPredictor(DetectionPredictor):
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """As upstream; scenes wait for `postprocess`."""
         return super().inference(im, *args, **kwargs) if len(self.scenes) < len(self.batch[0]) else None
+
+    def detect(self, scene: np.ndarray) -> torch.Tensor:
+        """Detections (K, 6) of a scene in its pixels."""
+        return self.tiling.detect(self.model, self.rules, scene, self.args.batch)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
@@ -118,13 +147,28 @@ class TinyPredictor(DetectionPredictor):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
         if not self.scenes:
             return self.construct_results(found, img, orig_imgs)
-        results, names = iter(found), self.model.names
+        results = iter(found)
         return [
-            Results(image, path, names, boxes=self.tiling.detect(self.model, self.rules, image, self.args.batch))
+            scene_result(self.detect(image), image, path, self.model.names)
             if i in self.scenes
             else self.construct_result(next(results), img, image, path)
             for i, (image, path) in enumerate(zip(orig_imgs, self.batch[0], strict=True))
         ]
+
+
+def check_videos(frames: Mapping[Path, int]) -> None:
+    """Remove videos that are shorter than what was written: OpenCV says nothing of a full disk.
+
+    Raises:
+        UserError: there is one; names it.
+    """
+    short = [
+        path for path, count in frames.items() if cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) < count
+    ]
+    for path in short:
+        path.unlink(missing_ok=True)
+    if short:
+        raise UserError(f"{short[0]}: the video could not be written to its end; is the disk full?")
 
 
 def check_source(source: Any) -> None:

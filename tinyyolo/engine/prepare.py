@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, YAML, colorstr
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import init_seeds
 
+from tinyyolo.compat import own_args_yaml
 from tinyyolo.config import UserError, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
@@ -24,6 +26,7 @@ from tinyyolo.detectors.postprocess import class_indices
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import OWN
 from tinyyolo.heads import HEADS
+from tinyyolo.io import new_file
 
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
 
@@ -208,17 +211,22 @@ class PreparedTrainer(DetectionTrainer):
         self.frozen = freeze(model, self.args.freeze)  # modules
         if self.args.cls_pw and not hasattr(getattr(model, "bbox_head", None), "class_weights"):
             raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
-        super().__init__(overrides=given, _callbacks=_callbacks)
+        with own_args_yaml():
+            super().__init__(overrides=given, _callbacks=_callbacks)
         self.model = model
         vars(self.args).update(self.own)  # for args.yaml, checkpoints and worker processes
         if RANK not in {-1, 0}:
             return
-        YAML.save(self.save_dir / "args.yaml", vars(self.args))
         if self.frozen:
             count = sum(under(name, self.frozen) for name, _ in model.named_parameters())
             LOGGER.info(f"freeze={self.args.freeze}: {count} tensors do not learn: {', '.join(self.frozen)}")
         if given.get("workers") not in {None, DEFAULT_CFG_DICT["workers"], self.args.workers}:
             LOGGER.info(f"workers={given['workers']}: {self.args.workers} on a CPU, whose cores are all at work")
+
+    def write_args(self) -> None:
+        """Write args.yaml, whole or not at all, when everything stands that a start can fail at."""
+        with new_file(self.save_dir / "args.yaml", overwrite=True) as file:
+            yaml.safe_dump(checkpoint.plain(vars(self.args)), file, sort_keys=False, allow_unicode=True)
 
     def get_dataset(self) -> dict[str, Any]:
         """The data YAML as a dict; its annotations are read, and remembered by it.

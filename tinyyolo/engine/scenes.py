@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,13 +14,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinyyolo.datasets import images
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
-from tinyyolo.scenes.sweep import Core, gathered, sweep
+from tinyyolo.scenes.raster import OVERVIEW, Raster, open_raster, overview
+from tinyyolo.scenes.sweep import PAD, Core, gathered, sweep
 from tinyyolo.scenes.windows import Window, windows
 
+RASTERS = (".tif", ".tiff", ".jp2", ".vrt")  # read by windows where the extra `geo` is installed
 SHRINK = 1.5  # an image whose longer side is over so many times the network's is a scene
+
+
+class SceneImage(np.ndarray):
+    """An overview (h, w, 3) uint8 BGR of a scene that is read by windows, its `raster`."""
+
+    raster: Raster
+
+
+def load(path: str) -> np.ndarray:
+    """An image as training reads it, or the overview of a raster that is larger than an overview.
+
+    Raises:
+        ValueError: it cannot be read; says why.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in RASTERS or find_spec("rasterio") is None or max(images.look(path).size_hw) <= OVERVIEW:
+        return images.load(path)
+    raster = open_raster(path)
+    scene = overview(raster).view(SceneImage)
+    scene.raster = raster
+    return scene
+
+
+def size_of(image: np.ndarray) -> tuple[int, int]:
+    """Height and width of an image, or of the scene behind it."""
+    height, width = image.raster.size_hw if isinstance(image, SceneImage) else image.shape[:2]
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -100,24 +133,36 @@ class Tiling:
         Args:
             model: the engine's wrapper of a Detector or of an export.
             rules: what of the candidates is a detection.
-            image: (H, W, 3) uint8 BGR.
+            image: (H, W, 3) uint8 BGR, or a `SceneImage`.
             batch: windows at once.
         """
-        size_hw = image.shape[:2]
-        height, width = self.scaled((size_hw[0], size_hw[1]))
-        if self.zoom != 1:
-            way = cv2.INTER_AREA if self.zoom < 1 else cv2.INTER_LINEAR
-            image = cv2.resize(image, (width, height), interpolation=way)
-
-        def read(window: Window) -> np.ndarray:
-            return image[window.y.start : window.y.stop, window.x.start : window.x.stop]
-
+        size_hw = size_of(image)
+        height, width = self.scaled(size_hw)
+        if isinstance(image, SceneImage):
+            read = partial(read_valid, image.raster, self.zoom)
+        else:
+            if self.zoom != 1:
+                way = cv2.INTER_AREA if self.zoom < 1 else cv2.INTER_LINEAR
+                image = cv2.resize(image, (width, height), interpolation=way)
+            read = partial(cut, image)
         export = not isinstance(model.model, Detector)
         pad = self.tile if export else ENGINE_STRIDE
-        swept = sweep(self.windows((size_hw[0], size_hw[1])), read, net_of(model, rules), (height, width), pad, batch)
+        swept = sweep(self.windows(size_hw), read, net_of(model, rules), (height, width), pad, batch)
         boxes, scores, labels = rules.of_candidates(*gathered([found for part in swept for _, found in part]))
         scale = boxes.new_tensor([size_hw[1] / width, size_hw[0] / height] * 2)
         return torch.cat([boxes * scale, scores[:, None], labels[:, None].to(boxes)], 1)
+
+
+def cut(image: np.ndarray, window: Window) -> np.ndarray:
+    """The pixels of a window."""
+    return image[window.y.start : window.y.stop, window.x.start : window.x.stop]
+
+
+def read_valid(raster: Raster, zoom: float, window: Window) -> np.ndarray:
+    """The pixels of a window of a raster; what is not valid is as grey as what the engine pads with."""
+    pixels, valid = raster.read(window, zoom)
+    pixels[~valid] = PAD
+    return pixels
 
 
 def net_of(model: Any, rules: Postprocess) -> Any:

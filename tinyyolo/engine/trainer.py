@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from copy import copy, deepcopy
 from typing import Any
@@ -22,7 +23,7 @@ from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
 from tinyyolo.engine.prepare import PreparedTrainer, under
 from tinyyolo.engine.validator import TinyValidator
-from tinyyolo.io import named
+from tinyyolo.io import new_file
 
 EPOCH_SEED = 1_000_003  # a prime: seeds of (run, epoch) do not meet
 STEP_DECAY = 0.1  # of the learning rate at each of `lr_steps`
@@ -53,6 +54,8 @@ class TinyTrainer(PreparedTrainer):
             parameter.requires_grad = True  # or upstream warns of each and un-freezes it
         with own_amp_check():
             super()._setup_train()
+        if RANK in {-1, 0}:
+            self.write_args()
         if not self.own["ema"]:
             self.ema.decay = lambda updates: 0.0  # the average is the model itself
 
@@ -211,9 +214,11 @@ class TinyTrainer(PreparedTrainer):
     # ---- checkpoints
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Append to results.csv; a full disk is named."""
-        with named(self.csv):
-            super().save_metrics(metrics)
+        """Add a row to results.csv as upstream does, the file whole at every time."""
+        row = {"epoch": self.epoch + 1, "time": time.time() - self.train_time_start, **metrics}
+        old = self.csv.read_text(encoding="utf-8") if self.csv.exists() else ",".join(row) + "\n"
+        with new_file(self.csv, overwrite=True) as file:
+            file.write(old + ",".join(f"{value:.6g}" for value in row.values()) + "\n")
 
     def save_model(self) -> bool:
         """Write last.pt, and best.pt when this epoch is the best."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from ultralytics.data import build_dataloader
@@ -25,10 +26,12 @@ from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.train.dataset import TinyDataset, report_left_out
 from tinyyolo.detectors.postprocess import class_indices, of_run
 from tinyyolo.engine.prepare import data_dict, split_dataset
+from tinyyolo.engine.results import TinyResults
 from tinyyolo.evaluation import evaluate, format_table, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
+from tinyyolo.io import name_fault, place_in
 
 LEAST_SCORE = 0.001  # of a detection that counts, for a model whose YAML says nothing of it
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
@@ -139,10 +142,18 @@ class TinyValidator(DetectionValidator):
             label, score = (found[key].cpu().double().numpy() for key in ("cls", "conf"))
             self.found[image] = np.column_stack([label, xywh, score.round(SCORE_DECIMALS)])
             if self.args.save_txt:
-                file = self.save_dir / "labels" / Path(batch["im_file"][i]).with_suffix(".txt").name
+                name = self.dataloader.dataset.annotations.file_names[int(batch["image_index"][i])]
+                name = Path(name).name if name_fault(name) else name  # it lies outside the split's image folder
+                file = place_in(self.save_dir / "labels", str(Path(name).with_suffix(".txt")))
                 self.save_one_txt({**found, "bboxes": boxes}, self.args.save_conf, shape, file)
             if self.args.plots and len(self.pictures) < PICTURES and RANK in {-1, 0}:
                 self.pictures[image] = batch["im_file"][i]
+
+    def save_one_txt(self, predn: dict[str, Tensor], save_conf: bool, shape: tuple[int, int], file: Path) -> None:
+        """As upstream, but whole or not at all, in place of an older run's."""
+        file.unlink(missing_ok=True)
+        rows = torch.cat([predn["bboxes"], predn["conf"][:, None], predn["cls"][:, None].to(predn["conf"])], dim=1)
+        TinyResults(np.zeros(shape[:2], np.uint8), "", dict(self.names), boxes=rows).save_txt(file, save_conf)
 
     def gather_stats(self) -> None:
         """Bring the detections of all processes to the first; images that padding repeated count once."""

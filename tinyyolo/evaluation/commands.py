@@ -194,5 +194,6 @@ def report_command(
     print(format_counts({name: by_size["all"] for name, by_size in counts.items()}, "class"))
     print(format_counts({size: numbers for size, numbers in counts["all"].items() if size != "all"}, "size"))
     if absent:
-        print(f"{absent} of {shown} images are not in {images}; the page shows their boxes alone")
+        where = f"not in {images}, cannot be opened, or are links that lead out of it"
+        print(f"{absent} of {shown} images are {where}; the page shows their boxes alone")
     print(f"Saved {folder / 'report.html'} ({shown} images), {len(drawn)} PNGs, {labels} labels that may be missing")

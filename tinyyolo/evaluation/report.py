@@ -16,7 +16,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.evaluation.errors import CAUSES, FOUND, MISSED, REGION, TRUE, Errors, count_errors
 from tinyyolo.evaluation.matching import scores_of
-from tinyyolo.io import new_file
+from tinyyolo.io import as_file_name, name_fault, new_file, place_in
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PLACE = '<script type="application/json" id="data">{}</script>'
@@ -38,10 +38,17 @@ def worst_images(errors: Errors) -> np.ndarray:
 
 
 def find_image(folder: Path | None, name: str) -> Path | None:
-    """The image file: `folder/name`, or `folder/` and the last part of the name."""
-    if folder is None:
-        return None
-    return next((path for path in (folder / name, folder / Path(name).name) if path.is_file()), None)
+    """The image file: `folder/name`, or `folder/` and the last part of the name; never one outside the folder.
+
+    Neither a name nor a link leads out of it, and what is no image is none: the page may be sent away.
+    """
+    from tinyyolo.datasets.images import look
+
+    names = [] if folder is None else [one for one in (name, Path(name).name) if not name_fault(one)]
+    for path in (Path(str(folder), one) for one in names):
+        if path.is_file() and path.resolve().is_relative_to(Path(str(folder)).resolve()) and not look(path).fault:
+            return path
+    return None
 
 
 def write_report(
@@ -68,7 +75,8 @@ def write_report(
     files = [find_image(images, errors.truth.file_names[i]) for i in chosen]
     missing = sum(file is None for file in files) if images is not None else 0
     if len(files) and missing == len(files):
-        raise UserError(f"images={images}: has no {errors.truth.file_names[chosen[0]]}, nor any other of the images")
+        first = errors.truth.file_names[chosen[0]]
+        raise UserError(f"images={images}: has no {first!r}, nor any other of the images; links out of it do not count")
     sources = [image_source(file, path.parent, embed) for file in files]
     page = TEMPLATE.read_text(encoding="utf-8").replace(
         PLACE, PLACE.replace("{}", script_json(page_data(errors, chosen, sources)))
@@ -177,7 +185,7 @@ def write_pngs(errors: Errors, folder: Path, images: Path | None, limit: int) ->
     for rank, entry in enumerate(image_entries(errors, worst_images(errors)[:limit]), 1):
         file = find_image(images, entry["name"])
         image = np.full((*entry["size"][::-1], 3), 32, np.uint8) if file is None else opened(file)
-        path = folder / f"{rank:03d}_{Path(entry['name']).stem}.png"
+        path = place_in(folder.parent, f"{folder.name}/{rank:03d}_{as_file_name(Path(entry['name']).stem)}.png")
         paths.append(save(path, draw_boxes(image, entry["boxes"]), overwrite=True))
     return paths
 

@@ -14,7 +14,7 @@ from tinyyolo.datasets import images
 from tinyyolo.datasets.convert.tile import Tile, cut_image
 from tinyyolo.datasets.formats import coco as coco_json
 from tinyyolo.datasets.images import list_images
-from tinyyolo.io import bar, copy_file, counted, in_threads, some, write_json
+from tinyyolo.io import bar, copy_file, counted, in_threads, place_in, some, write_json
 
 # The names of AI-TOD's tiles: scene, x and y of the corner in pixels.
 TILE_NAME = re.compile(r"(?P<scene>.+)__(?P<x>\d+)_(?P<y>\d+)\.\w+")
@@ -141,7 +141,12 @@ def build(
     faults: list[str] = []
     by_scene: dict[Path, list[tuple[Path, Tile, tuple[int, int]]]] = defaultdict(list)
     for (split, name), size in plan.sizes.items():
-        target, part, where = out / "images" / split / name, plan.parts.get(Path(name).name), source_tile(name)
+        part, where = plan.parts.get(Path(name).name), source_tile(name)
+        try:
+            target = place_in(out / "images" / split, name)
+        except UserError as error:
+            faults.append(f"{split}: {error}")
+            continue
         if target.exists() and not overwrite:
             counts["there already"] += 1
         elif part is not None:

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from tinyyolo.config import UserError, suggest
-from tinyyolo.datasets.annotations import Annotations
+from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.spec import DataSpec, load, write_yaml
-from tinyyolo.io import bar, copy_file, counted, in_threads, new_file
+from tinyyolo.io import bar, copy_file, counted, in_threads, name_fault, new_file, place_in, printable, sweep
 
 WRITTEN = {name: layout.write for name, layout in FORMATS.items() if layout.write}
 MODES = ("link", "copy")
@@ -38,6 +40,8 @@ def convert(
     """Convert a data set to coco, yolo, visdrone or dota, keeping class order; tile=800 cuts large scenes.
 
     Writes OUT/images/SPLIT, the annotations, and OUT/data.yaml that this project and, for yolo, ultralytics read.
+    Nothing is written outside OUT; an image whose name leads out of the split's image folder is left out and told, and
+    images=copy copies no file that only a link brings into it.
 
     Args:
         data: a data YAML, by path or name.
@@ -64,9 +68,10 @@ def convert(
         check_arguments(tile, overlap, keep)
     spec = load(data, path)
     splits = [split] if split else list(spec.splits)
-    read = {name: spec.read(name) for name in splits}
+    faults = list[str]()
+    read = {name: writable(spec.read(name), faults) for name in splits}
     settings = {"data": str(spec.file), "to": to, "splits": splits, "tile": tile, "overlap": overlap, "keep": keep}
-    folder, counts, faults = Path(out), dict[str, dict[str, int]](), list[str]()
+    folder, counts = Path(out), dict[str, dict[str, int]]()
     with unfinished(folder, settings, overwrite=overwrite):
         for name, annotations in read.items():
             source, target, counts[name] = spec.image_dir(name), folder / "images" / name, {"images": len(annotations)}
@@ -76,12 +81,20 @@ def convert(
                 annotations, plan, counts[name] = cut_annotations(annotations, tile, overlap, keep, tile_name)
                 jobs = list(zip(read[name].file_names, plan, strict=True))
                 for scene, tiles in bar(jobs, len(jobs), f"{name}: scenes"):
-                    cut_scene(source / scene, [(corner, target / file) for corner, file in tiles], (tile, tile))
+                    cut_scene(source / scene, [(at, place_in(target, file)) for at, file in tiles], (tile, tile))
             counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
             counts[name]["faulty_left_out"] = len(read[name].problems)
         write_data_yaml(folder, spec, to, read)
     print(in_words(folder, to, counts, faults))
     return 1 if faults else 0
+
+
+def writable(annotations: Annotations, faults: list[str]) -> Annotations:
+    """The annotations of the images whose names are a place in a folder; the others are added to `faults`."""
+    wrong = {i: fault for i, name in enumerate(annotations.file_names) if (fault := name_fault(name))}
+    faults += [f"image {annotations.file_names[i]!r}: {fault}" for i, fault in wrong.items()]
+    kept = ~np.isin(np.arange(len(annotations)), list(wrong))
+    return subset(annotations, images=kept) if wrong else annotations
 
 
 @contextmanager
@@ -100,17 +113,22 @@ def unfinished(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> It
         raise UserError(f"{folder}: is not empty; overwrite=true writes over what is there")
     with new_file(marker, overwrite=True) as stream:
         stream.write(text)
+    sweep(folder, deep=True)
     yield
     marker.unlink()
 
 
 def place_images(source: Path, target: Path, names: list[str], mode: str) -> list[str]:
-    """Link or copy images; what is there already stays. Returns those that are missing."""
+    """Link or copy images; what is there already stays. Returns those that are missing or not to be copied."""
+
+    inside = source.resolve()
 
     def place(name: str) -> str:
-        old, new = (source / name).absolute(), target / name
+        old, new = (source / name).absolute(), place_in(target, name)
         if not old.is_file():
             return f"{old}: no such image"
+        if mode == "copy" and not old.resolve().is_relative_to(inside):
+            return f"{old}: a link that leads out of {source}: not copied"
         if not os.path.lexists(new):
             new.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(old, new) if mode == "link" else copy_file(old, new)
@@ -149,5 +167,5 @@ def in_words(folder: Path, to: str, counts: dict[str, dict[str, int]], faults: l
         lines.append(f"  {split}: {counted(numbers)}")
         lost = numbers["ignore_regions"] if FORMATS[to].regions is None else 0
         lines += [f"  {split}: {lost:,} ignore regions are left out, {to} txt has none"] if lost else []
-    lines += [f"MISSING: {fault}" for fault in faults]
+    lines += [f"MISSING: {printable(fault)}" for fault in faults]
     return "\n".join(lines)

@@ -24,7 +24,7 @@ from tinyyolo.datasets.annotations import (
     select_classes,
 )
 from tinyyolo.datasets.formats.base import Format
-from tinyyolo.io import in_threads, new_file
+from tinyyolo.io import in_threads, new_file, place_in
 
 BOX = slice(1, 5)
 CROWD = 5
@@ -161,10 +161,10 @@ class TextFormat:
         """See `base.Writer`; one label file for every image, an empty one where it has no objects.
 
         Raises:
-            UserError: as every Writer, or two images would share one label file.
+            UserError: as every Writer, or two images would share one label file, or a name leads out of the folder.
         """
         lines = self.lines(annotations)
-        targets = [Path(labels) / Path(name).with_suffix(".txt") for name in annotations.file_names]
+        targets = [place_in(labels, str(Path(name).with_suffix(".txt"))) for name in annotations.file_names]
         if len(set(targets)) < len(targets):
             twice = next(path for path, times in Counter(targets).items() if times > 1)
             raise UserError(f"{twice}: two images of this name with other endings would share one label file")

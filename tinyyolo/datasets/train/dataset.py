@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -23,6 +24,7 @@ from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.io import counted, in_threads, some
 
 read_images_by(load)
+NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
@@ -40,13 +42,15 @@ class TinyDataset(YOLODataset):
         options: arguments of ultralytics' YOLODataset.
 
     Raises:
-        UserError: not one readable image.
+        UserError: not one readable image, or `cache="disk"`, which puts arrays beside the user's images.
     """
 
     def __init__(self, spec: DataSpec, split: str, *, skip_empty: bool = False, min_side: float = 0.0, **options: Any):
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
         self.annotations: Annotations = spec.read(split)
         self.bad_images: list[str] = []
+        if str(options.get("cache")).lower() == "disk":
+            raise UserError("cache=disk: it puts arrays beside your images; use cache=ram")
         data = {"names": spec.names or self.annotations.names, "channels": 3}
         super().__init__(img_path=split, data=data, task="detect", **options)
 
@@ -64,6 +68,15 @@ class TinyDataset(YOLODataset):
         if not self.rows:
             raise UserError(f"{self.annotations.path}: no usable image in split '{self.split}', {len(paths)} listed")
         return [str(paths[i]) for i in self.rows]
+
+    @property
+    def npy_files(self) -> list[Path]:
+        """Of every image a file that is not there: upstream reads, renews or deletes a `.npy` beside an image."""
+        return [NO_FILE] * len(self.im_files)
+
+    @npy_files.setter
+    def npy_files(self, paths: Any) -> None:
+        """Upstream's places beside the images are not taken."""
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
         """As upstream.

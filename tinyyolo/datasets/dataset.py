@@ -1,0 +1,2 @@
+# Scripts outside import TinyDataset from here, where it once stood.
+from tinyyolo.datasets.train.dataset import TinyDataset as TinyDataset
