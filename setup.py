@@ -42,15 +42,22 @@ setup(
         "matplotlib>=3.6",  # layout="constrained" on figures
         "msgspec>=0.19",  # decodes JSON into typed records; the first release with wheels for Python 3.13
         "pyyaml>=6.0",  # safe loader by default
+        "safetensors>=0.4.3",  # weights in a file that cannot hold code
     ],
     extras_require={
+        "geo": [
+            "rasterio>=1.4",  # reads scenes by windows; the first with wheels for numpy 2 and Python 3.13
+            "pyogrio>=0.10",  # writes vectors without geopandas; the first with wheels for Python 3.13
+        ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "hypothesis>=6.100",  # property tests
             "pycocotools>=2.0.8",  # the referee of the evaluation; first release that works with numpy 2
+            "rasterio>=1.4",  # the extra geo, whose files the tests read and write
+            "pyogrio>=0.10",  # likewise
             "ruff>=0.6",  # formatter and linter in one
             "mypy>=1.18",  # checks types in .ci/run and before commits
             "types-PyYAML>=6.0",  # PyYAML's types, for mypy
-        ]
+        ],
     },
 )

@@ -29,10 +29,13 @@ MAY_IMPORT = {
     "datasets/dataset": {"datasets/train"},  # an old name, for scripts outside
     "datasets/train": BASE | {"compat", "boxes", "datasets"},
     "evaluation": BASE | {"boxes", "datasets"},
+    "scenes": BASE | {"boxes", "datasets"},
     "plots": BASE | {"boxes", "datasets", "evaluation"},
     "analysis": BASE | MODEL | {"detectors", "datasets", "evaluation", "plots"},
     "export": BASE | MODEL | {"detectors"},  # below the engine, whose Model.export calls it
-    "engine": BASE | MODEL | {"compat", "detectors", "datasets", "datasets/train", "evaluation", "plots", "export"},
+    "engine": BASE
+    | MODEL
+    | {"compat", "detectors", "datasets", "datasets/train", "evaluation", "scenes", "plots", "export"},
     "cli": BASE,  # its table names the functions of all others
     "": {"engine"},  # the package itself: `Model`, on first use
 }

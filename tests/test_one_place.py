@@ -21,7 +21,7 @@ PLACES = {
     "decoding of images": (r"cv2\.im(?:read|decode)|Image\.open\(", {"datasets/images.py"}),
     "a file renamed into place": (r"os\.replace|mkstemp", {"io.py"}),
     "suppression": (r"(?<!\w)nms\(", {"boxes/nms.py"}),
-    "overlap of boxes": (r"\bbox_iou\b", {"boxes/nms.py"}),
+    "overlap of boxes": (r"\bbox_iou\b|minimum\(.*2:\].*maximum\(", {"boxes/similarity.py"}),
     "messages of exit code 2": (r"sys\.exit\(", {"cli.py"}),
 }
 DRAWN = "datasets/drawn/"

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -58,21 +59,31 @@ def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     Raises:
         ValueError: flags that ask for something else.
     """
-    if flags != cv2.IMREAD_COLOR:
-        raise ValueError(f"{path}: flags {flags}: our detectors take three bands")
     if not DECODERS:
         import_module("tinyyolo.datasets.train.dataset")  # which says what decodes; scripts outside import us alone
+    return read_by(DECODERS[-1], path, flags)
+
+
+def read_by(load: Callable[[str], np.ndarray], path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """What `load` makes of a file; None where it raises ValueError. Flags that ask for something else are one too."""
+    if flags != cv2.IMREAD_COLOR:
+        raise ValueError(f"{path}: flags {flags}: our detectors take three bands")
     try:
-        return DECODERS[-1](path)
+        return load(path)
     except ValueError:
         return None
 
 
-def read_images_by(load: Callable[[str], np.ndarray]) -> None:
+def read_images_by(load: Callable[[str], np.ndarray], *, sources: bool = False) -> None:
     """Let `imread`, and with it the engine's loaders of image files, decode by `load`; its ValueError means no image.
+
+    With `sources` those of prediction alone.
 
     Upstream's own is stopped by too many pixels, misled by floats and two bands, and fills up a JPEG that is cut short.
     """
+    if sources:
+        vars(ultralytics.data.loaders).update(imread=partial(read_by, load))
+        return
     DECODERS.append(load)
     for module in (ultralytics.data.base, ultralytics.data.loaders):
         vars(module).update(imread=imread)

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from tinyyolo import Model
-from tinyyolo.boxes import nms
+from tinyyolo.boxes import sparse
 from tinyyolo.boxes.nms import select, vote
 from tinyyolo.config import UserError
 from tinyyolo.detectors.build import build_model
@@ -59,7 +59,7 @@ def test_chunks_change_nothing(monkeypatch):
     corner = torch.rand(300, 2) * 60
     boxes, scores = torch.cat([corner, corner + 4 + torch.rand(300, 2) * 8], 1), torch.rand(300, 3)
     whole = select(boxes, scores, 0.3, 0.5, 200, votes=4)
-    monkeypatch.setattr(nms, "ROWS", 7)
+    monkeypatch.setattr(sparse, "PAIRS", 7)
     for a, b in zip(select(boxes, scores, 0.3, 0.5, 200, votes=4), whole, strict=True):
         assert_close(a, b)
 

@@ -118,6 +118,26 @@ class AnchorGrid:
             levels.append((base.to(device) + shifts[:, :, None]).reshape(-1, 4))
         return torch.cat(levels)
 
+    def cells(
+        self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | None = None
+    ) -> Tensor:
+        """Left upper corner of the cell of each anchor, (N, 2) int64 x, y px, in the order of `boxes`.
+
+        Examples:
+            >>> AnchorGrid(strides=[4], sizes=[[(8, 8), (16, 16)]]).cells((4, 8)).tolist()
+            [[0, 0], [0, 0], [4, 0], [4, 0]]
+        """
+        levels = []
+        for stride, (rows, columns), count in zip(
+            self.strides, self.map_sizes(size_hw, map_sizes), self.per_cell, strict=True
+        ):
+            y, x = torch.meshgrid(
+                torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+            )
+            corner = torch.stack((x, y), -1).view(-1, 1, 2) * stride
+            levels.append(corner.expand(-1, count, 2).reshape(-1, 2))
+        return torch.cat(levels)
+
     def inside(
         self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | str | None = None
     ) -> Tensor:

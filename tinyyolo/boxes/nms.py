@@ -6,11 +6,14 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, nms
+from torchvision.ops import nms
+
+from tinyyolo.boxes.sparse import overlapping, survive
 
 VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much vote on it
 VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
-ROWS = 256  # detections voted on at a time, which bounds the memory
+MANY = 20_000  # above so many boxes, one NMS that looks at near pairs alone is quicker, by the same rule
+LEAST = 0.1  # below this IoU too many pairs are near
 
 
 def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
@@ -31,6 +34,9 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Te
         [1, 2]
     """
     order = scores.sort(descending=True).indices
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if not tracing and len(boxes) > MANY and iou >= LEAST:
+        return order[survive(boxes[order], groups[order], iou)]
     keep: Tensor = _traceable(boxes[order], scores[order], groups[order], iou)
     return order[keep]
 
@@ -72,17 +78,24 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         (True, 4.4)
     """
     voted, means = boxes[keep], scores[keep]  # copies, as indexing by a tensor makes them
-    for label in torch.unique(labels[keep]):
-        mine, voters = (labels[keep] == label).nonzero().squeeze(1), labels == label
-        around, weights = boxes[voters], scores[voters]
-        for part in mine.split(ROWS):
-            agree = box_iou(boxes[keep[part]], around) >= VOTER_IOU
-            # A box without area overlaps nothing, not even itself.
-            ballots = torch.where(agree, weights, 0.0)
-            total = ballots.sum(1, keepdim=True)
-            voted[part] = torch.where(total > 0, ballots @ around / total.clamp(min=1e-12), voted[part])
-            best = ballots.topk(min(votes, ballots.shape[1]), dim=1).values.sum(1) / votes
-            means[part] = torch.where(total[:, 0] > 0, best, means[part] / votes)
+    # "at least" is "more than" half a step of float32 below.
+    found = [*overlapping(boxes[keep], boxes, labels[keep], labels, VOTER_IOU - 5e-8)]
+    if not found:  # no box has an area
+        return voted, means / votes
+    detection, voter, _ = (torch.cat(column) for column in zip(*found, strict=True))
+    by_score = scores[voter].sort(descending=True, stable=True).indices
+    by_score = by_score[detection[by_score].sort(stable=True).indices]
+    detection, voter = detection[by_score], voter[by_score]
+    weights = scores[voter].double()  # double sums do not depend on their order as far as float32 shows
+    total = torch.zeros(len(keep), dtype=torch.float64, device=boxes.device)
+    ballots = total.index_add(0, detection, weights)
+    heard = ballots > 0  # a box without area overlaps nothing, not even itself
+    sums = total.new_zeros(len(keep), 4).index_add(0, detection, weights[:, None] * boxes[voter])
+    voted[heard] = (sums[heard] / ballots[heard, None]).to(voted)
+    counts = torch.bincount(detection, minlength=len(keep))
+    place = torch.arange(len(voter), device=voter.device) - (counts.cumsum(0) - counts)[detection]
+    best = total.index_add(0, detection[place < votes], weights[place < votes])
+    means = torch.where(heard, best.to(means), means) / votes
     return voted, means
 
 
@@ -114,14 +127,38 @@ def select(
     Returns:
         boxes (K, 4), scores (K,), labels (K,) int64, by falling score.
     """
-    above = scores > (min_score if votes == 1 else min(min_score, VOTER_SCORE))
-    if classes is not None:
-        above[:, [label for label in range(scores.shape[1]) if label not in classes]] = False
-    rows, labels = above.nonzero(as_tuple=True)
-    boxes, scores = boxes[rows].float(), scores[rows, labels].float()
+    boxes, scores, labels = pick(boxes, scores, min_score if votes == 1 else min(min_score, VOTER_SCORE), classes)
     if max_candidates is not None and len(scores) > max_candidates:
         top = scores.topk(max_candidates).indices
         boxes, scores, labels = boxes[top], scores[top], labels[top]
+    return suppress(boxes, scores, labels, min_score, iou, max_det, agnostic, votes)
+
+
+def pick(
+    boxes: Tensor, scores: Tensor, min_score: float, classes: Collection[int] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of candidates (N, 4) and (N, C) the (box, class) pairs that score more: boxes (P, 4), scores and labels (P,)."""
+    above = scores > min_score
+    if classes is not None:
+        above[:, [label for label in range(scores.shape[1]) if label not in classes]] = False
+    rows, labels = above.nonzero(as_tuple=True)
+    return boxes[rows].float(), scores[rows, labels].float(), labels
+
+
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    min_score: float,
+    iou: float,
+    max_det: int | None = None,
+    agnostic: bool = False,
+    votes: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Final detections of (box, class) pairs: NMS of those above `min_score`, the best `max_det`, votes on them.
+
+    Args and returns: as `select`, of boxes (P, 4), scores (P,) and labels (P,).
+    """
     able = (scores > min_score).nonzero().squeeze(1)
     groups = torch.zeros_like(able) if agnostic else labels[able]
     keep = able[grouped_nms(boxes[able], scores[able], groups, iou)[:max_det]]

@@ -13,6 +13,7 @@ from ultralytics.nn.tasks import BaseModel
 from tinyyolo.boxes.convert import convert, to_pixels
 from tinyyolo.config import UserError
 from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.heads.dense import Core
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -91,8 +92,18 @@ class Detector(BaseModel):
         """
 
     @abstractmethod
-    def candidates(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) float32 xyxy in input pixels and class scores (B, N, C) float32, before NMS; N is fixed."""
+    def candidates(
+        self, maps: list[Tensor], size_hw: tuple[int, int], core: Core | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) float32 xyxy in input pixels and class scores (B, N, C) float32, before NMS; N is fixed.
+
+        Args:
+            maps: the neck's outputs.
+            size_hw: height and width of the network input.
+            core: x1, y1, x2, y2: only candidates of this part of the input are wanted, and boxes may reach out of the
+                input. Of a dense head they are those whose cell begins there, of a second stage those whose centre lies
+                there; all others are left out or score 0.
+        """
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Neck maps of RGB images (B, 3, H, W) in [0, 1]."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tinyyolo.detectors.base import Detector
-from tinyyolo.heads.dense import DenseHead
+from tinyyolo.heads.dense import Core, DenseHead
 
 
 class OneStage(Detector):
@@ -29,6 +29,8 @@ class OneStage(Detector):
         """See `Detector.losses`."""
         return self.bbox_head.losses(maps, targets, size_hw, sample=sample)
 
-    def candidates(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def candidates(
+        self, maps: list[Tensor], size_hw: tuple[int, int], core: Core | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `Detector.candidates`."""
-        return self.bbox_head.candidates(maps, size_hw)
+        return self.bbox_head.candidates(maps, size_hw, core)

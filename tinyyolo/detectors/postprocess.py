@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import select
+from tinyyolo.boxes.nms import VOTER_SCORE, pick, select, suppress
 from tinyyolo.config import UserError, construct, whole, within
 
 
@@ -83,10 +83,23 @@ class Postprocess:
         options = (self.score, self.iou, self.max_det, self.max_candidates, self.classes, self.agnostic, self.votes)
         return [select(b, s, *options) for b, s in zip(boxes, scores, strict=True)]
 
+    def candidates(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What may become a detection or vote on one, of candidates (N, 4), (N, C): boxes, scores, labels (P,)."""
+        return pick(boxes, scores, self.score if self.votes == 1 else min(self.score, VOTER_SCORE), self.classes)
+
+    def of_candidates(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of a whole scene from the `candidates` of its parts; no number of them is too large."""
+        return suppress(boxes, scores, labels, self.score, self.iou, None, self.agnostic, self.votes)
+
     def of_output(self, y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Detections of every image from a network's output: (B, 4 + C, N), cxcywh and class scores, or (that, ...)."""
-        rows = (y if isinstance(y, Tensor) else y[0]).transpose(1, 2)
-        return self(convert(rows[..., :4].float(), "cxcywh", "xyxy"), rows[..., 4:])
+        return self(*boxes_and_scores(y))
+
+
+def boxes_and_scores(y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Boxes (B, N, 4) float32 xyxy and scores (B, N, C) of a network's output (B, 4 + C, N), or (that, ...)."""
+    rows = (y if isinstance(y, Tensor) else y[0]).transpose(1, 2)
+    return convert(rows[..., :4].float(), "cxcywh", "xyxy"), rows[..., 4:]
 
 
 def of_run(model: Any, args: Mapping[str, Any], score: float) -> Postprocess:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinyyolo.boxes.convert import centres
 from tinyyolo.detectors.base import Detector
+from tinyyolo.heads.dense import Core
 from tinyyolo.heads.roi import StagedHead
 from tinyyolo.heads.rpn import RPNHead
 
@@ -42,7 +44,21 @@ class TwoStage(Detector):
         return losses | self.roi_head.losses(maps, proposals, targets, size_hw, sample=sample)
 
     @torch.no_grad()
-    def candidates(self, maps: list[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def candidates(
+        self, maps: list[Tensor], size_hw: tuple[int, int], core: Core | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `Detector.candidates`."""
         boxes, scores = self.rpn_head.proposals(self.rpn_head(maps), size_hw)
-        return self.roi_head.candidates(maps, boxes, scores >= 0, size_hw)
+        boxes, scores = self.roi_head.candidates(maps, boxes, scores >= 0, size_hw)
+        return boxes, scores if core is None else scores * centred_in(boxes, core)[..., None]
+
+
+def centred_in(boxes: Tensor, core: Core) -> Tensor:
+    """(…,) bool: whether the centre of a box (…, 4) lies in the half-open core.
+
+    Examples:
+        >>> centred_in(torch.tensor([[0.0, 0, 4, 4], [6, 0, 10, 4]]), (0, 0, 8, 8)).tolist()
+        [True, False]
+    """
+    middle = centres(boxes)
+    return ((middle >= middle.new_tensor(core[:2])) & (middle < middle.new_tensor(core[2:]))).all(-1)

@@ -79,6 +79,12 @@ BATCH = Kind(
     "images per step (1 or more), -1 or a share of GPU memory",
     lambda v: number(-1).holds(v) and (v == -1 or 0 < v < 1 or ONE_UP.holds(v)),
 )
+# YAML reads off as false.
+TILE = Kind(
+    "auto, off, or px (32 or more)", lambda v: v in ("auto", "off", False) or SIDE.holds(v)
+)  # YAML reads off as false
+ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
+OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -140,6 +146,10 @@ KEYS: dict[str, Key] = {
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
     "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
     "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, an array"),
+    "tile": Key("p", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
+    "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
+    "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
+    "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
     "imgsz": Key(
         "tvpe",
         IMGSZ,

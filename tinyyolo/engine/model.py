@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.contents import check_content, own_yaml
+from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import run_folder
 from tinyyolo.engine.predict.sources import check_source
 from tinyyolo.engine.predictor import TinyPredictor
@@ -235,7 +237,7 @@ class Model(EngineModel):
         Raises:
             UserError: a key or value that does not fit, missing data, or no class in common with it.
         """
-        args = self.arguments("val", {"plots": True, "rect": True}, kwargs)
+        args = engine_args(self.arguments("val", {"plots": True, "rect": True}, kwargs))
         data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
@@ -260,7 +262,10 @@ class Model(EngineModel):
             if written := [key for key in WRITES if args[key]]:
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
-        return super().predict(source, stream, predictor, **args)
+        own = {key: args.pop(key) for key in OWN}
+        if self.predictor is not None:  # kept from the last call
+            self.predictor.own = own
+        return super().predict(source, stream, partial(predictor or TinyPredictor, own=own), **args)
 
     def embed(self, source: Any = None, stream: bool = False, embed: Sequence[int] | None = None, **kwargs: Any) -> Any:
         """One vector (D,) an image: the means of the neck's maps, from the finest to the coarsest, in a row.
@@ -284,8 +289,8 @@ class Model(EngineModel):
         return {"iou": own.iou, "max_det": own.max_det}
 
     def arguments(self, mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The engine's arguments of a validation or prediction; an export takes its own image size alone."""
-        args = engine_args(resolve(mode, {**self.test_keys(), **recipe, **self.overrides}, given))
+        """All arguments of a validation or prediction; an export takes its own image size alone."""
+        args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides}, given)
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
             raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")

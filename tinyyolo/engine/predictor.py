@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
@@ -17,16 +18,20 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import FileLoader
+from tinyyolo.compat import FileLoader, read_images_by
 from tinyyolo.config import UserError
+from tinyyolo.datasets import images
 from tinyyolo.datasets.images import MISSING, Look, look, save
 from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
-from tinyyolo.engine.predict.results import TinyResults, run_folder
+from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.predict.results import TinyResults, run_folder, scene_result
+from tinyyolo.engine.predict.scenes import Tiling, fault_of, load, size_of, stride_of
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.io import new_file, place_in
 
+read_images_by(load, sources=True)
 LEAST_SCORE = 0.25  # of a detection that is shown
 NO_FRAMES = "not one frame can be read"
 FOLDERS = ("labels", "crops")  # that a prediction writes into
@@ -40,7 +45,14 @@ class TinyPredictor(DetectionPredictor):
 
     # Upstream starts these as None.
     dataset: Any
+    batch: Any
+    model: Any
     plotted_img: Any
+
+    def __init__(self, *args: Any, own: Mapping[str, Any] = OWN, **kwargs: Any) -> None:
+        """As upstream; `own` are the keys of a run that upstream does not know."""
+        super().__init__(*args, **kwargs)
+        self.own = own
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
         """As upstream; files are read one by one, and what cannot be read is noted in `bad_images`.
@@ -49,6 +61,7 @@ class TinyPredictor(DetectionPredictor):
             UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
         self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
+        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model))
         self.bad_images: list[str] = []
         self.looks: list[Look] = []
         self.frames: Counter[Path] = Counter()  # of each video that is written
@@ -67,7 +80,7 @@ class TinyPredictor(DetectionPredictor):
 
     def bad(self, path: str) -> None:
         """Note a file that cannot be read."""
-        line = f"{path}: {NO_FRAMES if is_video(path) else why_not(path)}"
+        line = f"{path}: {NO_FRAMES if is_video(path) else fault_of(path) or why_not(path)}"
         self.bad_images += [] if line in self.bad_images else [line]
 
     def good(self, path: str) -> None:
@@ -88,6 +101,8 @@ class TinyPredictor(DetectionPredictor):
             rows = self.save_dir / "predictions.json"
             for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
                 count += 1
+                if self.own["save_geojson"]:
+                    result.save_geojson(self.save_dir / f"{Path(result.path).stem}.geojson")
                 yield result
             if self.bad_images and not count:
                 raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
@@ -121,15 +136,44 @@ class TinyPredictor(DetectionPredictor):
         result.__class__ = TinyResults
         return result
 
+    def preprocess(self, im: Any) -> torch.Tensor:
+        """As upstream, of the images that are not `scenes`; one that the network would shrink much is a scene."""
+        whole = isinstance(im, torch.Tensor)
+        self.scenes = [] if whole else [i for i, image in enumerate(im) if self.tiling.cuts(size_of(image))]
+        for i, image in enumerate([] if whole else im):
+            raster = getattr(image, "raster", None)
+            if raster is not None and i not in self.scenes:
+                im[i] = images.load(raster.path)
+            elif words := ", ".join(filter(None, (self.tiling.words(size_of(image)), raster and raster.words))):
+                LOGGER.info(words)
+        small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]
+        return super().preprocess(small) if len(small) else torch.zeros(1, 3, self.tiling.tile, self.tiling.tile)
+
+    def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As upstream; scenes wait for `postprocess`."""
+        return super().inference(im, *args, **kwargs) if len(self.scenes) < len(self.batch[0]) else None
+
+    def detect(self, scene: np.ndarray) -> torch.Tensor:
+        """Detections (K, 6) of a scene in its pixels."""
+        return self.tiling.detect(self.model, self.rules, scene, self.args.batch)
+
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
+        small = self.rules.of_output(preds) if preds is not None else []
         found = [
-            torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1)
-            for boxes, scores, labels in self.rules.of_output(preds)
+            torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1) for boxes, scores, labels in small
         ]
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
-        return self.construct_results(found, img, orig_imgs)
+        if not self.scenes:
+            return self.construct_results(found, img, orig_imgs)
+        results = iter(found)
+        return [
+            scene_result(self.detect(image), image, path, self.model.names)
+            if i in self.scenes
+            else self.construct_result(next(results), img, image, path)
+            for i, (image, path) in enumerate(zip(orig_imgs, self.batch[0], strict=True))
+        ]
 
 
 def check_videos(frames: Mapping[Path, int]) -> None:

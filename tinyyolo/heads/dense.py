@@ -13,6 +13,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 
 BOX = 4  # deltas of one anchor
+Core = tuple[int, int, int, int]  # x1, y1, x2, y2 px of the network input, half open
 INIT_STD = 0.01  # of weights that predict, before training
 
 
@@ -75,8 +76,21 @@ class DenseHead(AnchorHead, ABC):
         """
 
     @abstractmethod
-    def candidates(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) clipped to the image `size_hw` and class scores (B, N, C), both float32, before NMS."""
+    def candidates(
+        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) clipped to the image `size_hw` and class scores (B, N, C), both float32, before NMS.
+
+        With a `core`, see `Detector.candidates`.
+        """
+
+    def owned(self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core) -> list[Tensor]:
+        """Per level (N_l,) bool: anchors whose cell begins in the core, so that each has one owner."""
+        sizes = map_sizes(maps)
+        cells = self.grid.cells(size_hw, map_sizes=sizes, device=maps[0].device)
+        low, high = cells.new_tensor(core[:2]), cells.new_tensor(core[2:])
+        inside = ((cells >= low) & (cells < high)).all(1)
+        return list(torch.split(inside, self.grid.level_sizes(size_hw, map_sizes=sizes)))
 
 
 def shared(in_channels: Sequence[int], anchors: AnchorGrid) -> tuple[int, int]:

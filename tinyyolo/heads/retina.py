@@ -14,7 +14,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.config import whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, best, flat, rows, shared
+from tinyyolo.heads.dense import BOX, INIT_STD, Core, DenseHead, best, flat, rows, shared
 from tinyyolo.layers.blocks import conv_layer, initialise, normal
 from tinyyolo.layers.losses import focal_loss, smooth_l1
 
@@ -114,14 +114,20 @@ class RetinaHead(DenseHead):
         return {"cls": classes / count, "box": boxes / count}
 
     @torch.no_grad()
-    def candidates(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def candidates(
+        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores (B, N, C): the best (anchor, class) pairs of every level, each with its one score."""
         boxes, scores = [], []
-        for anchors, logits, deltas in zip(self.anchors(maps, size_hw), *self(maps), strict=True):
+        levels = [None] * len(maps) if core is None else self.owned(maps, size_hw, core)
+        clip = size_hw if core is None else None
+        for owned, anchors, logits, deltas in zip(levels, self.anchors(maps, size_hw), *self(maps), strict=True):
             probability = flat([logits], self.num_classes).float().sigmoid()
+            if owned is not None:
+                probability = probability * owned[:, None]
             top, pair = best(probability.flatten(1), self.pre_nms)
             anchor, label = pair // self.num_classes, pair % self.num_classes
-            boxes.append(self.coder.decode(anchors[anchor], rows(flat([deltas], BOX), anchor), size_hw))
+            boxes.append(self.coder.decode(anchors[anchor], rows(flat([deltas], BOX), anchor), clip))
             one = torch.arange(self.num_classes, device=label.device) == label[..., None]
             scores.append(top[..., None] * one)
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)

@@ -16,7 +16,7 @@ from tinyyolo.boxes.coders import StrideCoder
 from tinyyolo.boxes.similarity import SIMILARITIES, measure
 from tinyyolo.compat import Conv, initialize_weights
 from tinyyolo.config import above, whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, objects_of
+from tinyyolo.heads.dense import BOX, INIT_STD, Core, DenseHead, flat, objects_of
 from tinyyolo.layers.blocks import initialise, normal
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
@@ -105,12 +105,17 @@ class YoloHead(DenseHead):
         strides = [x.new_full((len(x), 1), s) for x, s in zip(levels, self.grid.strides, strict=True)]
         return torch.cat(levels), torch.cat(strides)
 
-    def candidates(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) clipped to the image and class scores (B, N, C)."""
-        logits, deltas = self(maps)
+    def candidates(
+        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) clipped to the image and class scores (B, N, C); see `DenseHead.candidates`."""
+        logits, deltas = (flat(x, n) for x, n in zip(self(maps), (self.num_classes, BOX), strict=True))
         anchors, strides = self._lattice(maps, size_hw)
-        boxes = self.coder.decode(anchors, flat(deltas, BOX), strides, size_hw)
-        return boxes, flat(logits, self.num_classes).float().sigmoid()
+        if core is None:
+            return self.coder.decode(anchors, deltas, strides, size_hw), logits.float().sigmoid()
+        owned = torch.cat(self.owned(maps, size_hw, core))
+        boxes = self.coder.decode(anchors[owned], deltas[:, owned], strides[owned])
+        return boxes, logits[:, owned].float().sigmoid()
 
     def losses(
         self,

@@ -7,12 +7,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ultralytics.engine.results import Results
+import numpy as np
+from torch import Tensor
+from ultralytics.engine.results import Boxes, Results
 from ultralytics.utils.files import increment_path
 from ultralytics.utils.plotting import save_one_box
 
 from tinyyolo.datasets.images import save
 from tinyyolo.io import as_file_names, named, new_file, place_in
+from tinyyolo.scenes import vectors
 
 BEGUN = {"args.yaml"}  # what a run writes before it has a result
 
@@ -32,6 +35,14 @@ class TinyResults(Results):
                 file.write(old + "".join(lines))
         return str(txt_file)
 
+    def save_geojson(self, path: str | Path) -> None:
+        """Write the boxes as polygons: longitude and latitude of a georeferenced scene, else pixels. See `vectors`."""
+        raster: Any = getattr(self, "raster", None)
+        boxes: Any = self.boxes
+        rows = boxes.data.cpu().double().numpy() if boxes is not None else np.zeros((0, 6))
+        place = (raster.crs, raster.transform) if raster is not None else ("", None)
+        vectors.write(path, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), self.names, *place)
+
     def save_crop(self, save_dir: str | Path, file_name: str | Path = "im.jpg") -> None:
         """Write each detection as `save_dir`/CLASS/NAME.jpg, NAME2.jpg, ...; CLASS as `io.as_file_name` makes it."""
         folders, boxes = as_file_names(self.names), self.boxes
@@ -39,6 +50,36 @@ class TinyResults(Results):
             name = f"{folders[int(box.cls.item())]}/{Path(file_name).with_suffix('.jpg').name}"
             path = increment_path(place_in(save_dir, name), sep="")
             save(path, save_one_box(box.xyxy, self.orig_img.copy(), BGR=True, save=False))
+
+
+class SceneResults(TinyResults):
+    """Results of a scene: boxes in its pixels; `orig_img` is the picture that is drawn on, an overview of a raster.
+
+    Attributes:
+        raster: the file's bands, CRS and transform, None for a plain picture.
+    """
+
+    raster: Any = None
+
+    def plot(self, *args: Any, **kwargs: Any) -> Any:
+        """As upstream, on `orig_img`."""
+        shape = self.orig_img.shape[:2]
+        if shape == self.orig_shape:
+            return super().plot(*args, **kwargs)
+        boxes: Any = self.boxes
+        rows = boxes.data.clone()
+        rows[:, :4] *= rows.new_tensor([shape[1] / self.orig_shape[1], shape[0] / self.orig_shape[0]] * 2)
+        return Results(self.orig_img, self.path, self.names, boxes=rows).plot(*args, **kwargs)
+
+
+def scene_result(rows: Tensor, image: np.ndarray, path: str, names: dict[int, str]) -> SceneResults:
+    """The result of a scene from its detections (K, 6) in pixels of the scene."""
+    raster = getattr(image, "raster", None)
+    result = SceneResults(np.asarray(image), path, names, boxes=rows)
+    if raster is not None:
+        result.raster, result.orig_shape = raster, raster.size_hw
+        result.boxes = Boxes(rows, raster.size_hw)
+    return result
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""Overlaps and suppression among many boxes are those of all pairs, whatever the sizes, the order and the parts."""
+
+import pytest
+import torch
+from torchvision.ops import box_iou, nms
+
+from tinyyolo.boxes import nms as own
+from tinyyolo.boxes import sparse
+
+
+def crowd(count, side, seed=0, largest=1.0):
+    """Boxes around a few centres, rounded in part, a fifth of them copies; a few are `largest` times as large."""
+    rng = torch.Generator().manual_seed(seed)
+    centres = torch.rand(count // 12 + 1, 2, generator=rng) * side
+    middle = centres[torch.randint(len(centres), (count,), generator=rng)] + torch.randn(count, 2, generator=rng) * 2
+    wh = torch.exp(torch.randn(count, 2, generator=rng) * 0.4) * 8
+    wh[::17] *= largest
+    boxes = torch.cat([middle - wh / 2, middle + wh / 2], 1)
+    boxes[::3] = boxes[::3].round()
+    boxes[::5] = boxes[1::5]
+    scores = (torch.rand(count, generator=rng) * 50).round() / 50
+    return boxes, scores, torch.randint(3, (count,), generator=rng)
+
+
+@pytest.mark.parametrize("least", (0.1, 0.5, 0.65, 0.9))
+@pytest.mark.parametrize("largest", (1, 60))
+def test_pairs_are_those_of_the_full_matrix(least, largest):
+    both, _, both_groups = crowd(500, 90, largest=largest)
+    (boxes, groups), (others, other_groups) = (both[:300], both_groups[:300]), (both[200:], both_groups[200:])
+    iou = box_iou(boxes, others)
+    expected = ((iou.double() > least) & (groups[:, None] == other_groups)).nonzero().tolist()
+    found, values = [], []
+    for i, j, value in sparse.overlapping(boxes, others, groups, other_groups, least):
+        found += zip(i.tolist(), j.tolist(), strict=True)
+        values += value.tolist()
+    assert len(found) == len(set(found)) and sorted(map(list, found)) == expected and len(expected) > 20
+    assert values == [iou[i, j].item() for i, j in found]
+
+
+def survivors(boxes, scores, groups, iou):
+    """By torchvision, group by group."""
+    keep = torch.zeros(len(boxes), dtype=torch.bool)
+    for group in groups.unique():
+        rows = (groups == group).nonzero().squeeze(1)
+        keep[rows[nms(boxes[rows], scores[rows], iou)]] = True
+    return keep
+
+
+@pytest.mark.parametrize("iou", (0.1, 0.3, 0.5, 0.6, 0.9))
+@pytest.mark.parametrize("first", (37, 1 << 16))
+def test_survivors_are_those_of_torchvision(monkeypatch, iou, first):
+    monkeypatch.setattr(sparse, "FIRST", first)
+    monkeypatch.setattr(sparse, "PAIRS", 100)
+    boxes, scores, groups = crowd(600, 120, seed=3, largest=25)
+    order = scores.sort(descending=True).indices
+    boxes, scores, groups = boxes[order], scores[order], groups[order]
+    kept = sparse.survive(boxes, groups, iou)
+    assert torch.equal(kept, survivors(boxes, scores, groups, iou))
+    assert 0 < kept.sum() < len(kept)
+
+
+def test_a_chain_is_decided_from_its_best():
+    """Each of four overlaps the next alone, by 3 / 5 = .6: the first and the third stay."""
+    boxes = torch.tensor([[0.0, 0, 4, 1], [1, 0, 5, 1], [2, 0, 6, 1], [3, 0, 7, 1]])
+    assert sparse.survive(boxes, torch.zeros(4, dtype=torch.int64), 0.5).tolist() == [True, False, True, False]
+    assert sparse.survive(boxes, torch.zeros(4, dtype=torch.int64), 0.61).tolist() == [True] * 4
+
+
+def test_what_has_no_area_and_what_lies_far_away():
+    boxes = torch.tensor([[5.0, 5, 5, 9], [5, 5, 5, 9], [-3000, -2000, -2990, -1990], [-3000, -2000, -2990, -1991]])
+    groups = torch.zeros(4, dtype=torch.int64)
+    assert sparse.survive(boxes, groups, 0.5).tolist() == survivors(boxes, torch.ones(4), groups, 0.5).tolist()
+    assert not len(sparse.survive(boxes[:0], groups[:0], 0.5))
+
+
+def test_many_boxes_take_this_way_by_the_same_rule(monkeypatch):
+    boxes, scores, groups = crowd(800, 150, seed=5)
+    few = own.grouped_nms(boxes, scores, groups, 0.5)
+    monkeypatch.setattr(own, "MANY", 100)
+    called = []
+    monkeypatch.setattr(own, "survive", lambda *given: called.append(1) or sparse.survive(*given))
+    assert torch.equal(own.grouped_nms(boxes, scores, groups, 0.5), few) and called

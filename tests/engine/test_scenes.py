@@ -1,0 +1,116 @@
+"""predict looks at large images in windows: what it says, what it returns, and what stays as it was."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from tinyyolo import Model
+from tinyyolo.config import UserError
+from tinyyolo.engine.predict.scenes import Tiling
+from tinyyolo.scenes.sweep import network_input
+
+QUIET = {"verbose": False, "save": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A detector of chance that finds something: its norms know a scene, so that its maps are alive."""
+    torch.manual_seed(1)
+    made = Model("tinyyolo-n.yaml")
+    net = made.model
+    for part in net.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0
+    images = network_input([scene(320, 320), scene(320, 320, seed=9)], 32)
+    with torch.no_grad():
+        net.train().bbox_head(net.features(images))
+    for branch in net.bbox_head.class_branch:
+        torch.nn.init.normal_(branch[1].weight, std=0.5)
+        torch.nn.init.constant_(branch[1].bias, -4.0)
+    net.eval()
+    return made
+
+
+def scene(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 90, np.uint8) + rng.integers(0, 20, (height, width, 3), dtype=np.uint8)
+    for x, y in rng.integers(0, (width - 9, height - 9), (height * width // 2000, 2)):
+        image[y : y + 7, x : x + 9] = rng.integers(0, 255, 3)
+    return image
+
+
+def test_a_scene_is_not_shrunk(model):
+    """Windows find what one window over the whole scene finds; most of it, as chance made the network's field wide."""
+    image = scene(704, 512)
+    (whole,) = model.predict(image, imgsz=128, tile=736, conf=0.3, **QUIET)
+    (cut,) = model.predict(image, imgsz=128, tile=448, overlap=256, conf=0.3, **QUIET)
+    (shrunk,) = model.predict(image, imgsz=128, tile="off", conf=0.3, **QUIET)
+    near = box_iou(whole.boxes.xyxy, cut.boxes.xyxy) > 0.9
+    assert len(whole) > 100 and near.any(1).float().mean() > 0.6 and near.any(0).float().mean() > 0.6
+    assert cut.orig_shape == (704, 512) and len(shrunk) < len(whole) / 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "size", "said"),
+    (
+        ({}, (400, 300), "300x400: 12 tiles of 128, overlap 18"),  # cores begin at 0, 119, 215, 311 and 0, 119, 215
+        ({"overlap": 64, "zoom": 2}, (100, 200), "200x100: 18 tiles of 128, overlap 64, zoom 2"),  # 3 rows of 6
+        ({"tile": "off"}, (400, 300), "300x400: shrunk by 3.1 (tile=off)"),
+        ({"tile": False}, (400, 300), "300x400: shrunk by 3.1 (tile=off)"),
+        ({}, (192, 100), ""),
+        ({"tile": 256}, (250, 100), "100x250: 1 tile of 256, overlap 38"),
+        ({"tile": 160}, (161, 100), "100x161: 2 tiles of 160, overlap 24"),
+    ),
+)
+def test_what_is_done_is_told(model, caplog, keys, size, said):
+    tiling = Tiling.of({"imgsz": 128, "tile": "auto", "overlap": 0.15, "zoom": 1.0, **keys}, 32)
+    assert tiling.words(size) == said
+
+
+def test_small_images_are_as_they_were(model, tmp_path):
+    """A batch of a scene and two small images gives what each gives alone, in order."""
+    paths = []
+    for i, size in enumerate(((100, 120), (300, 400), (128, 90))):
+        paths.append(str(tmp_path / f"{i}.png"))
+        cv2.imwrite(paths[-1], scene(*size, seed=i))
+    together = model.predict(paths, imgsz=128, batch=3, conf=0.3, rect=False, **QUIET)
+    for path, result in zip(paths, together, strict=True):
+        (alone,) = model.predict(path, imgsz=128, conf=0.3, rect=False, **QUIET)
+        assert result.path == alone.path == path and len(result)
+        torch.testing.assert_close(result.boxes.data, alone.boxes.data, rtol=0, atol=1e-3)
+
+
+def test_no_number_of_detections_is_too_large(model):
+    image = scene(700, 700)
+    (few,) = model.predict(image[:128, :128], imgsz=128, conf=0.2, max_det=5, **QUIET)
+    (many,) = model.predict(image, imgsz=128, conf=0.2, max_det=5, **QUIET)
+    assert len(few) == 5 and len(many) > 100
+
+
+def test_zoom_gives_boxes_of_the_scene(model):
+    image = scene(300, 260)
+    (found,) = model.predict(image, imgsz=128, zoom=2, conf=0.3, **QUIET)
+    boxes = found.boxes.xyxy
+    assert len(boxes) and boxes[:, 2].max() > 200 and boxes.max() <= 300 and boxes[:, 2].max() <= 260
+
+
+@pytest.mark.parametrize("keys", ({"tile": "of"}, {"tile": 16}, {"overlap": 1.5}, {"overlap": -1}, {"zoom": 0}))
+def test_wrong_values(model, keys):
+    with pytest.raises(UserError, match=next(iter(keys))):
+        model.predict(scene(300, 300), imgsz=128, **keys, **QUIET)
+
+
+def test_a_tile_smaller_than_its_overlap(model):
+    with pytest.raises(UserError, match=re.escape("tile=128: expected a multiple of the model's largest stride, 32")):
+        model.predict(scene(300, 300), imgsz=128, overlap=120, **QUIET)
+
+
+def test_two_stage_models_and_exports(tmp_path):
+    image = scene(300, 280)
+    slim = Model("faster-rcnn-r18-nwdrka.yaml")
+    (found,) = slim.predict(image, imgsz=128, conf=0.01, **QUIET)
+    assert found.orig_shape == (300, 280)

@@ -1,0 +1,11 @@
+"""Scenes: images too large to be looked at whole, read in windows whose results have no seams."""
+
+from importlib.util import find_spec
+
+from tinyyolo.config import UserError
+
+
+def need(package: str, what: str) -> None:
+    """Raise UserError where a package of the extra `geo` is not installed; `what` is what needs it."""
+    if find_spec(package) is None:
+        raise UserError(f"{what} needs the package {package}: pip install 'tinyyolo[geo]'")
