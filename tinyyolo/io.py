@@ -126,6 +126,14 @@ def sweep(folder: str | Path, *, deep: bool = False) -> None:
         os.close(handle)
 
 
+def abandoned(folder: str | Path) -> bool:
+    """Whether nobody holds the draft that `draft_file` made in a folder any more; False where there is none."""
+    for path in Path(folder).glob(f"{DRAFT}*{DRAFT_END}") if fcntl else ():
+        with suppress(OSError), path.open("rb") as file:
+            return locked(file.fileno())
+    return False
+
+
 def copy_file(source: str | Path, target: str | Path, *, overwrite: bool = False) -> None:
     """Copy a file's content, whole or not at all.
 

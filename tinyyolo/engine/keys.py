@@ -70,10 +70,11 @@ SWITCH = Kind("true or false", lambda v: isinstance(v, bool))
 LAYOUT = Kind("true or false", lambda v: isinstance(v, bool))  # false asks for something, too
 TEXT = Kind("text", lambda v: not isinstance(v, (bool, int, float, list, tuple, dict)) and v != "", typed=True)
 SOURCE = Kind("", lambda v: True, typed=True)
-COUNT, ONE_UP, SIDE, INTEGER = (number(low, whole=True) for low in (0, 1, 32, -math.inf))
+COUNT, ONE_UP, INTEGER = (number(low, whole=True) for low in (0, 1, -math.inf))
+SIDE = number(32, 32768, whole=True)  # px; a network input of more would ask for more memory than machines have
 POSITIVE, FACTOR = number(0), number(0, 1)
 IMGSZ = Kind(
-    "a whole number of at least 32, or [height, width]", lambda v: SIDE.holds(v) or is_list(v, SIDE.holds, 1, 2)
+    "a whole number from 32 to 32768, or [height, width]", lambda v: SIDE.holds(v) or is_list(v, SIDE.holds, 1, 2)
 )
 BATCH = Kind(
     "images per step (1 or more), -1 or a share of GPU memory",

@@ -101,6 +101,8 @@ class Model(EngineModel):
 
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         """Read a model YAML."""
+        if self._trust:
+            LOGGER.info(f"trust=true: not needed, {cfg} is a YAML, which holds no code")
         path = find_yaml(cfg, "cfg/models")
         self.spec = load_model_yaml(path, self._given)
         self.cfg = str(path)

@@ -16,6 +16,7 @@ from tinyyolo.datasets.drawn import aerial as toy_aerial
 from tinyyolo.datasets.drawn import toy
 from tinyyolo.datasets.drawn.objects import OBJECTS, SUPER, fit_side, paint, rectangle
 from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.io import draft_file
 
 SMALL = {"scene": "aerial", "size": 96, "images": {"train": 3, "val": 2}, "seed": 4, "objects": [4, 8]}
 DRAW = "import sys, json; from tinyyolo.datasets.drawn import toy; print(toy.ensure(json.loads(sys.argv[1])))"
@@ -297,3 +298,18 @@ def test_aerial_objects_do_not_cover_each_other():
         for _, sprite in toy_aerial.settle(scene, {toy_aerial.VEHICLE: 1.0}, 40):
             count[sprite.window] += sprite.alpha > 0
         assert count.max() == 1
+
+
+def test_what_a_killed_drawing_left_is_removed(tmp_path, monkeypatch):
+    """A draft that nobody holds goes; one that another process is drawing stays, and so does what is not ours."""
+    monkeypatch.setenv(toy.CACHE_VARIABLE, str(tmp_path))
+    left, drawn, other = (tmp_path / name for name in (".toy-easy-a.x", ".toy-easy-b.y", ".toy-other"))
+    for folder in (left, drawn, other):
+        folder.mkdir()
+    handle, _ = draft_file(left)
+    os.close(handle)
+    held, _ = draft_file(drawn)
+    folder = toy.ensure({"scene": "easy", "size": 64, "images": {"train": 1, "val": 1}})
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, drawn.name, other.name}
+    assert not list(folder.rglob("*.part"))
+    os.close(held)

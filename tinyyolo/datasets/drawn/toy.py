@@ -24,7 +24,7 @@ from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.drawn import aerial as toy_aerial
 from tinyyolo.datasets.drawn import easy as toy_easy
 from tinyyolo.datasets.drawn import ground as toy_ground
-from tinyyolo.io import current_umask
+from tinyyolo.io import abandoned, current_umask, draft_file
 
 VERSION = 2  # raise it when the same options give other pictures: old folders are then left alone
 SPLITS = ("train", "val")
@@ -118,17 +118,23 @@ def ensure(toy: Mapping[str, Any]) -> Path:
         raise UserError(f"{folder}: a drawn set that has lost files; delete the folder, it is then drawn again")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(".toy-*"):  # by runs that were killed
+            if abandoned(left):
+                shutil.rmtree(left, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        held, mark = draft_file(draft)
     except OSError as error:
         raise UserError(f"{folder.parent}: cannot be written ({error}); set {CACHE_VARIABLE} to a folder") from error
     try:
         write_set(draft, options, folder)
+        os.unlink(mark)
         os.chmod(draft, 0o777 & ~current_umask())
         os.rename(draft, folder)
     except OSError as error:
         if not whole(folder, options):  # otherwise another run has put the same set there meanwhile
             raise UserError(f"{folder}: cannot be written: {error}") from error
     finally:
+        os.close(held)
         shutil.rmtree(draft, ignore_errors=True)
     return folder
 
