@@ -10,7 +10,7 @@ import pytest
 from tinyyolo.cli import Command, find, parse, resolve
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINE = re.compile(r"^\s*(?:\$ )?(tinyyolo [^#|\n]+)|`(tinyyolo [^`|\n]+)`", re.MULTILINE)
 
 
