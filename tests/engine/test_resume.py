@@ -252,6 +252,11 @@ class TestMistakes:
         code, _, err = call("train", f"resume={tmp_path / 'last.pt'}", *words, capsys=capsys)
         assert code == 2 and "cannot change when resuming" in err
 
+    @pytest.mark.parametrize("path", ["~nosuchuser/last.pt", "a" * 300, "nowhere/last.pt"])
+    def test_a_path_that_is_none(self, path, capsys):
+        code, _, err = call("train", f"resume={path}", capsys=capsys)
+        assert code == 2 and len(err.strip().splitlines()) == 1
+
     def test_patience_when_the_epochs_are_over(self, tmp_path):
         held = checkpoint.plain(unfinished(content(train_args={"epochs": 9})))
         held["resume"]["phase"] = checkpoint.EVALUATE

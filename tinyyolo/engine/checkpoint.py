@@ -14,7 +14,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, suggest
+from tinyyolo.config import UserError, path_of, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
@@ -122,18 +122,19 @@ def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[s
         if key not in MAY_CHANGE:
             raise UserError(f"{key}: cannot change when resuming; {suggest(key, MAY_CHANGE)}")
     check_keys("train", more)
+    path = path_of(path, "resume=")
     try:
         content = load(path)
     except UserError as error:
-        raise UserError(f"{error}{sound_one(Path(path).expanduser())}") from error
+        raise UserError(f"{error}{sound_one(path)}") from error
     if not content.get("resume"):
         raise UserError(
             f"{path}: this training is finished, there is nothing to resume; start a new one from it: model={path}"
         )
     if "patience" in more and phase(content) == EVALUATE:
         raise UserError(f"patience={more['patience']}: the epochs of {path} are over, only its evaluation is left")
-    kept = check_train_args(content["train_args"], Path(path))
-    save_dir = str(Path(path).expanduser().resolve().parent.parent)
+    kept = check_train_args(content["train_args"], path)
+    save_dir = str(path.resolve().parent.parent)
     return content, {**kept, **more, "resume": str(path), "save_dir": save_dir}
 
 
