@@ -1,5 +1,6 @@
 """The one opener: what it says of every kind of file, in the same words in check, train, val, predict and tiles."""
 
+import json
 import re
 import struct
 import zlib
@@ -15,6 +16,7 @@ from tinyyolo.compat import FileLoader
 from tinyyolo.datasets import images, kinds, spec
 from tinyyolo.datasets.audit import check
 from tinyyolo.datasets.convert import tile
+from tinyyolo.datasets.formats.coco import read as read_coco
 from tinyyolo.datasets.images import CUT_SHORT, EMPTY, MISSING, NOT_DECODED, UNKNOWN, Look
 from tinyyolo.datasets.train.dataset import TinyDataset, why_not
 from tinyyolo.engine.arguments import resolve
@@ -230,3 +232,17 @@ def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):
         "train: 1 image with 4 bands, of which the first three are red, green and blue",
         "train: 1 image with a palette, whose colours are taken",
     ]
+
+
+def test_what_shrinking_does_is_told(tmp_path):
+    """Of 64 x 48 px at 32 px, factor 2: boxes of 10, 6 and 3 px on the longer side become 5, 3 and 1.5: one of three
+    falls under 4 px, as that of 3 px was under before."""
+    path = tmp_path / "a.json"
+    boxes = [[1, 1, 10, 4], [20, 1, 2, 6], [30, 1, 3, 3]]
+    notes = [dict(id=i, image_id=1, category_id=1, bbox=box, area=1, iscrowd=0) for i, box in enumerate(boxes, 1)]
+    images_ = [dict(id=1, file_name="a.png", width=64, height=48), dict(id=2, file_name="b.png", width=30, height=30)]
+    path.write_text(json.dumps(dict(images=images_, annotations=notes, categories=[dict(id=1, name="ship")])))
+    found = read_coco(path)
+    assert kinds.shrunk(found, 48) == []
+    (line,) = kinds.shrunk(found, 32)
+    assert line.startswith("1 of 2 images are shrunk by up to 2.0 to imgsz=32: 33% of the objects fall under 4 px; ")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyyolo.datasets.annotations import Annotations, Problem
+from tinyyolo.datasets.annotations import IGNORED, Annotations, Problem
 from tinyyolo.datasets.images import Look, look
 from tinyyolo.io import in_threads, tell
+from tinyyolo.sizes import SEEN, SHRINK
 
 
 def remarks(found: Look) -> list[str]:
@@ -37,6 +38,22 @@ def remarks(found: Look) -> list[str]:
         "several pages, of which the first is taken": found.pages > 1,
     }
     return [words for words, is_so in said.items() if is_so and not found.fault]
+
+
+def shrunk(notes: Annotations, imgsz: int) -> list[str]:
+    """That images are shrunk by more than SHRINK when their longer side becomes `imgsz` px, and what that does."""
+    factor = notes.sizes_hw.max(axis=1, initial=0) / imgsz
+    count = int((factor > SHRINK).sum())
+    if not count:
+        return []
+    objects = notes.labels != IGNORED
+    sides = notes.sides[objects].max(axis=1, initial=0)
+    after = sides / factor[notes.image_index[objects]].clip(min=1)
+    lost = ((sides >= SEEN) & (after < SEEN)).sum() / max(len(sides), 1)
+    return [
+        f"{count:,} of {len(factor):,} images are shrunk by up to {factor.max():.1f} to imgsz={imgsz}: {lost:.0%} of "
+        f"the objects fall under {SEEN} px; `tinyyolo data convert ... tile={imgsz}` cuts them instead"
+    ]
 
 
 def told_kinds(looks: Iterable[Look]) -> list[str]:

@@ -22,7 +22,7 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.audit.faults import astray
 from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.images import NOT_DECODED, load, look
-from tinyyolo.datasets.kinds import told_kinds
+from tinyyolo.datasets.kinds import shrunk, told_kinds
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.loader import packed, place_of
 from tinyyolo.datasets.train.paste import PasteTiny
@@ -77,7 +77,8 @@ class TinyDataset(YOLODataset):
         self.problems = [problem for problem in self.annotations.problems if problem.kind not in REMARKS]
         report(self.prefix, "annotation problems", self.problems)
         doubts = [problem for problem in self.annotations.problems if problem.kind in REMARKS]
-        for line in (*doubts, *told_kinds(looks), *astray(self.annotations)):
+        shrinking = shrunk(self.annotations, int(np.max(self.imgsz)))
+        for line in (*doubts, *told_kinds(looks), *astray(self.annotations), *shrinking):
             LOGGER.warning(f"{self.prefix}{line}")
         owners = set(self.annotations.image_index[self.annotations.labels != IGNORED].tolist())
         rows = [i for i, fault in enumerate(faults) if not fault and (i in owners or not self.skip_empty)]

@@ -21,9 +21,9 @@ from tinyyolo.detectors.two_stage import centred_in
 from tinyyolo.scenes.raster import OVERVIEW, Raster, open_raster, overview
 from tinyyolo.scenes.sweep import PAD, Core, gathered, sweep
 from tinyyolo.scenes.windows import Window, windows
+from tinyyolo.sizes import SHRINK
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt")  # read by windows where the extra `geo` is installed
-SHRINK = 1.5  # an image whose longer side is over so many times the network's is a scene
 
 
 class SceneImage(np.ndarray):
