@@ -1,6 +1,7 @@
 """predict looks at large images in windows: what it says, what it returns, and what stays as it was."""
 
 import json
+import pickle
 import re
 
 import cv2
@@ -129,6 +130,15 @@ def test_exports_own_by_the_centre(model, tmp_path):
     assert len(expected) > 20 and near.any(1).float().mean() > 0.7
 
 
+def test_an_export_takes_its_own_size_alone(model, tmp_path):
+    model.save(tmp_path / "a.pt")
+    exported = Model(Model(tmp_path / "a.pt").export(imgsz=128))
+    with pytest.raises(UserError, match="tile=256: this export takes 128 px alone"):
+        exported.predict(scene(300, 300), tile=256, **QUIET)
+    oblong = Model(Model(tmp_path / "a.pt").export(imgsz=[128, 64]))
+    assert len(oblong.predict(scene(300, 300), **QUIET)) == 1
+
+
 def raster(path, bands, **more):
     """A GeoTIFF of bands (B, H, W)."""
     count, height, width = bands.shape
@@ -146,11 +156,17 @@ def test_a_georeferenced_scene_becomes_a_map(model, tmp_path, monkeypatch):
     )
     (plain,) = model.predict(image, imgsz=128, conf=0.3, **QUIET)
     monkeypatch.setattr("tinyyolo.datasets.images.load", lambda path: pytest.fail(f"{path} decoded whole"))
-    keys = {"imgsz": 128, "conf": 0.3, "save_geojson": True, "project": str(tmp_path), "name": "p"}
+    keys = {"imgsz": 128, "conf": 0.3, "save_geojson": True, "save_crop": True, "project": str(tmp_path), "name": "p"}
     (found,) = model.predict(tmp_path / "a.tif", **keys, **QUIET)
     torch.testing.assert_close(found.boxes.data, plain.boxes.data, rtol=0, atol=1e-3)
     assert found.orig_shape == (1200, 400) and found.orig_img.shape == (1024, 341, 3) and len(found) > 20
     assert found.plot().shape == (1024, 341, 3)
+    (first, *_) = sorted((tmp_path / "p" / "crops").rglob("a.jpg"), key=lambda file: file.parent.name)
+    box = found.boxes[found.boxes.cls == found.boxes.cls.min()][0].xyxy[0].tolist()
+    h, w = cv2.imread(str(first)).shape[:2]
+    inside = [max(0, int(box[0] - 5)), max(0, int(box[1] - 5)), min(400, int(box[2] + 6)), min(1200, int(box[3] + 6))]
+    assert abs(w - (inside[2] - inside[0])) <= 2 and abs(h - (inside[3] - inside[1])) <= 2
+    assert found.raster.source is None and pickle.loads(pickle.dumps(found)).orig_shape == (1200, 400)
     features = json.loads((tmp_path / "p" / "a.geojson").read_text())["features"]
     lon, lat = np.array([feature["geometry"]["coordinates"][0] for feature in features]).reshape(-1, 2).T
     x, y = reproject("EPSG:4326", "EPSG:32633", lon.tolist(), lat.tolist())

@@ -27,9 +27,9 @@ from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import TinyResults, run_folder, scene_result
-from tinyyolo.engine.predict.scenes import Tiling, fault_of, load, size_of, stride_of
+from tinyyolo.engine.predict.scenes import Tiling, fault_of, is_export, load, size_of, stride_of
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
-from tinyyolo.io import new_file, place_in
+from tinyyolo.io import new_file, place_in, tell
 
 read_images_by(load, sources=True)
 LEAST_SCORE = 0.25  # of a detection that is shown
@@ -61,10 +61,11 @@ class TinyPredictor(DetectionPredictor):
             UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
         self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
-        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model))
+        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
         self.bad_images: list[str] = []
         self.looks: list[Look] = []
         self.frames: Counter[Path] = Counter()  # of each video that is written
+        self.maps: Counter[str] = Counter()  # by the names of their pictures
         self.shown, self.folder = str(source)[:SHOW], None
         if (found := files_of(source)) is not None:
             files, self.folder = found
@@ -102,7 +103,7 @@ class TinyPredictor(DetectionPredictor):
             for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
                 count += 1
                 if self.own["save_geojson"]:
-                    result.save_geojson(self.save_dir / f"{Path(result.path).stem}.geojson")
+                    self.save_map(result)
                 yield result
             if self.bad_images and not count:
                 raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
@@ -110,6 +111,16 @@ class TinyPredictor(DetectionPredictor):
         for line in told_kinds(self.looks):
             LOGGER.warning(line)
         report("", "unreadable images left out", self.bad_images)
+
+    def save_map(self, result: Any) -> None:
+        """Write a picture's GeoJSON; of two with one name the second is NAME-2. A video has no place on a map."""
+        if self.dataset.mode == "video":
+            tell(f"save_geojson=true: not of videos such as {result.path}")
+            return
+        stem = Path(result.path).stem
+        self.maps[stem] += 1
+        count = self.maps[stem]
+        result.save_geojson(self.save_dir / f"{stem}{f'-{count}' if count > 1 else ''}.geojson")
 
     def save_predicted_images(self, save_path: Path, frame: int | None = 0) -> None:
         """As upstream, which does not look whether OpenCV could write.

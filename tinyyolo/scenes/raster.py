@@ -55,7 +55,7 @@ class Raster:
     transform: tuple[float, float, float, float, float, float] | None
     palette: np.ndarray | None
     words: str
-    source: Any = field(repr=False)
+    source: Any = field(repr=False)  # None while it is closed
 
     def read(self, window: Window, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (h, w, 3) uint8 BGR of a window, and (h, w) bool where they are valid.
@@ -67,10 +67,14 @@ class Raster:
         Raises:
             UserError: that part of the file is damaged.
         """
+        import rasterio
         from rasterio.enums import Resampling
         from rasterio.windows import Window as Part
 
         (height, width), (x, y) = window.size_hw, window.origin
+        if self.source is None:
+            with readable(self.path):
+                self.source = rasterio.open(self.path)
         part = Part(x / zoom, y / zoom, width / zoom, height / zoom)
         way = Resampling.nearest if zoom == 1 or self.palette is not None else Resampling.average
         way = Resampling.bilinear if zoom > 1 and self.palette is None else way
@@ -90,8 +94,10 @@ class Raster:
         return np.ascontiguousarray(pixels[..., ::-1]), valid
 
     def close(self) -> None:
-        """Close the file."""
-        self.source.close()
+        """Close the file; `read` opens it again."""
+        if self.source is not None:
+            self.source.close()
+            self.source = None
 
 
 def open_raster(path: str | Path, bands: Sequence[int] | None = None, stretch: Sequence[float] | None = None) -> Raster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,9 @@ from ultralytics.utils.plotting import save_one_box
 from tinyyolo.datasets.images import save
 from tinyyolo.io import as_file_names, named, new_file, place_in
 from tinyyolo.scenes import vectors
+from tinyyolo.scenes.windows import Span, Window
 
+AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
 BEGUN = {"args.yaml"}  # what a run writes before it has a result
 
 
@@ -49,7 +52,12 @@ class TinyResults(Results):
         for box in boxes.cpu() if boxes is not None else []:
             name = f"{folders[int(box.cls.item())]}/{Path(file_name).with_suffix('.jpg').name}"
             path = increment_path(place_in(save_dir, name), sep="")
-            save(path, save_one_box(box.xyxy, self.orig_img.copy(), BGR=True, save=False))
+            save(path, self.crop(box.xyxy))
+
+    def crop(self, xyxy: Tensor) -> np.ndarray:
+        """The pixels of a box (1, 4) and a little around it."""
+        pixels: np.ndarray = save_one_box(xyxy, self.orig_img.copy(), BGR=True, save=False)
+        return pixels
 
 
 class SceneResults(TinyResults):
@@ -70,6 +78,19 @@ class SceneResults(TinyResults):
         rows = boxes.data.clone()
         rows[:, :4] *= rows.new_tensor([shape[1] / self.orig_shape[1], shape[0] / self.orig_shape[0]] * 2)
         return Results(self.orig_img, self.path, self.names, boxes=rows).plot(*args, **kwargs)
+
+    def crop(self, xyxy: Tensor) -> np.ndarray:
+        """As of a picture; of a raster its pixels there, as `orig_img` is but an overview."""
+        if self.raster is None:
+            return super().crop(xyxy)
+        height, width = self.orig_shape
+        x1, y1, x2, y2 = xyxy[0].tolist()
+        more_x, more_y = AROUND + SHARE * (x2 - x1), AROUND + SHARE * (y2 - y1)
+        left, right = max(0, int(x1 - more_x)), min(width, math.ceil(x2 + more_x))
+        top, bottom = max(0, int(y1 - more_y)), min(height, math.ceil(y2 + more_y))
+        pixels, _ = self.raster.read(Window(Span(left, right, left, right), Span(top, bottom, top, bottom)))
+        self.raster.close()
+        return np.asarray(pixels)
 
 
 def scene_result(rows: Tensor, image: np.ndarray, path: str, names: dict[int, str]) -> SceneResults:

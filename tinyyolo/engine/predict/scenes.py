@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
@@ -23,7 +24,7 @@ from tinyyolo.scenes.sweep import PAD, Core, gathered, sweep
 from tinyyolo.scenes.windows import Window, windows
 from tinyyolo.sizes import SHRINK
 
-RASTERS = (".tif", ".tiff", ".jp2", ".vrt")  # read by windows where the extra `geo` is installed
+RASTERS = (".tif", ".tiff")  # read by windows where the extra `geo` is installed
 
 
 class SceneImage(np.ndarray):
@@ -83,18 +84,21 @@ class Tiling:
     stride: int
 
     @classmethod
-    def of(cls, args: Mapping[str, Any], stride: int) -> Tiling:
-        """The tiling of a run by its keys tile, overlap, zoom and imgsz.
+    def of(cls, args: Mapping[str, Any], stride: int, fixed: bool = False) -> Tiling:
+        """The tiling of a run by its keys tile, overlap, zoom and imgsz; `fixed` for an export, which takes one size.
 
         Raises:
-            UserError: an export that takes no square images, or a tile that leaves no room beside the overlap.
+            UserError: a tile that an export does not take, or that leaves no room beside the overlap.
         """
-        imgsz = args["imgsz"] if isinstance(args["imgsz"], int) else max(args["imgsz"])
-        whole = (
-            args["tile"] in ("off", False) or args.get("embed") or args.get("visualize")
-        )  # these look at images as they are
+        sides = [args["imgsz"]] if isinstance(args["imgsz"], int) else list(args["imgsz"])
+        imgsz = max(sides)
+        # Vectors and activations are those of whole images; an export that is not square has no windows.
+        whole = args["tile"] in ("off", False) or args.get("embed") or args.get("visualize")
+        whole = whole or (fixed and args["tile"] == "auto" and min(sides) < imgsz)
         tile = 0 if whole else imgsz if args["tile"] == "auto" else args["tile"]
         tile = -(-tile // stride) * stride
+        if fixed and tile and {tile} != set(sides):
+            raise UserError(f"tile={args['tile']}: this export takes {' x '.join(map(str, sides))} px alone")
         overlap = args["overlap"] if args["overlap"] >= 1 else round(args["overlap"] * tile)
         made = cls(imgsz, tile, args["tile"] == "auto", overlap - overlap % 2, float(args["zoom"]), stride)
         if tile:
@@ -154,10 +158,11 @@ class Tiling:
                 way = cv2.INTER_AREA if self.zoom < 1 else cv2.INTER_LINEAR
                 image = cv2.resize(image, (width, height), interpolation=way)
             read = partial(cut, image)
-        export = not isinstance(model.model, Detector)
-        pad = self.tile if export else ENGINE_STRIDE
+        pad = self.tile if is_export(model) else ENGINE_STRIDE
         swept = sweep(self.windows(size_hw), read, net_of(model, rules), (height, width), pad, batch)
         boxes, scores, labels = rules.of_candidates(*gathered([found for part in swept for _, found in part]))
+        if isinstance(image, SceneImage):
+            image.raster.close()
         scale = boxes.new_tensor([size_hw[1] / width, size_hw[0] / height] * 2)
         return torch.cat([boxes * scale, scores[:, None], labels[:, None].to(boxes)], 1)
 
@@ -189,12 +194,17 @@ def net_of(model: Any, rules: Postprocess) -> Any:
         owned = ((boxes, scores * centred_in(boxes, core)[:, None]) for boxes, scores in zip(*found, strict=True))
         return [rules.candidates(boxes, scores) for boxes, scores in owned]
 
-    return detector if isinstance(model.model, Detector) else export
+    return export if is_export(model) else detector
+
+
+def is_export(model: Any) -> bool:
+    """Whether the engine's wrapper holds an export instead of a Detector."""
+    return not isinstance(model.model, Detector)
 
 
 def stride_of(model: Any) -> int:
     """The largest stride of a detector's maps; of an export the engine's."""
-    if not isinstance(model.model, Detector):
+    if is_export(model):
         return ENGINE_STRIDE
     neck: Any = model.model.neck
     return max(ENGINE_STRIDE, *map(int, neck.strides))
