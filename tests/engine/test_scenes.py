@@ -17,6 +17,7 @@ from tinyyolo import Model
 from tinyyolo.config import UserError
 from tinyyolo.engine.predict.scenes import Tiling
 from tinyyolo.scenes.sweep import network_input
+from tinyyolo.scenes.windows import spans
 
 QUIET = {"verbose": False, "save": False}
 
@@ -174,6 +175,23 @@ def test_a_georeferenced_scene_becomes_a_map(model, tmp_path, monkeypatch):
     assert len(features) == len(found)
     assert abs((min(x) - 500_000) / 0.5 - boxes[:, 0].min()) < 0.5
     assert abs((5_000_000 - min(y)) / 0.5 - boxes[:, 3].max()) < 0.5
+
+
+def test_windows_without_a_valid_pixel_are_left_out(model, tmp_path, monkeypatch):
+    """Of 1,100 x 120 px the first 600 columns are nodata."""
+    bands = np.ascontiguousarray(scene(120, 1100)[..., ::-1].transpose(2, 0, 1)).clip(1)
+    bands[:, :, :600] = 0
+    raster(tmp_path / "a.tif", bands, photometric="rgb", nodata=0)
+    said = []
+    monkeypatch.setattr("tinyyolo.engine.predict.scenes.LOGGER.info", said.append)
+    (found,) = model.predict(tmp_path / "a.tif", imgsz=128, conf=0.3, **QUIET)
+    empty = sum(span.stop <= 600 for span in spans(1100, 128, 9, 32))
+    assert said[-1] == f"{empty} of {len(spans(1100, 128, 9, 32))} tiles have no valid pixel: left out" and empty > 3
+    assert len(found) and found.boxes.xywh[:, 0].min() >= 599
+    bands[:] = 0
+    raster(tmp_path / "b.tif", bands, photometric="rgb", nodata=0)
+    (nothing,) = model.predict(tmp_path / "b.tif", imgsz=128, conf=0.3, **QUIET)
+    assert len(nothing) == 0
 
 
 def test_a_raster_that_cannot_be_read_is_named(model, tmp_path):

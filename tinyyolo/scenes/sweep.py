@@ -47,7 +47,7 @@ def network_input(images: Sequence[np.ndarray], stride: int) -> Tensor:
 
 def sweep(
     windows: Sequence[Window],
-    read: Callable[[Window], np.ndarray],
+    read: Callable[[Window], np.ndarray | None],
     net: Net,
     size_hw: tuple[int, int],
     stride: int,
@@ -57,22 +57,27 @@ def sweep(
 
     Args:
         windows: which parts are looked at.
-        read: the pixels (h, w, 3) uint8 BGR of a window.
+        read: the pixels (h, w, 3) uint8 BGR of a window, None where there is nothing to look at.
         net: of a batch and its core, per image boxes (P, 4) px of the input, scores (P,) and labels (P,).
         size_hw: of the scene; boxes are clipped to it.
         stride: the input's sides are its multiples.
         batch: at most so many windows at once.
     """
     for group in batches(windows, batch):
-        found = net(network_input([read(window) for window in group], stride), group[0].core)
+        seen = [(window, pixels) for window in group if (pixels := read(window)) is not None]
+        if not seen:
+            continue
+        found = net(network_input([pixels for _, pixels in seen], stride), group[0].core)
         yield [
             (window, Found(clip(boxes + boxes.new_tensor(window.origin * 2), size_hw), scores, labels))
-            for window, (boxes, scores, labels) in zip(group, found, strict=True)
+            for (window, _), (boxes, scores, labels) in zip(seen, found, strict=True)
         ]
 
 
 def gathered(parts: Sequence[Found]) -> Found:
     """All candidates, in an order that is the same whichever window they came from and when."""
+    if not parts:
+        return Found(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     boxes, scores, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     keys = torch.cat([boxes, labels[:, None].to(boxes), -scores[:, None]], dim=1).cpu().numpy()
     order = torch.from_numpy(np.lexsort(keys.T)).to(boxes.device)

@@ -13,14 +13,16 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from ultralytics.utils import LOGGER
 
+from tinyyolo.boxes.convert import centres
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
 from tinyyolo.scenes.raster import OVERVIEW, Raster, open_raster, overview
-from tinyyolo.scenes.sweep import PAD, Core, gathered, sweep
+from tinyyolo.scenes.sweep import PAD, Core, Found, gathered, sweep
 from tinyyolo.scenes.windows import Window, windows
 from tinyyolo.sizes import SHRINK
 
@@ -151,18 +153,20 @@ class Tiling:
         """
         size_hw = size_of(image)
         height, width = self.scaled(size_hw)
-        if isinstance(image, SceneImage):
-            read = partial(read_valid, image.raster, self.zoom)
-        else:
-            if self.zoom != 1:
-                way = cv2.INTER_AREA if self.zoom < 1 else cv2.INTER_LINEAR
-                image = cv2.resize(image, (width, height), interpolation=way)
-            read = partial(cut, image)
+        raster = image.raster if isinstance(image, SceneImage) else None
+        if raster is None and self.zoom != 1:
+            way = cv2.INTER_AREA if self.zoom < 1 else cv2.INTER_LINEAR
+            image = cv2.resize(image, (width, height), interpolation=way)
+        ground = Ground(raster, self.zoom)
+        read = partial(cut, image) if raster is None else ground.read
         pad = self.tile if is_export(model) else ENGINE_STRIDE
         swept = sweep(self.windows(size_hw), read, net_of(model, rules), (height, width), pad, batch)
-        boxes, scores, labels = rules.of_candidates(*gathered([found for part in swept for _, found in part]))
-        if isinstance(image, SceneImage):
-            image.raster.close()
+        parts = [ground.on(window, found) for part in swept for window, found in part]
+        boxes, scores, labels = rules.of_candidates(*gathered(parts))
+        if raster is not None:
+            raster.close()
+        if ground.empty:
+            LOGGER.info(f"{ground.empty} of {len(self.windows(size_hw))} tiles have no valid pixel: left out")
         scale = boxes.new_tensor([size_hw[1] / width, size_hw[0] / height] * 2)
         return torch.cat([boxes * scale, scores[:, None], labels[:, None].to(boxes)], 1)
 
@@ -172,11 +176,37 @@ def cut(image: np.ndarray, window: Window) -> np.ndarray:
     return image[window.y.start : window.y.stop, window.x.start : window.x.stop]
 
 
-def read_valid(raster: Raster, zoom: float, window: Window) -> np.ndarray:
-    """The pixels of a window of a raster; what is not valid is as grey as what the engine pads with."""
-    pixels, valid = raster.read(window, zoom)
-    pixels[~valid] = PAD
-    return pixels
+class Ground:
+    """Reads the windows of a raster, and knows where they are valid.
+
+    Attributes:
+        empty: how many windows had no valid pixel.
+    """
+
+    def __init__(self, raster: Raster | None, zoom: float):
+        self.raster, self.zoom, self.empty = raster, zoom, 0
+        self.valid: dict[Window, np.ndarray] = {}  # of the windows of a batch that are valid in part
+
+    def read(self, window: Window) -> np.ndarray | None:
+        """The pixels of a window, what is not valid as grey as what the engine pads with; None where nothing is."""
+        if self.raster is None:
+            return None
+        pixels, valid = self.raster.read(window, self.zoom)
+        if not valid.any():
+            self.empty += 1
+            return None
+        if not valid.all():
+            pixels[~valid], self.valid[window] = PAD, valid
+        return pixels
+
+    def on(self, window: Window, found: Found) -> Found:
+        """The candidates of a window whose centre is valid."""
+        if (valid := self.valid.pop(window, None)) is None:
+            return found
+        middle = (centres(found.boxes) - found.boxes.new_tensor(window.origin)).long().cpu().numpy()
+        x, y = (middle[:, axis].clip(0, valid.shape[1 - axis] - 1) for axis in (0, 1))
+        kept = torch.from_numpy(valid[y, x]).to(found.boxes.device)
+        return Found(*(column[kept] for column in found))
 
 
 def net_of(model: Any, rules: Postprocess) -> Any:
