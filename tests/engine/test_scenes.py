@@ -177,6 +177,17 @@ def test_a_georeferenced_scene_becomes_a_map(model, tmp_path, monkeypatch):
     assert abs((5_000_000 - min(y)) / 0.5 - boxes[:, 3].max()) < 0.5
 
 
+@pytest.mark.parametrize("bands", (3, 5))
+def test_a_small_georeferenced_picture_has_its_place_too(model, tmp_path, bands):
+    image, place = scene(128, 128)[..., ::-1].transpose(2, 0, 1), from_origin(500_000, 5_000_000, 0.5, 0.5)
+    raster(tmp_path / "a.tif", np.concatenate([image, image])[:bands], crs="EPSG:32633", transform=place)
+    keys = {"imgsz": 128, "conf": 0.3, "save_geojson": True, "project": str(tmp_path), "name": "p"}
+    (found,) = model.predict(tmp_path / "a.tif", **keys, **QUIET)
+    lon, lat = json.loads((tmp_path / "p" / "a.geojson").read_text())["features"][0]["geometry"]["coordinates"][0][0]
+    (x,), (y,) = reproject("EPSG:4326", "EPSG:32633", [lon], [lat])
+    assert -0.5 <= (x - 500_000) / 0.5 <= 128.5 and -0.5 <= (5_000_000 - y) / 0.5 <= 128.5 and len(found)
+
+
 def test_windows_without_a_valid_pixel_are_left_out(model, tmp_path, monkeypatch):
     """Of 1,100 x 120 px the first 600 columns are nodata."""
     bands = np.ascontiguousarray(scene(120, 1100)[..., ::-1].transpose(2, 0, 1)).clip(1)

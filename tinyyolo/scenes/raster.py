@@ -17,6 +17,7 @@ from tinyyolo.scenes.windows import Span, Window
 
 COLOURS = ("red", "green", "blue")
 MASKS = ("alpha",)  # of a band that is no picture
+RASTERS = (".tif", ".tiff")  # files that may have a place on the map
 OVERVIEW = 1024  # px of the longer side of what percentiles are taken from
 PERCENTILES = (2.0, 98.0)  # of the valid pixels of a band: what becomes 0 and 255
 
@@ -127,19 +128,36 @@ def open_raster(path: str | Path, bands: Sequence[int] | None = None, stretch: S
         limits, said = None, "bit values as they are"
         if palette is None and (stretch is not None or source.dtypes[chosen[0] - 1] != "uint8"):
             limits, said = limits_of(path, source, chosen, stretch)
-        transform = source.transform
-    placed = not transform.is_identity
     return Raster(
         path,
         (source.height, source.width),
         chosen,
         limits,
-        source.crs.to_wkt() if source.crs and placed else "",
-        (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f) if placed else None,
+        *place_of(source),
         palette,
         f"bands {', '.join(map(str, dict.fromkeys(chosen)))} of {source.count}, {said}",
         source,
     )
+
+
+def place_of(source: Any) -> tuple[str, tuple[float, float, float, float, float, float] | None]:
+    """CRS and transform of an open file, see `Raster`; a CRS without a transform, as of control points, is no place."""
+    transform = source.transform
+    if transform.is_identity:
+        return "", None
+    six = transform.a, transform.b, transform.c, transform.d, transform.e, transform.f
+    return source.crs.to_wkt() if source.crs else "", six
+
+
+def place_of_file(path: str | Path) -> tuple[str, tuple[float, float, float, float, float, float] | None]:
+    """CRS and transform of a picture, whatever its bands; "" and None of what is no raster on a map."""
+    if Path(path).suffix.lower() not in RASTERS or not Path(path).is_file():
+        return "", None
+    need("rasterio", f"{path}: its place on the map")
+    import rasterio
+
+    with readable(path), rasterio.open(path) as source:
+        return place_of(source)
 
 
 def chosen_bands(path: str | Path, names: Sequence[str], bands: Sequence[int] | None) -> tuple[int, int, int]:

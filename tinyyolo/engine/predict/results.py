@@ -17,6 +17,7 @@ from ultralytics.utils.plotting import save_one_box
 from tinyyolo.datasets.images import save
 from tinyyolo.io import as_file_names, named, new_file, place_in
 from tinyyolo.scenes import vectors
+from tinyyolo.scenes.raster import place_of_file
 from tinyyolo.scenes.windows import Span, Window
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
@@ -43,7 +44,7 @@ class TinyResults(Results):
         raster: Any = getattr(self, "raster", None)
         boxes: Any = self.boxes
         rows = boxes.data.cpu().double().numpy() if boxes is not None else np.zeros((0, 6))
-        place = (raster.crs, raster.transform) if raster is not None else ("", None)
+        place = place_of_file(self.path) if raster is None else (raster.crs, raster.transform)
         vectors.write(path, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), self.names, *place)
 
     def save_crop(self, save_dir: str | Path, file_name: str | Path = "im.jpg") -> None:

@@ -21,12 +21,10 @@ from tinyyolo.datasets import images
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
-from tinyyolo.scenes.raster import OVERVIEW, Raster, open_raster, overview
+from tinyyolo.scenes.raster import OVERVIEW, RASTERS, Raster, open_raster, overview
 from tinyyolo.scenes.sweep import PAD, Core, Found, gathered, sweep
 from tinyyolo.scenes.windows import Window, windows
 from tinyyolo.sizes import SHRINK
-
-RASTERS = (".tif", ".tiff")  # read by windows where the extra `geo` is installed
 
 
 class SceneImage(np.ndarray):
@@ -36,7 +34,7 @@ class SceneImage(np.ndarray):
 
 
 def load(path: str) -> np.ndarray:
-    """An image as training reads it, or the overview of a raster that is larger than an overview.
+    """An image as training reads it; of a larger TIFF its overview, where the extra `geo` is installed.
 
     Raises:
         ValueError: it cannot be read; says why.
