@@ -77,6 +77,12 @@ def test_what_is_done_is_told(model, caplog, keys, size, said):
     assert tiling.words(size) == said
 
 
+@pytest.mark.parametrize(("imgsz", "stride", "tile"), ((32, 32, 64), (128, 128, 256), (640, 128, 640), (100, 32, 128)))
+def test_auto_leaves_room_for_a_core(imgsz, stride, tile):
+    """32 px have an overlap of .15 * 32 = 4.8, so 4, and 4 + 32 > 32; 128 px of 18, and 18 + 128 > 128."""
+    assert Tiling.of({"imgsz": imgsz, "tile": "auto", "overlap": 0.15, "zoom": 1.0}, stride).tile == tile
+
+
 def test_small_images_are_as_they_were(model, tmp_path):
     """A batch of a scene and two small images gives what each gives alone, in order."""
     paths = []
@@ -90,11 +96,14 @@ def test_small_images_are_as_they_were(model, tmp_path):
         torch.testing.assert_close(result.boxes.data, alone.boxes.data, rtol=0, atol=1e-3)
 
 
-def test_no_number_of_detections_is_too_large(model):
+def test_no_number_of_detections_is_too_large_unless_asked_for(model, monkeypatch):
     image = scene(700, 700)
-    (few,) = model.predict(image[:128, :128], imgsz=128, conf=0.2, max_det=5, **QUIET)
-    (many,) = model.predict(image, imgsz=128, conf=0.2, max_det=5, **QUIET)
-    assert len(few) == 5 and len(many) > 100
+    monkeypatch.setitem(model.spec, "test", {**model.spec["test"], "max_det": 5})
+    monkeypatch.setattr(model.model, "test", model.spec["test"])
+    (few,) = model.predict(image[:128, :128], imgsz=128, conf=0.2, **QUIET)
+    (many,) = model.predict(image, imgsz=128, conf=0.2, **QUIET)
+    (asked,) = model.predict(image, imgsz=128, conf=0.2, max_det=7, **QUIET)
+    assert len(few) == 5 and len(many) > 100 and len(asked) == 7
 
 
 def test_zoom_gives_boxes_of_the_scene(model):
@@ -112,7 +121,7 @@ def test_wrong_values(model, keys):
 
 def test_a_tile_smaller_than_its_overlap(model):
     with pytest.raises(UserError, match=re.escape("tile=128: expected a multiple of the model's largest stride, 32")):
-        model.predict(scene(300, 300), imgsz=128, overlap=120, **QUIET)
+        model.predict(scene(300, 300), imgsz=128, tile=128, overlap=120, **QUIET)
 
 
 def test_two_stage_models():

@@ -17,7 +17,9 @@ import torch
 from tinyyolo import Model
 from tinyyolo.engine import checkpoint
 
-CONTEXT = multiprocessing.get_context("fork")  # the imports are done already
+# Forks of a process that has done the imports and nothing else: a fork of this one hangs where torch has used threads.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
 LIMIT = 100  # s
 KILLED = -signal.SIGKILL
 

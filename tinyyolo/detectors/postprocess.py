@@ -87,9 +87,11 @@ class Postprocess:
         """What may become a detection or vote on one, of candidates (N, 4), (N, C): boxes, scores, labels (P,)."""
         return pick(boxes, scores, self.score if self.votes == 1 else min(self.score, VOTER_SCORE), self.classes)
 
-    def of_candidates(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of a whole scene from the `candidates` of its parts; no number of them is too large."""
-        return suppress(boxes, scores, labels, self.score, self.iou, None, self.agnostic, self.votes)
+    def of_candidates(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, max_det: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of a whole scene from the `candidates` of its parts; the `max_det` of an image does not count."""
+        return suppress(boxes, scores, labels, self.score, self.iou, max_det, self.agnostic, self.votes)
 
     def of_output(self, y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Detections of every image from a network's output: (B, 4 + C, N), cxcywh and class scores, or (that, ...)."""

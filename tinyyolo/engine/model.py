@@ -264,7 +264,7 @@ class Model(EngineModel):
             if written := [key for key in WRITES if args[key]]:
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
-        own = {key: args.pop(key) for key in OWN}
+        own = {key: args.pop(key) for key in OWN} | {"max_det": with_file("predict", kwargs).get("max_det")}
         if self.predictor is not None:  # kept from the last call
             self.predictor.own = own
         return super().predict(source, stream, partial(predictor or TinyPredictor, own=own), **args)

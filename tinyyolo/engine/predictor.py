@@ -50,7 +50,7 @@ class TinyPredictor(DetectionPredictor):
     plotted_img: Any
 
     def __init__(self, *args: Any, own: Mapping[str, Any] = OWN, **kwargs: Any) -> None:
-        """As upstream; `own` are the keys of a run that upstream does not know."""
+        """As upstream; `own` are the keys that upstream does not know, and the `max_det` that was asked for."""
         super().__init__(*args, **kwargs)
         self.own = own
 
@@ -166,7 +166,7 @@ class TinyPredictor(DetectionPredictor):
 
     def detect(self, scene: np.ndarray) -> torch.Tensor:
         """Detections (K, 6) of a scene in its pixels."""
-        return self.tiling.detect(self.model, self.rules, scene, self.args.batch)
+        return self.tiling.detect(self.model, self.rules, scene, self.args.batch, self.own.get("max_det"))
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""

@@ -92,15 +92,18 @@ class Tiling:
         """
         sides = [args["imgsz"]] if isinstance(args["imgsz"], int) else list(args["imgsz"])
         imgsz = max(sides)
-        # Vectors and activations are those of whole images; an export that is not square has no windows.
+        # Vectors and activations are those of whole images.
         whole = args["tile"] in ("off", False) or args.get("embed") or args.get("visualize")
-        whole = whole or (fixed and args["tile"] == "auto" and min(sides) < imgsz)
-        tile = 0 if whole else imgsz if args["tile"] == "auto" else args["tile"]
-        tile = -(-tile // stride) * stride
-        if fixed and tile and {tile} != set(sides):
-            raise UserError(f"tile={args['tile']}: this export takes {' x '.join(map(str, sides))} px alone")
+        auto = args["tile"] == "auto"
+        tile = 0 if whole else imgsz if auto else args["tile"]
         overlap = args["overlap"] if args["overlap"] >= 1 else round(args["overlap"] * tile)
-        made = cls(imgsz, tile, args["tile"] == "auto", overlap - overlap % 2, float(args["zoom"]), stride)
+        overlap -= overlap % 2
+        tile = -(-max(tile, overlap + stride if auto and tile else 0) // stride) * stride  # with room for a core
+        if fixed and tile and {tile} != set(sides):
+            if not auto:
+                raise UserError(f"tile={args['tile']}: this export takes {' x '.join(map(str, sides))} px alone")
+            tile = 0
+        made = cls(imgsz, tile, auto, overlap, float(args["zoom"]), stride)
         if tile:
             windows((1, 1), tile, made.overlap // 2, stride)  # says what is wrong
         return made
@@ -140,7 +143,9 @@ class Tiling:
         factor = max(size_hw) / self.imgsz
         return f"{size}: shrunk by {factor:.1f} (tile=off)" if factor > SHRINK and not self.tile else ""
 
-    def detect(self, model: Any, rules: Postprocess, image: np.ndarray, batch: int) -> Tensor:
+    def detect(
+        self, model: Any, rules: Postprocess, image: np.ndarray, batch: int, max_det: int | None = None
+    ) -> Tensor:
         """Detections (K, 6) xyxy px of the image, score, class.
 
         Args:
@@ -148,6 +153,7 @@ class Tiling:
             rules: what of the candidates is a detection.
             image: (H, W, 3) uint8 BGR, or a `SceneImage`.
             batch: windows at once.
+            max_det: at most so many; a model's own limit is that of an image, and does not count for scenes.
         """
         size_hw = size_of(image)
         height, width = self.scaled(size_hw)
@@ -160,7 +166,7 @@ class Tiling:
         pad = self.tile if is_export(model) else ENGINE_STRIDE
         swept = sweep(self.windows(size_hw), read, net_of(model, rules), (height, width), pad, batch)
         parts = [ground.on(window, found) for part in swept for window, found in part]
-        boxes, scores, labels = rules.of_candidates(*gathered(parts))
+        boxes, scores, labels = rules.of_candidates(*gathered(parts), max_det)
         if raster is not None:
             raster.close()
         if ground.empty:
