@@ -60,12 +60,15 @@ def until(ready, what):
         pytest.param(signal.SIGHUP, 129, 2, True, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_ends_the_command_in_the_line_that_resumes(tiny_set, tmp_path, number, code, workers, whole_group):
+def test_a_signal_ends_the_command_in_the_line_that_resumes(
+    tiny_set, tmp_path, request, number, code, workers, whole_group
+):
     words = [f"{key}={value}" for key, value in {**RUN, **TINY, "epochs": 500, "save_every": 1}.items()]
     words = ["train", f"data={tiny_set}", f"project={tmp_path / 'my-runs'}", *words]
     log, last = tmp_path / "log", tmp_path / "my-runs" / "train" / "weights" / "last.pt"
     process = CONTEXT.Process(target=command, args=([word.replace(" ", "") for word in words], workers, log))
     process.start()
+    request.addfinalizer(process.kill)  # or a failed test would wait for it at the end
     until(last.exists, "no checkpoint")
     assert len(of_session(process.pid)) == 1 + workers or workers, "the processes that load images"
     (os.killpg if whole_group else os.kill)(process.pid, number)

@@ -71,7 +71,9 @@ def apart(work: Callable[..., None], *args: Any) -> int | None:
     process = CONTEXT.Process(target=work, args=args)
     process.start()
     process.join(LIMIT)
-    assert not process.is_alive(), "hangs"
+    alive = process.is_alive()
+    process.kill()
+    assert not alive, "hangs"
     return process.exitcode
 
 
