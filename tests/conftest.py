@@ -3,9 +3,12 @@
 import os
 import shutil
 import tempfile
+from multiprocessing.util import Finalize
 
 # All that tests, doctests and their child processes write to the temporary folder, pytest's own folders too.
 TEMPORARY = tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tinyyolo-tests-")
+# At the very end: multiprocessing removes a folder of its own in there, at priority -100.
+Finalize(None, shutil.rmtree, (TEMPORARY,), {"ignore_errors": True}, exitpriority=-200)
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="tinyyolo-settings-")
@@ -16,10 +19,6 @@ import numpy as np
 import pytest
 
 from tests.support.sets import write_set
-
-
-def pytest_unconfigure():
-    shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

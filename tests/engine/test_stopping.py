@@ -109,6 +109,19 @@ class TestHandlers:
             model.train(data=tiny_set, **RUN)
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
+    def test_a_loader_that_lost_its_training_says_nothing(self, monkeypatch):
+        """multiprocessing gives what its threads meet to sys.excepthook, in the processes that load images too."""
+        heard, before = [], sys.excepthook
+        monkeypatch.setattr(sys, "excepthook", lambda kind, *_: heard.append(kind))
+        with stoppable(lambda: "never"):
+            sys.excepthook(ConnectionResetError, ConnectionResetError(), None)
+            monkeypatch.setattr(os, "getpid", lambda: -1)
+            sys.excepthook(ConnectionResetError, ConnectionResetError(), None)
+            sys.excepthook(ZeroDivisionError, ZeroDivisionError(), None)
+            monkeypatch.undo()
+        assert heard == [ConnectionResetError, ZeroDivisionError]
+        sys.excepthook = before
+
     def test_what_somebody_ignores_or_handles_is_left_alone(self):
         heard = []
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 5.0  # s in which further signals do not disturb the tidying up
@@ -46,7 +46,7 @@ def stoppable(way_on: Callable[[], str]) -> Iterator[None]:
     ours = threading.current_thread() is threading.main_thread()
     free = (signal.SIG_DFL, signal.default_int_handler)
     before = {number: old for number in SIGNALS if ours and (old := signal.getsignal(number)) in free}
-    owner, first = os.getpid(), [0.0]
+    owner, first, told = os.getpid(), [0.0], sys.excepthook
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
@@ -57,7 +57,12 @@ def stoppable(way_on: Callable[[], str]) -> Iterator[None]:
         first[0] = now
         raise Stopped(number)
 
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if os.getpid() == owner or not issubclass(kind, (ConnectionError, EOFError)):
+            told(kind, error, trace)  # the others are processes that load images and lost this one
+
     try:
+        sys.excepthook = tell
         for number in before:
             signal.signal(number, stop)
         yield
@@ -69,5 +74,6 @@ def stoppable(way_on: Callable[[], str]) -> Iterator[None]:
         print(f"tinyyolo: {line}", file=sys.stderr)
         raise SystemExit(128 + number) from None
     finally:
+        sys.excepthook = told
         for number, old in before.items():
             signal.signal(number, old)
