@@ -58,8 +58,10 @@ def stoppable(way_on: Callable[[], str]) -> Iterator[None]:
         raise Stopped(number)
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if os.getpid() == owner or not issubclass(kind, (ConnectionError, EOFError)):
-            told(kind, error, trace)  # the others are processes that load images and lost this one
+        if os.getpid() == owner:
+            told(kind, error, trace)
+        # In a process that loads images only the thread that hands tensors over comes here, when this one is gone; what
+        # goes wrong there otherwise is an error of this one, too.
 
     try:
         sys.excepthook = tell
