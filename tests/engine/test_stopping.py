@@ -25,6 +25,8 @@ def command(words, workers, stderr):
     """`tinyyolo WORDS` in a session of its own, as a terminal starts it."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup without this
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
     os.dup2(2, 1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
