@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, what killed runs leave, and names that come from data."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -128,3 +129,17 @@ def test_the_umask_survives_threads(tmp_path):
         stream.write("a")
     assert Path(tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~before
     assert os.umask(before) == before
+
+
+def test_where_there_are_no_locks_nothing_is_taken_for_abandoned(tmp_path, monkeypatch):
+    handle, _ = io.draft_file(tmp_path)
+    os.close(handle)
+    assert io.abandoned(tmp_path)
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(io.fcntl, "flock", none)
+    assert not io.abandoned(tmp_path)
+    io.sweep(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1

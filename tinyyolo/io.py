@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,23 +115,39 @@ def sweep(folder: str | Path, *, deep: bool = False) -> None:
     removed. `new_file` sweeps each folder that it writes into once, a run its whole folder (`deep`) when it starts.
     """
     found = Path(folder).rglob if deep else Path(folder).glob
-    for path in list(found(f"{DRAFT}*{DRAFT_END}")) if fcntl else []:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:  # another sweep was faster, or it is not ours to remove
-            continue
-        with suppress(OSError):  # it is being written
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-        os.close(handle)
+    for path in list(found(f"{DRAFT}*{DRAFT_END}")):
+        with left(path) as free:
+            if free:
+                path.unlink(missing_ok=True)
 
 
 def abandoned(folder: str | Path) -> bool:
-    """Whether nobody holds the draft that `draft_file` made in a folder any more; False where there is none."""
-    for path in Path(folder).glob(f"{DRAFT}*{DRAFT_END}") if fcntl else ():
-        with suppress(OSError), path.open("rb") as file:
-            return locked(file.fileno())
+    """Whether the draft that `draft_file` made in a folder is held by nobody any more; False where there is none."""
+    for path in Path(folder).glob(f"{DRAFT}*{DRAFT_END}"):
+        with left(path) as free:
+            return free
     return False
+
+
+@contextmanager
+def left(draft: Path) -> Iterator[bool]:
+    """Whether a draft's lock could be taken, which is then held in this context; False where there are no locks."""
+    try:
+        handle = os.open(draft, os.O_RDWR | os.O_NOFOLLOW) if fcntl else -1
+    except OSError:  # another sweep was faster, or it is not ours to remove
+        handle = -1
+    if handle < 0:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:  # it is being written, or the file system has no locks
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
 
 
 def copy_file(source: str | Path, target: str | Path, *, overwrite: bool = False) -> None:
