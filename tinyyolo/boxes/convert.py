@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 else:
     Boxes = TypeVar("Boxes")
 
+Core = tuple[int, int, int, int]  # x1, y1, x2, y2 px of the network input, half open: a part of it
 FORMS = ("xyxy", "xywh", "cxcywh")
 
 

@@ -230,13 +230,13 @@ def decode(data: bytes) -> np.ndarray | None:
 
     Of a TIFF's bands the first three are taken, of its pages the first, and of 16 bits those that `eight_bits` says.
     """
-    if too_large(data):
-        return None
     if data[:4] in tiff.MAGIC:
         found = tiff.read(data)
-        image = (
-            None if found is None else tiff.pixels(data, found, lambda content: _decode(content, cv2.IMREAD_UNCHANGED))
-        )
+        if found is None or math.prod(found.size_hw) > MOST_PIXELS:
+            return None
+        image = tiff.pixels(data, found, lambda content: _decode(content, cv2.IMREAD_UNCHANGED))
+    elif too_large(data):
+        return None
     else:
         image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None or image.dtype not in DEPTHS:
@@ -273,10 +273,7 @@ def _decode(data: bytes, flags: int) -> np.ndarray | None:
 
 
 def too_large(data: bytes) -> bool:
-    """Whether a file's header declares more than MOST_PIXELS; of what is no image it does not."""
-    if data[:4] in tiff.MAGIC:
-        found = tiff.read(data)
-        return found is not None and math.prod(found.size_hw) > MOST_PIXELS
+    """Whether Pillow reads more than MOST_PIXELS in a file's header; of what it knows not it does not."""
     try:
         Image.open(io.BytesIO(data)).close()
     except Image.DecompressionBombError:

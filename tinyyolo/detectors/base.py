@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
-from tinyyolo.boxes.convert import convert, to_pixels
+from tinyyolo.boxes.convert import Core, convert, to_pixels
 from tinyyolo.config import UserError
 from tinyyolo.detectors.postprocess import Postprocess
-from tinyyolo.heads.dense import Core
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tinyyolo.boxes.convert import Core
 from tinyyolo.detectors.base import Detector
-from tinyyolo.heads.dense import Core, DenseHead
+from tinyyolo.heads.dense import DenseHead
 
 
 class OneStage(Detector):

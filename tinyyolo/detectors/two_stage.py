@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinyyolo.boxes.convert import centres
+from tinyyolo.boxes.convert import Core, centres
 from tinyyolo.detectors.base import Detector
-from tinyyolo.heads.dense import Core
 from tinyyolo.heads.roi import StagedHead
 from tinyyolo.heads.rpn import RPNHead
 

@@ -258,13 +258,14 @@ class Model(EngineModel):
             UserError: no source, one that does not exist, or a key or value that does not fit.
         """
         check_source(source)
-        args = self.arguments("predict", {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}, kwargs)
+        given = with_file("predict", kwargs)
+        args = self.arguments("predict", {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
         if args["embed"] is not None:
             self._check_is_pytorch_model()
             if written := [key for key in WRITES if args[key]]:
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
-        own = {key: args.pop(key) for key in OWN} | {"max_det": with_file("predict", kwargs).get("max_det")}
+        own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det")}
         if self.predictor is not None:  # kept from the last call
             self.predictor.own = own
         return super().predict(source, stream, partial(predictor or TinyPredictor, own=own), **args)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
+from tinyyolo.boxes.convert import Core
 
 BOX = 4  # deltas of one anchor
-Core = tuple[int, int, int, int]  # x1, y1, x2, y2 px of the network input, half open
 INIT_STD = 0.01  # of weights that predict, before training
 
 

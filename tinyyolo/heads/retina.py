@@ -13,8 +13,9 @@ from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.boxes.convert import Core
 from tinyyolo.config import whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, Core, DenseHead, best, flat, rows, shared
+from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, best, flat, rows, shared
 from tinyyolo.layers.blocks import conv_layer, initialise, normal
 from tinyyolo.layers.losses import focal_loss, smooth_l1
 

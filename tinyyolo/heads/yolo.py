@@ -13,10 +13,11 @@ from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import StrideCoder
+from tinyyolo.boxes.convert import Core
 from tinyyolo.boxes.similarity import SIMILARITIES, measure
 from tinyyolo.compat import Conv, initialize_weights
 from tinyyolo.config import above, whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, Core, DenseHead, flat, objects_of
+from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, objects_of
 from tinyyolo.layers.blocks import initialise, normal
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.scenes import need
+from tinyyolo.scenes.sweep import PAD
 from tinyyolo.scenes.windows import Span, Window
 
 COLOURS = ("red", "green", "blue")
@@ -236,10 +236,6 @@ def overview(raster: Raster, side: int = OVERVIEW) -> np.ndarray:
     height, width = raster.size_hw
     zoom = min(1.0, side / max(height, width))
     h, w = max(1, round(height * zoom)), max(1, round(width * zoom))
-    whole = Window(Span(0, width, 0, width), Span(0, height, 0, height))
-    if zoom == 1:
-        pixels, valid = raster.read(whole)
-    else:
-        pixels, valid = raster.read(Window(Span(0, w, 0, w), Span(0, h, 0, h)), min(w / width, h / height))
-    pixels[~valid] = 114
-    return cv2.resize(pixels, (w, h)) if pixels.shape[:2] != (h, w) else pixels
+    pixels, valid = raster.read(Window(Span(0, w, 0, w), Span(0, h, 0, h)), min(w / width, h / height))
+    pixels[~valid] = PAD
+    return pixels

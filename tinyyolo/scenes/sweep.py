@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyyolo.boxes.convert import clip
+from tinyyolo.boxes.convert import Core, clip
 from tinyyolo.scenes.windows import Window
 
 PAD = 114  # grey value beyond an image where the network needs a multiple of its stride, as the engine pads
@@ -24,7 +24,6 @@ class Found(NamedTuple):
     labels: Tensor
 
 
-Core = tuple[int, int, int, int]
 Net = Callable[[Tensor, Core], list[tuple[Tensor, Tensor, Tensor]]]
 
 

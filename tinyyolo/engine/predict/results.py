@@ -90,8 +90,13 @@ class SceneResults(TinyResults):
         left, right = max(0, int(x1 - more_x)), min(width, math.ceil(x2 + more_x))
         top, bottom = max(0, int(y1 - more_y)), min(height, math.ceil(y2 + more_y))
         pixels, _ = self.raster.read(Window(Span(left, right, left, right), Span(top, bottom, top, bottom)))
-        self.raster.close()
         return np.asarray(pixels)
+
+    def save_crop(self, *args: Any, **kwargs: Any) -> None:
+        """As of a picture; a raster is opened once for all."""
+        super().save_crop(*args, **kwargs)
+        if self.raster is not None:
+            self.raster.close()
 
 
 def scene_result(rows: Tensor, image: np.ndarray, path: str, names: dict[int, str]) -> SceneResults:

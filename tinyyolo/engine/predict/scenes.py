@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from ultralytics.utils import LOGGER
 
-from tinyyolo.boxes.convert import centres
+from tinyyolo.boxes.convert import Core, centres
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
 from tinyyolo.scenes.raster import OVERVIEW, RASTERS, Raster, open_raster, overview
-from tinyyolo.scenes.sweep import PAD, Core, Found, gathered, sweep
+from tinyyolo.scenes.sweep import PAD, Found, gathered, sweep
 from tinyyolo.scenes.windows import Window, windows
 from tinyyolo.sizes import SHRINK
 
