@@ -214,6 +214,16 @@ def test_windows_without_a_valid_pixel_are_left_out(model, tmp_path, monkeypatch
     assert len(nothing) == 0
 
 
+def test_a_raster_that_is_shrunk_is_told_and_closed(model, tmp_path, monkeypatch):
+    bands = np.ascontiguousarray(scene(60, 1100)[..., ::-1].transpose(2, 0, 1))
+    raster(tmp_path / "a.tif", bands, photometric="rgb")
+    said, closed = [], []
+    monkeypatch.setattr("tinyyolo.engine.predictor.LOGGER.info", said.append)
+    monkeypatch.setattr("tinyyolo.scenes.raster.Raster.close", lambda self: closed.append(self.path.name))
+    (found,) = model.predict(tmp_path / "a.tif", imgsz=128, tile="off", **QUIET)
+    assert said[0] == "1100x60: shrunk by 8.6 (tile=off)" and closed == ["a.tif"] and found.orig_shape == (60, 1100)
+
+
 def test_a_raster_that_cannot_be_read_is_named(model, tmp_path):
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "a.png"), scene(64, 64))

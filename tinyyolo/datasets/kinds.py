@@ -4,7 +4,7 @@ of 8 bits."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,11 @@ def shrunk(notes: Annotations, imgsz: int) -> list[str]:
 
 def told_kinds(looks: Iterable[Look]) -> list[str]:
     """A line for each kind of picture that is not simply decoded, with how many there are."""
-    counts = Counter(words for found in looks for words in remarks(found))
+    return lines_of_kinds(Counter(words for found in looks for words in remarks(found)))
+
+
+def lines_of_kinds(counts: Mapping[str, int]) -> list[str]:
+    """The lines of `told_kinds` from how often each of the `remarks` was made."""
     return [f"{count:,} image{'s' if count > 1 else ''} with {words}" for words, count in counts.items()]
 
 

@@ -21,8 +21,8 @@ from tinyyolo.boxes.convert import convert
 from tinyyolo.compat import FileLoader, read_images_by
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
-from tinyyolo.datasets.images import MISSING, Look, look, save
-from tinyyolo.datasets.kinds import told_kinds
+from tinyyolo.datasets.images import MISSING, look, save
+from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.engine.keys import OWN
@@ -63,7 +63,7 @@ class TinyPredictor(DetectionPredictor):
         self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
         self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
         self.bad_images: list[str] = []
-        self.looks: list[Look] = []
+        self.kinds: Counter[str] = Counter()  # of pictures that are not simply decoded
         self.frames: Counter[Path] = Counter()  # of each video that is written
         self.maps: Counter[str] = Counter()  # by the names of their pictures
         self.shown, self.folder = str(source)[:SHOW], None
@@ -86,7 +86,7 @@ class TinyPredictor(DetectionPredictor):
 
     def good(self, path: str) -> None:
         """Note what kind of image was read."""
-        self.looks.append(look(path))
+        self.kinds.update(remarks(look(path)))
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
         """As upstream, then predictions.json with `save_json` and the images that could not be read.
@@ -108,7 +108,7 @@ class TinyPredictor(DetectionPredictor):
             if self.bad_images and not count:
                 raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
             check_videos(self.frames)
-        for line in told_kinds(self.looks):
+        for line in lines_of_kinds(self.kinds):
             LOGGER.warning(line)
         report("", "unreadable images left out", self.bad_images)
 
@@ -152,10 +152,13 @@ class TinyPredictor(DetectionPredictor):
         whole = isinstance(im, torch.Tensor)
         self.scenes = [] if whole else [i for i, image in enumerate(im) if self.tiling.cuts(size_of(image))]
         for i, image in enumerate([] if whole else im):
-            raster = getattr(image, "raster", None)
-            if raster is not None and i not in self.scenes:
+            said, raster = [self.tiling.words(size_of(image))], getattr(image, "raster", None)
+            if raster is not None and i in self.scenes:
+                said.append(raster.words)
+            elif raster is not None:
+                raster.close()
                 im[i] = images.load(raster.path)
-            elif words := ", ".join(filter(None, (self.tiling.words(size_of(image)), raster and raster.words))):
+            if words := ", ".join(filter(None, said)):
                 LOGGER.info(words)
         small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]
         return super().preprocess(small) if len(small) else torch.zeros(1, 3, self.tiling.tile, self.tiling.tile)
