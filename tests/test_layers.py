@@ -25,11 +25,11 @@ MAY_IMPORT = {
     "necks": BASE | {"compat", "boxes", "layers", "backbones"},
     "heads": BASE | {"compat", "boxes", "layers", "assigners"},
     "detectors": BASE | MODEL,
-    "datasets": BASE | {"boxes"},
+    "scenes": BASE | {"boxes"},
+    "datasets": BASE | {"boxes", "scenes"},
     "datasets/dataset": {"datasets/train"},  # an old name, for scripts outside
-    "datasets/train": BASE | {"compat", "boxes", "datasets"},
+    "datasets/train": BASE | {"compat", "boxes", "scenes", "datasets"},
     "evaluation": BASE | {"boxes", "datasets"},
-    "scenes": BASE | {"boxes", "datasets"},
     "plots": BASE | {"boxes", "datasets", "evaluation"},
     "analysis": BASE | MODEL | {"detectors", "datasets", "evaluation", "plots"},
     "export": BASE | MODEL | {"detectors"},  # below the engine, whose Model.export calls it

@@ -15,8 +15,8 @@ from torchvision.ops import box_iou
 
 from tinyyolo import Model
 from tinyyolo.config import UserError
-from tinyyolo.engine.predict.scenes import Tiling
 from tinyyolo.scenes.sweep import network_input
+from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import spans
 
 QUIET = {"verbose": False, "save": False}

@@ -8,6 +8,7 @@ from rasterio.transform import from_origin
 
 from tinyyolo.config import UserError
 from tinyyolo.scenes.raster import chosen_bands, open_raster, overview
+from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.windows import Span, Window, windows
 
 SIZE = (50, 70)
@@ -56,11 +57,11 @@ def test_bands_that_are_asked_for(tmp_path):
     path = tif(tmp_path / "a.tif", np.concatenate([ramp(), ramp()]), photometric="minisblack")
     with pytest.raises(UserError, match=r"which bands are red, green and blue: bands=\[r,g,b\]; Choices: 1 gray, 2 "):
         open_raster(path)
-    assert whole(open_raster(path, bands=[3, 2, 1]))[0][20, 30].tolist() == [30, 20, 50]
-    assert whole(open_raster(path, bands=[2]))[0][20, 30].tolist() == [20, 20, 20]
+    assert whole(open_raster(path, Rendering(bands=[3, 2, 1])))[0][20, 30].tolist() == [30, 20, 50]
+    assert whole(open_raster(path, Rendering(bands=[2])))[0][20, 30].tolist() == [20, 20, 20]
     for bands in ([1, 2], [0, 1, 2], [1, 2, 7], ["a"], [True]):
         with pytest.raises(UserError, match="expected one or three of its bands"):
-            open_raster(path, bands=bands)
+            open_raster(path, Rendering(bands=bands))
 
 
 def test_which_bands():
@@ -94,11 +95,11 @@ def test_values_of_16_bits_by_percentiles_of_the_whole_scene(tmp_path):
 
 def test_limits_that_are_given(tmp_path):
     path = tif(tmp_path / "a.tif", ramp(np.int16, 10), ("red", "green", "blue"))
-    pixels, _ = whole(open_raster(path, stretch=[0, 500]))
+    pixels, _ = whole(open_raster(path, Rendering(stretch=[0, 500])))
     assert pixels[20, 30].tolist() == [255, 102, 153]  # 500, 200 and 300 of 500
     for limits in ([5, 5], [9, 1], [1]):
         with pytest.raises(UserError, match="expected the values that become 0 and 255"):
-            open_raster(path, stretch=limits)
+            open_raster(path, Rendering(stretch=limits))
 
 
 def test_nan_is_no_pixel(tmp_path):

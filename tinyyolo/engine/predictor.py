@@ -27,9 +27,10 @@ from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import TinyResults, run_folder, scene_result
-from tinyyolo.engine.predict.scenes import Tiling, fault_of, is_export, load, size_of, stride_of
+from tinyyolo.engine.predict.scenes import detect, fault_of, is_export, load, scene_of, size_of, stride_of
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.io import new_file, place_in, tell
+from tinyyolo.scenes.tiling import Tiling
 
 read_images_by(load, sources=True)
 LEAST_SCORE = 0.25  # of a detection that is shown
@@ -167,9 +168,9 @@ class TinyPredictor(DetectionPredictor):
         """As upstream; scenes wait for `postprocess`."""
         return super().inference(im, *args, **kwargs) if len(self.scenes) < len(self.batch[0]) else None
 
-    def detect(self, scene: np.ndarray) -> torch.Tensor:
+    def detect_scene(self, scene: np.ndarray) -> torch.Tensor:
         """Detections (K, 6) of a scene in its pixels."""
-        return self.tiling.detect(self.model, self.rules, scene, self.args.batch, self.own.get("max_det"))
+        return detect(self.tiling, self.model, self.rules, scene_of(scene), self.args.batch, self.own.get("max_det"))
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
@@ -183,7 +184,7 @@ class TinyPredictor(DetectionPredictor):
             return self.construct_results(found, img, orig_imgs)
         results = iter(found)
         return [
-            scene_result(self.detect(image), image, path, self.model.names)
+            scene_result(self.detect_scene(image), image, path, self.model.names)
             if i in self.scenes
             else self.construct_result(next(results), img, image, path)
             for i, (image, path) in enumerate(zip(orig_imgs, self.batch[0], strict=True))

@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.scenes import need
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 from tinyyolo.scenes.sweep import PAD
 from tinyyolo.scenes.windows import Span, Window
 
@@ -101,13 +102,12 @@ class Raster:
             self.source = None
 
 
-def open_raster(path: str | Path, bands: Sequence[int] | None = None, stretch: Sequence[float] | None = None) -> Raster:
+def open_raster(path: str | Path, rendering: Rendering = AS_DECLARED) -> Raster:
     """Open a scene of any format that GDAL reads; needs `pip install tinyyolo[geo]`.
 
     Args:
         path: the file.
-        bands: one or three of its bands, from 1, shown as red, green and blue; None takes the declared ones.
-        stretch: the values that become 0 and 255; None takes percentiles of the whole scene where it has not 8 bits.
+        rendering: which of its bands and values are shown, and how.
 
     Raises:
         UserError: unreadable, nothing but nodata, bands that it does not have, or none given where the file does not
@@ -116,7 +116,7 @@ def open_raster(path: str | Path, bands: Sequence[int] | None = None, stretch: S
     need("rasterio", f"{path}: reading a scene by windows")
     import rasterio
 
-    path = Path(path)
+    path, bands, stretch = Path(path), rendering.bands, rendering.stretch
     with readable(path):
         source = rasterio.open(path)
         names = [colour.name for colour in source.colorinterp]

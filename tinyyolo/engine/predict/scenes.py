@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import Core, centres
-from tinyyolo.config import UserError
-from tinyyolo.datasets import images
+from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
-from tinyyolo.scenes.raster import OVERVIEW, RASTERS, Raster, open_raster, overview
+from tinyyolo.scenes.picture import Picture, Scene
+from tinyyolo.scenes.raster import Raster, overview
 from tinyyolo.scenes.sweep import PAD, Found, gathered, sweep
-from tinyyolo.scenes.windows import Window, windows
-from tinyyolo.sizes import SHRINK
+from tinyyolo.scenes.tiling import Tiling
+from tinyyolo.scenes.windows import Window
 
 
 class SceneImage(np.ndarray):
@@ -39,13 +33,12 @@ def load(path: str) -> np.ndarray:
     Raises:
         ValueError: it cannot be read; says why.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in RASTERS or find_spec("rasterio") is None or max(images.look(path).size_hw) <= OVERVIEW:
-        return images.load(path)
-    raster = open_raster(path)
-    scene = overview(raster).view(SceneImage)
-    scene.raster = raster
-    return scene
+    scene = open_scene(path)
+    if isinstance(scene, Picture):
+        return scene.pixels
+    image = overview(scene).view(SceneImage)
+    image.raster = scene
+    return image
 
 
 def fault_of(path: str) -> str:
@@ -57,145 +50,58 @@ def fault_of(path: str) -> str:
     return ""
 
 
+def scene_of(image: np.ndarray) -> Scene:
+    """The scene that an image is, or that stands behind it."""
+    return image.raster if isinstance(image, SceneImage) else Picture(image)
+
+
 def size_of(image: np.ndarray) -> tuple[int, int]:
     """Height and width of an image, or of the scene behind it."""
     height, width = image.raster.size_hw if isinstance(image, SceneImage) else image.shape[:2]
     return height, width
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """How a scene is cut: windows of `tile` px that share `overlap` px, of the scene resampled by `zoom`.
+def detect(
+    tiling: Tiling, model: Any, rules: Postprocess, scene: Scene, batch: int, max_det: int | None = None
+) -> Tensor:
+    """Detections (K, 6) xyxy px of a scene, score, class.
 
-    Attributes:
-        imgsz: longer side of the network input, px.
-        tile: 0 for none: images are shrunk.
-        auto: only images over SHRINK times `imgsz` are cut.
-        overlap: px; half of it is the halo of a window.
-        zoom: 2 shows objects at twice their size.
-        stride: windows start at its multiples.
+    Args:
+        tiling: how it is cut.
+        model: the engine's wrapper of a Detector or of an export.
+        rules: what of the candidates is a detection.
+        scene: an open one; it is closed at the end.
+        batch: windows at once.
+        max_det: at most so many; a model's own limit is that of an image, and does not count for scenes.
     """
-
-    imgsz: int
-    tile: int
-    auto: bool
-    overlap: int
-    zoom: float
-    stride: int
-
-    @classmethod
-    def of(cls, args: Mapping[str, Any], stride: int, fixed: bool = False) -> Tiling:
-        """The tiling of a run by its keys tile, overlap, zoom and imgsz; `fixed` for an export, which takes one size.
-
-        Raises:
-            UserError: a tile that an export does not take, or that leaves no room beside the overlap.
-        """
-        sides = [args["imgsz"]] if isinstance(args["imgsz"], int) else list(args["imgsz"])
-        imgsz = max(sides)
-        # Vectors and activations are those of whole images.
-        whole = args["tile"] in ("off", False) or args.get("embed") or args.get("visualize")
-        auto = args["tile"] == "auto"
-        tile = 0 if whole else imgsz if auto else args["tile"]
-        overlap = args["overlap"] if args["overlap"] >= 1 else round(args["overlap"] * tile)
-        overlap -= overlap % 2
-        tile = -(-max(tile, overlap + stride if auto and tile else 0) // stride) * stride  # with room for a core
-        if fixed and tile and {tile} != set(sides):
-            if not auto:
-                raise UserError(f"tile={args['tile']}: this export takes {' x '.join(map(str, sides))} px alone")
-            tile = 0
-        made = cls(imgsz, tile, auto, overlap, float(args["zoom"]), stride)
-        if tile:
-            windows((1, 1), tile, made.overlap // 2, stride)  # says what is wrong
-        return made
-
-    def cuts(self, size_hw: tuple[int, int]) -> bool:
-        """Whether an image is looked at in windows.
-
-        Examples:
-            >>> tiling = Tiling(640, 640, True, 96, 1.0, 32)
-            >>> tiling.cuts((960, 400)), tiling.cuts((961, 400))
-            (False, True)
-        """
-        most = SHRINK * self.imgsz
-        return bool(self.tile) and max(size_hw) * self.zoom > (most if self.auto else min(most, self.tile))
-
-    def scaled(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the scene as the network sees it."""
-        height, width = (max(1, round(side * self.zoom)) for side in size_hw)
-        return height, width
-
-    def windows(self, size_hw: tuple[int, int]) -> list[Window]:
-        """The windows of a scene, in pixels of the network."""
-        return windows(self.scaled(size_hw), self.tile, self.overlap // 2, self.stride)
-
-    def words(self, size_hw: tuple[int, int]) -> str:
-        """What is done to an image of this size, in a line.
-
-        Examples:
-            >>> Tiling(640, 640, True, 96, 1.0, 32).words((6000, 6000))
-            '6000x6000: 121 tiles of 640, overlap 96'
-        """
-        size = f"{size_hw[1]}x{size_hw[0]}"
-        if self.cuts(size_hw):
-            zoom = f", zoom {self.zoom:g}" if self.zoom != 1 else ""
-            count = len(self.windows(size_hw))
-            return f"{size}: {count} tile{'s' * (count > 1)} of {self.tile}, overlap {self.overlap}{zoom}"
-        factor = max(size_hw) / self.imgsz
-        return f"{size}: shrunk by {factor:.1f} (tile=off)" if factor > SHRINK and not self.tile else ""
-
-    def detect(
-        self, model: Any, rules: Postprocess, image: np.ndarray, batch: int, max_det: int | None = None
-    ) -> Tensor:
-        """Detections (K, 6) xyxy px of the image, score, class.
-
-        Args:
-            model: the engine's wrapper of a Detector or of an export.
-            rules: what of the candidates is a detection.
-            image: (H, W, 3) uint8 BGR, or a `SceneImage`.
-            batch: windows at once.
-            max_det: at most so many; a model's own limit is that of an image, and does not count for scenes.
-        """
-        size_hw = size_of(image)
-        height, width = self.scaled(size_hw)
-        raster = image.raster if isinstance(image, SceneImage) else None
-        if raster is None and self.zoom != 1:
-            way = cv2.INTER_AREA if self.zoom < 1 else cv2.INTER_LINEAR
-            image = cv2.resize(image, (width, height), interpolation=way)
-        ground = Ground(raster, self.zoom)
-        read = partial(cut, image) if raster is None else ground.read
-        pad = self.tile if is_export(model) else ENGINE_STRIDE
-        swept = sweep(self.windows(size_hw), read, net_of(model, rules), (height, width), pad, batch)
-        parts = [ground.on(window, found) for part in swept for window, found in part]
-        boxes, scores, labels = rules.of_candidates(*gathered(parts), max_det)
-        if raster is not None:
-            raster.close()
-        if ground.empty:
-            LOGGER.info(f"{ground.empty} of {len(self.windows(size_hw))} tiles have no valid pixel: left out")
-        scale = boxes.new_tensor([size_hw[1] / width, size_hw[0] / height] * 2)
-        return torch.cat([boxes * scale, scores[:, None], labels[:, None].to(boxes)], 1)
-
-
-def cut(image: np.ndarray, window: Window) -> np.ndarray:
-    """The pixels of a window."""
-    return image[window.y.start : window.y.stop, window.x.start : window.x.stop]
+    height, width = tiling.scaled(scene.size_hw)
+    every = tiling.windows(scene.size_hw)
+    ground = Ground(scene, tiling.zoom)
+    pad = tiling.tile if is_export(model) else ENGINE_STRIDE
+    swept = sweep(every, ground.read, net_of(model, rules), (height, width), pad, batch)
+    parts = [ground.on(window, found) for part in swept for window, found in part]
+    boxes, scores, labels = rules.of_candidates(*gathered(parts), max_det)
+    scene.close()
+    if ground.empty:
+        LOGGER.info(f"{ground.empty} of {len(every)} tiles have no valid pixel: left out")
+    scale = boxes.new_tensor([scene.size_hw[1] / width, scene.size_hw[0] / height] * 2)
+    return torch.cat([boxes * scale, scores[:, None], labels[:, None].to(boxes)], 1)
 
 
 class Ground:
-    """Reads the windows of a raster, and knows where they are valid.
+    """Reads the windows of a scene, and knows where they are valid.
 
     Attributes:
         empty: how many windows had no valid pixel.
     """
 
-    def __init__(self, raster: Raster | None, zoom: float):
-        self.raster, self.zoom, self.empty = raster, zoom, 0
+    def __init__(self, scene: Scene, zoom: float):
+        self.scene, self.zoom, self.empty = scene, zoom, 0
         self.valid: dict[Window, np.ndarray] = {}  # of the windows of a batch that are valid in part
 
     def read(self, window: Window) -> np.ndarray | None:
         """The pixels of a window, what is not valid as grey as what the engine pads with; None where nothing is."""
-        if self.raster is None:
-            return None
-        pixels, valid = self.raster.read(window, self.zoom)
+        pixels, valid = self.scene.read(window, self.zoom)
         if not valid.any():
             self.empty += 1
             return None
