@@ -1,4 +1,4 @@
-"""Which images are looked at in windows instead of being shrunk, by the same rule in training, validation, prediction."""
+"""Which images are looked at in windows instead of being shrunk: one rule for training, validation and prediction."""
 
 from __future__ import annotations
 
