@@ -20,6 +20,7 @@ DRIVERS: dict[str, tuple[str, dict[str, str]]] = {
     ".gpkg": ("GPKG", {}),
     ".fgb": ("FlatGeobuf", {}),
     ".csv": ("CSV", {"GEOMETRY": "AS_WKT"}),
+    ".shp": ("ESRI Shapefile", {"ENCODING": "UTF-8"}),  # several files of one name
 }
 POLYGON = np.array([1, 1], np.uint32)  # little endian, in well-known binary
 
@@ -66,7 +67,7 @@ def write(
     A scene without a CRS gives pixels, with y downwards.
 
     Args:
-        path: the suffix says the form: .geojson, .gpkg, .fgb or .csv.
+        path: the suffix says the form, see DRIVERS.
         boxes: (N, 4) xyxy px of the scene.
         scores: (N,).
         labels: (N,) int.
@@ -77,6 +78,21 @@ def write(
     Raises:
         UserError: no such form, or it cannot be written.
     """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    classes = np.array([names[int(label)] for label in labels], object)
+    columns: dict[str, Any] = {"class": classes, "score": np.asarray(scores, np.float64).round(5)}
+    columns |= {name: boxes[:, i].round(2) for i, name in enumerate(("x1", "y1", "x2", "y2"))}
+    save(path, on_map(corners(boxes), transform), columns, crs, overwrite=True)
+
+
+def save(
+    path: str | Path, rings: np.ndarray, columns: Mapping[str, np.ndarray], crs: str, *, overwrite: bool = False
+) -> None:
+    """Write polygons (N, 5, 2) of a CRS with their attributes (N,), in the form of the path's suffix.
+
+    Raises:
+        UserError: no such form, it cannot be written, or it exists and `overwrite` is not set.
+    """
     need("pyogrio", f"{path}: writing a map")
     import pyogrio
 
@@ -84,17 +100,11 @@ def write(
     if path.suffix not in DRIVERS:
         raise UserError(f"{path}: {suggest(path.suffix, DRIVERS)}")
     driver, options = DRIVERS[path.suffix]
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    rings = on_map(corners(boxes), transform)
-    classes = np.array([names[int(label)] for label in labels], object)
-    columns: dict[str, Any] = {"class": classes, "score": np.asarray(scores, np.float64).round(5)}
-    columns |= {name: boxes[:, i].round(2) for i, name in enumerate(("x1", "y1", "x2", "y2"))}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        made = Path(folder) / path.name
         try:
             warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # a scene may have none
             pyogrio.raw.write(
-                made,
+                Path(folder) / path.name,
                 polygons(rings),
                 field_data=list(columns.values()),
                 fields=list(columns),
@@ -106,4 +116,5 @@ def write(
             )
         except pyogrio.errors.DataSourceError as error:
             raise UserError(f"{path}: not written: {' '.join(str(error).split())}") from error
-        copy_file(made, path, overwrite=True)
+        for made in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):  # itself is the last
+            copy_file(made, path.with_name(made.name), overwrite=overwrite)

@@ -12,6 +12,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.datasets.annotations import IGNORED, Annotations, take
 
+KEEP = 0.3  # least share of an object's area that stays in a tile
 CENTRE = "centre"  # AI-TOD's rule: an object belongs to every tile that its centre lies in
 ROUNDING = 1e-9  # so that three tenths of a box are 0.3 of it in floating point too
 Tile = tuple[int, int]
@@ -52,13 +53,13 @@ def check_arguments(tile: int, overlap: int, keep: float | str) -> None:
         raise UserError(f"keep={keep}: expected a share of the area in (0, 1], or {CENTRE!r}")
 
 
-def staying(boxes: np.ndarray, corner: Tile, tile: int, keep: float | str) -> np.ndarray:
+def staying(boxes: np.ndarray, corner: Tile, tile: int | np.ndarray, keep: float | str) -> np.ndarray:
     """Which boxes (K, 4) stay in the tile at `corner`: (K,) bool.
 
     Args:
         boxes: xyxy in pixels of the scene.
         corner: x, y of the tile.
-        tile: its side.
+        tile: its side, or its width and height, for each box (K, 2).
         keep: least share of a box's area inside the tile, or "centre": its centre is in [x, x + tile).
 
     Examples:

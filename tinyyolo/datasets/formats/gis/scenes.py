@@ -1,0 +1,189 @@
+"""Where outlines of a map lie in the pixels of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from tinyyolo.boxes.convert import centres, sides
+from tinyyolo.datasets.annotations import Problem
+from tinyyolo.scenes.outlines import DEGREES, SLACK, Layer, bounds, is_geographic, on_scene, short, transformed
+from tinyyolo.scenes.raster import place_of_file
+from tinyyolo.scenes.vectors import corners, on_map
+
+HALF = 0.5  # of the objects that must lie in an image without a place for their numbers to be its pixels
+LEAST_SIDE = 0.5  # px, of the middle one of these objects
+CORNER, CORNER_SHARE = 0.5, 0.1  # px, and share of a side, that a point may be off the corner of a box
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image: its file name, height and width in px, CRS and transform as in `Raster`."""
+
+    name: str
+    size_hw: tuple[int, int]
+    crs: str
+    transform: tuple[float, ...] | None
+
+    @property
+    def extent(self) -> np.ndarray:
+        """(4,) xyxy of its corners on the map."""
+        h, w = self.size_hw
+        ring = on_map(corners(np.array([[0.0, 0.0, w, h]])), self.transform)[0]
+        return np.concatenate([ring.min(0), ring.max(0)])
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Outlines in images, K of them.
+
+    Attributes:
+        rows: (K,) which feature of the layer.
+        images: (K,) which image.
+        boxes: (K, 4) xyxy px.
+        given: (K,) bool, the feature names its image.
+        outlines: (K,) bool, it is no box.
+    """
+
+    rows: np.ndarray
+    images: np.ndarray
+    boxes: np.ndarray
+    given: np.ndarray
+    outlines: np.ndarray
+
+
+def scene_of(folder: Path, name: str, size_hw: Sequence[int]) -> Scene:
+    """An image of a folder, with its place on the map."""
+    crs, transform = place_of_file(folder / name)
+    if transform is not None and abs(transform[0] * transform[4] - transform[1] * transform[3]) == 0:
+        crs, transform = "", None  # a pixel without an area
+    return Scene(name, (int(size_hw[0]), int(size_hw[1])), crs, transform)
+
+
+def placed(
+    layer: Layer,
+    usable: np.ndarray,
+    scenes: Sequence[Scene],
+    among: Sequence[int],
+    images: np.ndarray,
+    remarks: list[Problem],
+) -> tuple[Placed, list[int]]:
+    """Find a layer's outlines in images.
+
+    Args:
+        layer: N features.
+        usable: (N,) bool, those with an outline.
+        scenes: all images.
+        among: the indices of those that the layer is for.
+        images: (N,) the file name of the image that a feature names, "" for none.
+        remarks: what is taken in which way is added here.
+
+    Returns:
+        What was found, an outline in every image that it touches; and the images whose place is not known.
+    """
+    drawn = usable[layer.owners]
+    points, owners, count, where = layer.points[drawn], layer.owners[drawn], len(usable), str(layer.path)
+    crs = layer.crs
+    if crs and is_geographic(crs) and (abs(points) > DEGREES + SLACK).any() and any(scenes[i].transform for i in among):
+        remarks.append(Problem("coordinates", where, f"its numbers are no degrees, as {short(crs)} would have them"))
+        crs = ""
+
+    @cache
+    def on(target: str) -> tuple[np.ndarray, np.ndarray]:
+        """The points in a CRS, and the bounds of the features."""
+        found = transformed(points, crs, target) if crs and target else points
+        return found, bounds(found, owners, count)
+
+    index = {name: i for i, name in enumerate(scene.name for scene in scenes)}
+    named = np.array([index.get(name, -2) if name else -1 for name in images.tolist()], np.int64)
+    if not (by_name := bool((named >= 0).any())):
+        named[:] = -1  # these are no names of images
+    parts, lost = [], []
+    for i in among:
+        scene, free = scenes[i], usable & (named == -1)
+        own = usable & (named == i)
+        if scene.transform is None:
+            found, to_pixels = points, in_pixels(scene, points, owners, free | own, alone=len(among) == 1, where=where)
+            if to_pixels is None and not own.any():
+                lost += [i] if free.any() and not by_name else []
+                continue
+            if to_pixels is None:
+                to_pixels, free = as_they_are, np.zeros(count, bool)
+            elif to_pixels is upside_down or (free.any() and not own.any()):
+                ways = "y upwards, as QGIS shows them" if to_pixels is upside_down else "y downwards"
+                what = f"it has no place on the map: the labels ({short(crs)}) are taken as its pixels, {ways}"
+                remarks.append(Problem("coordinates", f"{where}: {scene.name}", what))
+        else:
+            found, boxes = on(scene.crs)
+            low, high = scene.extent[:2], scene.extent[2:]
+            free &= (boxes[:, 2:] >= low).all(axis=1) & (boxes[:, :2] <= high).all(axis=1)
+            to_pixels = on_map_of(scene)
+        parts.append(rows_in(i, scene, found, owners, to_pixels, free | own, own))
+    used = {(bool(crs), bool(scenes[i].crs)) for i in among if scenes[i].transform is not None}
+    if (False, True) in used:
+        its = sorted({short(scenes[i].crs) for i in among if scenes[i].crs})
+        what = f"its coordinates are taken as those of the images, {', '.join(its)}"
+        remarks.append(Problem("coordinates", where, what if layer.crs else f"it has no CRS: {what}"))
+    if (True, False) in used:
+        what = f"images without a CRS are taken to be in that of the labels, {short(crs)}"
+        remarks.append(Problem("coordinates", where, what))
+    columns = zip(*parts, strict=True) if parts else ()
+    empty = Placed(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0, bool), np.zeros(0, bool))
+    return Placed(*map(np.concatenate, columns)) if parts else empty, lost
+
+
+ToPixels = Callable[[np.ndarray], np.ndarray]
+
+
+def as_they_are(points: np.ndarray) -> np.ndarray:
+    """Points that are pixels."""
+    return points
+
+
+def upside_down(points: np.ndarray) -> np.ndarray:
+    """Pixels of points of an image as QGIS shows it where it has no place: y runs from 0 to minus the height."""
+    return points * (1, -1)
+
+
+def on_map_of(scene: Scene) -> ToPixels:
+    """Pixels of points of a scene's CRS."""
+    return lambda points: on_scene(points, scene.transform or ())
+
+
+def in_pixels(
+    scene: Scene, points: np.ndarray, owners: np.ndarray, which: np.ndarray, *, alone: bool, where: str
+) -> ToPixels | None:
+    """How the outlines of features are pixels of an image without a place; None if they seem to be none."""
+    boxes = bounds(points, owners, len(which))[which]
+    if not alone or not len(boxes):
+        return as_they_are if alone else None
+    way = upside_down if np.median(boxes[:, 3]) <= 0 else as_they_are
+    middle = way(centres(boxes))
+    inside = ((middle >= 0) & (middle <= scene.size_hw[::-1])).all(axis=1)
+    fits = inside.mean() >= HALF and np.median(sides(boxes)) >= LEAST_SIDE
+    return way if fits else None
+
+
+def rows_in(
+    image: int,
+    scene: Scene,
+    points: np.ndarray,
+    owners: np.ndarray,
+    to_pixels: ToPixels,
+    which: np.ndarray,
+    own: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """The columns of `Placed` for one image, of the features `which` (N,) that touch it, or name it (`own`)."""
+    picked = which[owners]
+    pixels, owner = to_pixels(points[picked]), owners[picked]
+    boxes = bounds(pixels, owner, len(which))
+    h, w = scene.size_hw
+    rows = np.flatnonzero(own | (which & (boxes[:, 2:] >= 0).all(axis=1) & (boxes[:, :2] <= (w, h)).all(axis=1)))
+    near = np.maximum(CORNER, CORNER_SHARE * sides(boxes))[owner]
+    off = np.minimum(abs(pixels - boxes[owner, :2]), abs(pixels - boxes[owner, 2:])) > near
+    outlines = np.bincount(owner, off.any(axis=1), len(which)) > 0
+    return rows, np.full(len(rows), image, np.int64), boxes[rows], own[rows], outlines[rows]
