@@ -76,7 +76,7 @@ AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels", "kpt_shape"}
 
 @dataclass(frozen=True)
 class Split:
-    """Where one split lies: the `train:` of the YAML made absolute, and its label file or folder, and the layer in it."""
+    """Where one split lies: the `train:` of the YAML made absolute, and its label file or folder and its layer."""
 
     images: tuple[Path, ...]
     annotations: Path | None = None

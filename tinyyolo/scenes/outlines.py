@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinyyolo.config import UserError, suggest
+from tinyyolo.config import UserError, shown, suggest
 from tinyyolo.scenes import need
 
 # Suffix -> how such a file begins; others are JSON. GDAL goes by the content and would open any other format too, some
@@ -19,6 +20,7 @@ BLANKS = b"\xef\xbb\xbf \t\r\n"  # before the first brace of a JSON
 POLYGONS = ("Polygon", "MultiPolygon")
 DEGREES = np.array([180.0, 90.0])  # the most that longitude and latitude can be
 SLACK = 1e-6
+MOST_NAMED = 24  # choices in a message
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ def read_layer(path: str | Path, name: str = "") -> Layer:
             meta, ids, wkb, columns = pyogrio.raw.read(path, layer=name, return_fids=True)
     except UserError:
         raise
-    except (RuntimeError, ValueError, OSError) as error:  # what pyogrio's own derive from
+    except (RuntimeError, ValueError, OSError, UnboundLocalError) as error:  # the last is pyogrio's for a bad .prj
         raise UserError(f"{path}: not readable: {' '.join(str(error).split())}") from error
-    shapes = shapely.from_wkb(wkb, on_invalid="ignore")
+    with np.errstate(invalid="ignore"):  # of coordinates that are no numbers
+        shapes = shapely.from_wkb(wkb, on_invalid="ignore")
     points, owners = shapely.get_coordinates(shapes, return_index=True)
     kinds = [shape.geom_type if shape is not None and not shape.is_empty else "" for shape in shapes]
     words = [" ".join(str(one.message).split()) for one in said]
@@ -101,14 +104,25 @@ def looks_right(path: Path) -> None:
         with path.open("rb") as stream:
             start = stream.read(64)
     except FileNotFoundError as error:
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in BEGINS)) or "none"
-        raise UserError(f"{path}: no such file of labels; in that folder: {there}") from error
+        there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in BEGINS)
+        raise UserError(f"{path}: no such file of labels; in that folder: {named(there)}") from error
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror or error}") from error
     if not start:
         raise UserError(f"{path}: the file is empty")
     if not start.lstrip(BLANKS if kind == ".geojson" else b"").startswith(BEGINS[kind]):
         raise UserError(f"{path}: it does not begin as a {kind} file does")
+
+
+def named(names: Sequence[str]) -> str:
+    """Names in a line, of many the first.
+
+    Examples:
+        >>> named(["a", "b"]), named([]), named([str(i) for i in range(40)])[-20:]
+        ('a, b', 'none', '22, 23 and 16 others')
+    """
+    more = f" and {len(names) - MOST_NAMED:,} others" if len(names) > MOST_NAMED else ""
+    return ", ".join(map(shown, names[:MOST_NAMED])) + more or "none"
 
 
 def the_layer(path: Path, rows: np.ndarray, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyyolo.config import UserError, suggest
+from tinyyolo.config import UserError, shown, suggest
 from tinyyolo.datasets.annotations import Problem, unknown_class
 from tinyyolo.datasets.formats.decode import BAD_MARK, EXTRA, mark
 from tinyyolo.datasets.formats.doubts import from_one
@@ -91,7 +91,7 @@ def called(wanted: Sequence[str], fields: Mapping[str, Any]) -> list[str]:
         ['Class', 'CATEGORY_N']
     """
     short = {name: name.lower()[:LONGEST_FIELD] for name in fields}
-    return list(dict.fromkeys(own for one in wanted for own in fields if short[own] == one[:LONGEST_FIELD]))
+    return list(dict.fromkeys(own for one in wanted for own in fields if short[own] == one.lower()[:LONGEST_FIELD]))
 
 
 def class_field(path: Path, fields: Mapping[str, np.ndarray], names: Sequence[str], given: str) -> str:
@@ -176,10 +176,10 @@ def keys_of(
     unknown = []
     for name, count in occurring.items():
         if name not in index and by_number:
-            what = f"class {name} is not in names; there are: {choices} ({count:,} objects)"
+            what = f"class {shown(name)} is not in names; there are: {choices} ({count:,} objects)"
             unknown.append(Problem("unknown class", str(path), what))
         elif name not in index:
-            unknown.append(unknown_class(f"{path}: {count:,} objects", name, every))
+            unknown.append(unknown_class(f"{path}: {count:,} objects", shown(name), every))
     if by_number:
         ids = np.array([min(int(name), len(every) + 1) for name in occurring])
         problems += from_one(unknown, ids, dict(enumerate(every)), path)

@@ -32,7 +32,7 @@ from tinyyolo.datasets.formats.gis.scenes import Placed, Scene, placed, scene_of
 from tinyyolo.datasets.formats.gis.write import write
 from tinyyolo.datasets.formats.text import readable
 from tinyyolo.io import in_threads
-from tinyyolo.scenes.outlines import POLYGONS, Layer, read_layer, short
+from tinyyolo.scenes.outlines import POLYGONS, Layer, named, read_layer, short
 
 EDGE = 0.5  # px over the edge of an image that are no cut worth telling
 MOST_TOLD = 3  # remarks of a kind; of more the first stands for all
@@ -79,7 +79,8 @@ def read(
         said = said_by(one.path, one.fields, len(usable), every, class_field)
         where, without = placed(one, usable, scenes, among, said.images, remarks)
         lost |= {*without}
-        parts.append(objects(one, said, kept_parts(one, usable, where, scenes, said, problems, remarks), own, remarks))
+        where = kept_parts(one, usable, where, scenes, said, problems, remarks)
+        parts.append(objects(one, said, where, own, problems, remarks))
     problems += [no_place(images_dir / kept[i], source) for i in sorted(lost)]
     found = joined(parts)
     every = every or names_in(found.classes)
@@ -217,7 +218,9 @@ def extents(layer: Layer, scenes: Sequence[Scene]) -> str:
     return f"{said}, {on_map[0].name} over {words(on_map[0].extent, on_map[0].crs)}" if on_map else said
 
 
-def objects(layer: Layer, said: Said, where: Placed, own: Sequence[str], remarks: list[Problem]) -> Found:
+def objects(
+    layer: Layer, said: Said, where: Placed, own: Sequence[str], problems: list[Problem], remarks: list[Problem]
+) -> Found:
     """Outlines in images with what their features say.
 
     Raises:
@@ -226,8 +229,8 @@ def objects(layer: Layer, said: Said, where: Placed, own: Sequence[str], remarks
     rows, classes = where.rows, said.classes
     if classes is None and len(rows):
         if len(own) != 1:
-            there = ", ".join(said.every) or "none"
-            raise UserError(f"{layer.path}: which attribute names the class? class_field: NAME; Choices: {there}")
+            what = f"which attribute names the class? class_field: NAME; Choices: {named(said.every)}"
+            raise UserError(f"{layer.path}: {what}")
         remarks.append(Problem("class field", str(layer.path), f"no attribute names the class: all are {own[0]!r}"))
     if classes is None:
         classes = np.full(len(layer.ids), "".join(own[:1]), object)
@@ -238,6 +241,8 @@ def objects(layer: Layer, said: Said, where: Placed, own: Sequence[str], remarks
         remarks.append(Problem("scores", str(layer.path), what))
     remarks += [Problem("GDAL", str(layer.path), words) for words in layer.said]
     names = np.array([f"{layer.path}: feature {layer.ids[row]}" for row in rows], object)
+    what = "iscrowd or ignore is neither set (true, 1) nor not (false, 0, null); taken as not set"
+    problems += [Problem("bad mark", names[i], what) for i in np.flatnonzero(said.bad_marks[rows])]
     extra = {name: np.nan_to_num(values[rows], nan=NO_EXTRA) for name, values in said.extra.items()}
     ids = layer.ids if said.ids is None else said.ids
     return Found(where.images, where.boxes, classes[rows], ids[rows], said.crowd[rows], names, extra)

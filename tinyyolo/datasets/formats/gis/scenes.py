@@ -123,7 +123,7 @@ def placed(
             free &= (boxes[:, 2:] >= low).all(axis=1) & (boxes[:, :2] <= high).all(axis=1)
             to_pixels = on_map_of(scene)
         parts.append(rows_in(i, scene, found, owners, to_pixels, free | own, own))
-    used = {(bool(crs), bool(scenes[i].crs)) for i in among if scenes[i].transform is not None}
+    used = {(bool(crs), bool(scenes[i].crs)) for i in among if scenes[i].transform is not None and count}
     if (False, True) in used:
         its = sorted({short(scenes[i].crs) for i in among if scenes[i].crs})
         what = f"its coordinates are taken as those of the images, {', '.join(its)}"
