@@ -86,6 +86,8 @@ TILE = Kind(
 )  # YAML reads off as false
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
+FILE = Kind("", lambda v: isinstance(v, (str, Path)) and v != "")
+OUT = Kind("a file or a list of files", lambda v: FILE.holds(v) or (bool(v) and is_list(v, FILE.holds)), typed=True)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -113,6 +115,7 @@ NULLABLE = {
     "warmup_iters",
     "clip_grad",
     "save_every",
+    "out",
 }  # and ultralytics' with null
 
 TRACED = "TorchScript has no such setting"
@@ -151,6 +154,7 @@ KEYS: dict[str, Key] = {
     "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
     "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
+    "out": Key("p", OUT, "one map of all images, or several: NAME.geojson, .gpkg, .fgb, .parquet or .csv"),
     "imgsz": Key(
         "tvpe",
         IMGSZ,

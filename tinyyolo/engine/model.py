@@ -24,6 +24,7 @@ from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.predict.maps import checked
 from tinyyolo.engine.predict.results import run_folder
 from tinyyolo.engine.predict.sources import check_source
 from tinyyolo.engine.predictor import TinyPredictor
@@ -38,7 +39,7 @@ from tinyyolo.io import sweep
 FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
 KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
-WRITES = ("save", "save_txt", "save_crop", "save_json")  # what predict makes of detections
+WRITES = ("save", "save_txt", "save_crop", "save_json", "save_geojson", "out")  # what predict makes of detections
 PARTS = {"model": Detector, "trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
 # A 2 px line and a label would hide what they mark.
 DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
@@ -266,6 +267,7 @@ class Model(EngineModel):
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
         own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det")}
+        own["out"] = checked(own["out"], args["exist_ok"])
         if self.predictor is not None:  # kept from the last call
             self.predictor.own = own
         return super().predict(source, stream, partial(predictor or TinyPredictor, own=own), **args)

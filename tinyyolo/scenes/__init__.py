@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from tinyyolo.config import UserError
 
 
-def need(package: str, what: str) -> None:
-    """Raise UserError where a package of the extra `geo` is not installed; `what` is what needs it."""
+def need(package: str, what: str, source: str = "'tinyyolo[geo]'") -> None:
+    """Raise UserError where a package is not installed; `what` is what needs it, `source` what pip installs it by."""
     if find_spec(package) is None:
-        raise UserError(f"{what} needs the package {package}: pip install 'tinyyolo[geo]'")
+        raise UserError(f"{what} needs the package {package}: pip install {source}")

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tinyyolo.config import UserError, shown, suggest
 from tinyyolo.scenes import need
+from tinyyolo.scenes.place import reprojected
 
 # Suffix -> how such a file begins; others are JSON. GDAL goes by the content and would open any other format too, some
 # of which lead to files elsewhere.
@@ -157,19 +157,16 @@ def transformed(points: np.ndarray, source: str, target: str) -> np.ndarray:
     if first == second:
         return points
     out, sound = np.full_like(points, np.nan), np.isfinite(points).all(axis=1)
-    out[sound] = _transformed(points[sound], first, second)
+    out[sound] = _transformed(points[sound], source, target)
     return np.where(np.isfinite(out).all(axis=1, keepdims=True), out, np.nan)
 
 
-def _transformed(points: np.ndarray, source: Any, target: Any) -> np.ndarray:
+def _transformed(points: np.ndarray, source: str, target: str) -> np.ndarray:
     """As `transformed`, of numbers. PROJ refuses all for one that has no place: that one is looked for by halves."""
     from rasterio.errors import RasterioError
-    from rasterio.warp import transform
 
-    if not len(points):
-        return points
     try:
-        return np.stack(transform(source, target, *points.T.tolist()), axis=1)
+        return reprojected(points, source, target)
     except (RasterioError, RuntimeError, ValueError):
         if len(points) == 1:
             return np.full_like(points, np.nan)
@@ -179,7 +176,7 @@ def _transformed(points: np.ndarray, source: Any, target: Any) -> np.ndarray:
 
 
 def on_scene(points: np.ndarray, transform: tuple[float, ...]) -> np.ndarray:
-    """Points (…, 2) of a scene's CRS as x, y px of it: the inverse of `vectors.on_map`.
+    """Points (…, 2) of a scene's CRS as x, y px of it: the inverse of `Place.on_map`.
 
     Examples:
         >>> on_scene(np.array([[520.0, 870.0]]), (10.0, 0.0, 500.0, 0.0, -10.0, 900.0)).tolist()

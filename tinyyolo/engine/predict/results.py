@@ -17,10 +17,12 @@ from ultralytics.utils.plotting import save_one_box
 from tinyyolo.datasets.images import save
 from tinyyolo.io import as_file_names, named, new_file, place_in
 from tinyyolo.scenes import vectors
+from tinyyolo.scenes.place import Place
 from tinyyolo.scenes.raster import place_of_file
 from tinyyolo.scenes.windows import Span, Window
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
+OWN_PARTS = ("raster", "place")  # of results here, which upstream does not copy
 BEGUN = {"args.yaml"}  # what a run writes before it has a result
 
 
@@ -39,13 +41,48 @@ class TinyResults(Results):
                 file.write(old + "".join(lines))
         return str(txt_file)
 
-    def save_geojson(self, path: str | Path) -> None:
-        """Write the boxes as polygons: longitude and latitude of a georeferenced scene, else pixels. See `vectors`."""
-        raster: Any = getattr(self, "raster", None)
+    def new(self) -> TinyResults:
+        """As upstream, of this class: parts of a result, and copies on another device, keep its place."""
+        made = super().new()
+        made.__class__, made.orig_shape = type(self), self.orig_shape
+        made.__dict__ |= {name: value for name, value in self.__dict__.items() if name in OWN_PARTS}
+        return made
+
+    @property
+    def geo(self) -> Place:
+        """CRS and transform of the image, those of its file; `geo.known` is false where it has no place on the map."""
+        if "place" not in self.__dict__:
+            self.place = Place(*place_of_file(self.path))
+        return self.place
+
+    @property
+    def part(self) -> vectors.Part:
+        """What a map has of the result: boxes and scores in plain arrays, the image's name and place."""
         boxes: Any = self.boxes
         rows = boxes.data.cpu().double().numpy() if boxes is not None else np.zeros((0, 6))
-        place = place_of_file(self.path) if raster is None else (raster.crs, raster.transform)
-        vectors.write(path, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), self.names, *place)
+        return vectors.Part(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), Path(self.path).name, self.geo)
+
+    def save_map(self, path: str | Path) -> None:
+        """Write the boxes as polygons in the form of the suffix, in place of an older file; see `vectors.write_parts`.
+
+        Raises:
+            UserError: no such form, a package that is not installed, or it cannot be written.
+        """
+        vectors.write_parts(path, [self.part], self.names)
+
+    def save_geojson(self, path: str | Path) -> None:
+        """`save_map` of a GeoJSON: longitude and latitude of an image with a place on the map, else pixels."""
+        self.save_map(path)
+
+    def to_geodataframe(self) -> Any:
+        """The boxes as a geopandas.GeoDataFrame: a polygon a row in the image's CRS, or in pixels, y downwards.
+
+        Its columns are those of the files: class, class_index, score, x1, y1, x2, y2 in px, width_m, height_m, scene.
+
+        Raises:
+            UserError: geopandas is not installed.
+        """
+        return vectors.geodataframe(self.part, self.names)
 
     def save_crop(self, save_dir: str | Path, file_name: str | Path = "im.jpg") -> None:
         """Write each detection as `save_dir`/CLASS/NAME.jpg, NAME2.jpg, ...; CLASS as `io.as_file_name` makes it."""
@@ -105,6 +142,7 @@ def scene_result(rows: Tensor, image: np.ndarray, path: str, names: dict[int, st
     result = SceneResults(np.asarray(image), path, names, boxes=rows)
     if raster is not None:
         result.raster, result.orig_shape = raster, raster.size_hw
+        result.place = Place(raster.crs, raster.transform)
         result.boxes = Boxes(rows, raster.size_hw)
     return result
 

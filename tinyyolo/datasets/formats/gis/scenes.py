@@ -12,8 +12,9 @@ import numpy as np
 from tinyyolo.boxes.convert import centres, sides
 from tinyyolo.datasets.annotations import Problem
 from tinyyolo.scenes.outlines import DEGREES, SLACK, Layer, bounds, is_geographic, on_scene, short, transformed
+from tinyyolo.scenes.place import Place
 from tinyyolo.scenes.raster import place_of_file
-from tinyyolo.scenes.vectors import corners, on_map
+from tinyyolo.scenes.vectors import corners
 
 HALF = 0.5  # of the objects that must lie in an image without a place for their numbers to be its pixels
 LEAST_SIDE = 0.5  # px, of the middle one of these objects
@@ -22,18 +23,28 @@ CORNER, CORNER_SHARE = 0.5, 0.1  # px, and share of a side, that a point may be 
 
 @dataclass(frozen=True)
 class Scene:
-    """An image: its file name, height and width in px, CRS and transform as in `Raster`."""
+    """An image: its file name, height and width in px, and where it lies; a CRS that is not of the Earth is none."""
 
     name: str
     size_hw: tuple[int, int]
-    crs: str
-    transform: tuple[float, ...] | None
+    place: Place
+
+    @property
+    def crs(self) -> str:
+        """Well-known text, or ""."""
+        return self.place.crs if self.place.known else ""
+
+    @property
+    def transform(self) -> tuple[float, ...] | None:
+        """See `Place`; None also for one whose pixels have no area."""
+        six = self.place.transform
+        return None if six is None or six[0] * six[4] == six[1] * six[3] else six
 
     @property
     def extent(self) -> np.ndarray:
         """(4,) xyxy of its corners on the map."""
         h, w = self.size_hw
-        ring = on_map(corners(np.array([[0.0, 0.0, w, h]])), self.transform)[0]
+        ring = self.place.on_map(corners(np.array([[0.0, 0.0, w, h]])))[0]
         return np.concatenate([ring.min(0), ring.max(0)])
 
 
@@ -58,10 +69,7 @@ class Placed:
 
 def scene_of(folder: Path, name: str, size_hw: Sequence[int]) -> Scene:
     """An image of a folder, with its place on the map."""
-    crs, transform = place_of_file(folder / name)
-    if transform is not None and abs(transform[0] * transform[4] - transform[1] * transform[3]) == 0:
-        crs, transform = "", None  # a pixel without an area
-    return Scene(name, (int(size_hw[0]), int(size_hw[1])), crs, transform)
+    return Scene(name, (int(size_hw[0]), int(size_hw[1])), Place(*place_of_file(folder / name)))
 
 
 def placed(
@@ -102,38 +110,41 @@ def placed(
     named = np.array([index.get(name, -2) if name else -1 for name in images.tolist()], np.int64)
     if not (by_name := bool((named >= 0).any())):
         named[:] = -1  # these are no names of images
-    parts, lost = [], []
+    parts, lost, used = [], [], set[tuple[bool, bool]]()
     for i in among:
-        scene, free = scenes[i], usable & (named == -1)
-        own = usable & (named == i)
-        if scene.transform is None:
-            found, to_pixels = points, in_pixels(scene, points, owners, free | own, alone=len(among) == 1, where=where)
-            if to_pixels is None and not own.any():
-                lost += [i] if free.any() and not by_name else []
-                continue
-            if to_pixels is None:
-                to_pixels, free = as_they_are, np.zeros(count, bool)
-            elif to_pixels is upside_down or (free.any() and not own.any()):
-                ways = "y upwards, as QGIS shows them" if to_pixels is upside_down else "y downwards"
-                what = f"it has no place on the map: the labels ({short(crs)}) are taken as its pixels, {ways}"
-                remarks.append(Problem("coordinates", f"{where}: {scene.name}", what))
-        else:
-            found, boxes = on(scene.crs)
-            low, high = scene.extent[:2], scene.extent[2:]
-            free &= (boxes[:, 2:] >= low).all(axis=1) & (boxes[:, :2] <= high).all(axis=1)
-            to_pixels = on_map_of(scene)
+        scene, own, free = scenes[i], usable & (named == i), usable & (named == -1)
+        found, boxes = on(scene.crs)
+        close = near(scene, boxes) if scene.transform is not None else np.zeros(count, bool)
+        to_pixels = None
+        if scene.transform is None or not (scene.crs or own.any() or close.any()):
+            to_pixels = in_pixels(scene, boxes[free | own], alone=len(among) == 1)
+        if to_pixels is not None and (to_pixels is upside_down or (free.any() and not own.any())):
+            ways = "y upwards, as QGIS shows them" if to_pixels is upside_down else "y downwards"
+            what = f"it has no place on the map: the labels ({short(crs)}) are taken as its pixels, {ways}"
+            remarks.append(Problem("coordinates", f"{where}: {scene.name}", what))
+        elif to_pixels is None and scene.transform is not None:
+            to_pixels, free = on_map_of(scene), free & close
+            used.add((bool(crs), bool(scene.crs)))
+        elif to_pixels is None:
+            lost += [i] if free.any() and not by_name else []
+            to_pixels, free = as_they_are, np.zeros(count, bool)
         parts.append(rows_in(i, scene, found, owners, to_pixels, free | own, own))
-    used = {(bool(crs), bool(scenes[i].crs)) for i in among if scenes[i].transform is not None and count}
-    if (False, True) in used:
+    if (False, True) in used and count:
         its = sorted({short(scenes[i].crs) for i in among if scenes[i].crs})
         what = f"its coordinates are taken as those of the images, {', '.join(its)}"
         remarks.append(Problem("coordinates", where, what if layer.crs else f"it has no CRS: {what}"))
-    if (True, False) in used:
+    if (True, False) in used and count:
         what = f"images without a CRS are taken to be in that of the labels, {short(crs)}"
         remarks.append(Problem("coordinates", where, what))
     columns = zip(*parts, strict=True) if parts else ()
     empty = Placed(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0, bool), np.zeros(0, bool))
     return Placed(*map(np.concatenate, columns)) if parts else empty, lost
+
+
+def near(scene: Scene, boxes: np.ndarray) -> np.ndarray:
+    """(N,) bool, which of the boxes (N, 4) in a scene's CRS touch the bounds of its corners."""
+    low, high = scene.extent[:2], scene.extent[2:]
+    return np.asarray((boxes[:, 2:] >= low).all(axis=1) & (boxes[:, :2] <= high).all(axis=1))
 
 
 ToPixels = Callable[[np.ndarray], np.ndarray]
@@ -154,13 +165,16 @@ def on_map_of(scene: Scene) -> ToPixels:
     return lambda points: on_scene(points, scene.transform or ())
 
 
-def in_pixels(
-    scene: Scene, points: np.ndarray, owners: np.ndarray, which: np.ndarray, *, alone: bool, where: str
-) -> ToPixels | None:
-    """How the outlines of features are pixels of an image without a place; None if they seem to be none."""
-    boxes = bounds(points, owners, len(which))[which]
+def in_pixels(scene: Scene, boxes: np.ndarray, *, alone: bool) -> ToPixels | None:
+    """How outlines with these bounds (N, 4) are pixels of an image without a place; None if they seem to be none.
+
+    Args:
+        scene: the image.
+        boxes: xyxy.
+        alone: there is no other image that they could be in.
+    """
     if not alone or not len(boxes):
-        return as_they_are if alone else None
+        return None
     way = upside_down if np.median(boxes[:, 3]) <= 0 else as_they_are
     middle = way(centres(boxes))
     inside = ((middle >= 0) & (middle <= scene.size_hw[::-1])).all(axis=1)
