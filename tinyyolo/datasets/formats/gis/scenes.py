@@ -143,8 +143,8 @@ def placed(
 
 def near(scene: Scene, boxes: np.ndarray) -> np.ndarray:
     """(N,) bool, which of the boxes (N, 4) in a scene's CRS touch the bounds of its corners."""
-    low, high = scene.extent[:2], scene.extent[2:]
-    return np.asarray((boxes[:, 2:] >= low).all(axis=1) & (boxes[:, :2] <= high).all(axis=1))
+    (left, low, right, high), (x1, y1, x2, y2) = scene.extent, boxes.T
+    return np.asarray((x2 >= left) & (y2 >= low) & (x1 <= right) & (y1 <= high))
 
 
 ToPixels = Callable[[np.ndarray], np.ndarray]
@@ -192,12 +192,13 @@ def rows_in(
     own: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
     """The columns of `Placed` for one image, of the features `which` (N,) that touch it, or name it (`own`)."""
-    picked = which[owners]
-    pixels, owner = to_pixels(points[picked]), owners[picked]
-    boxes = bounds(pixels, owner, len(which))
+    rows, picked = np.flatnonzero(which), which[owners]  # of many features few lie in one image
+    pixels, owner = to_pixels(points[picked]), np.searchsorted(rows, owners[picked])
+    boxes = bounds(pixels, owner, len(rows))
     h, w = scene.size_hw
-    rows = np.flatnonzero(own | (which & (boxes[:, 2:] >= 0).all(axis=1) & (boxes[:, :2] <= (w, h)).all(axis=1)))
-    near = np.maximum(CORNER, CORNER_SHARE * sides(boxes))[owner]
-    off = np.minimum(abs(pixels - boxes[owner, :2]), abs(pixels - boxes[owner, 2:])) > near
-    outlines = np.bincount(owner, off.any(axis=1), len(which)) > 0
-    return rows, np.full(len(rows), image, np.int64), boxes[rows], own[rows], outlines[rows]
+    off = np.minimum(abs(pixels - boxes[owner, :2]), abs(pixels - boxes[owner, 2:]))
+    far = off > np.maximum(CORNER, CORNER_SHARE * sides(boxes))[owner]
+    outlines = np.bincount(owner, far.any(axis=1), len(rows)) > 0
+    stay = own[rows] | ((boxes[:, 2:] >= 0).all(axis=1) & (boxes[:, :2] <= (w, h)).all(axis=1))
+    images = np.full(int(stay.sum()), image, np.int64)
+    return rows[stay], images, boxes[stay], own[rows][stay], outlines[stay]
