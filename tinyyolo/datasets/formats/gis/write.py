@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.formats.decode import as_text
 from tinyyolo.datasets.formats.gis.scenes import Scene, scene_of
 from tinyyolo.io import some
 from tinyyolo.scenes import need
@@ -74,7 +75,8 @@ def columns_of(path: Path, notes: Annotations) -> dict[str, np.ndarray]:
     """
     images = np.array(notes.file_names, object)[notes.image_index] if len(notes) else np.zeros(0, object)
     classes = np.array([notes.categories[key] for key in notes.box_categories.tolist()], object)
-    long = [text for text in {*images, *classes} if len(text.encode(errors="replace")) > LONGEST_TEXT]
+    as_text(path, {*images, *classes})
+    long = [text for text in {*images, *classes} if len(text.encode()) > LONGEST_TEXT]
     if long and path.suffix in SHAPEFILE:
         raise UserError(f"{path}: a Shapefile holds {LONGEST_TEXT} bytes of text: {some(long, 1, '')[0]}; to=gpkg")
     columns = {"id": notes.ids, "class": classes, "image": images, **notes.extra}
