@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, shown, suggest
+from tinyyolo.scenes.rendering import BANDS_WORDS, STRETCH_WORDS, is_bands, is_stretch
 
 MODES = {"t": "train", "v": "val", "p": "predict", "e": "export"}
 DEFAULTS = load_yaml(next(file for root in ROOTS if (file := root / "cfg/default.yaml").is_file()))
@@ -86,6 +87,7 @@ TILE = Kind(
 )  # YAML reads off as false
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
+BANDS, STRETCH = Kind(BANDS_WORDS, is_bands), Kind(STRETCH_WORDS, is_stretch)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -105,6 +107,8 @@ AUGMENTATIONS = Kind(
 )
 NOTHING: dict[Kind, tuple[Any, ...]] = {SWITCH: (False,), FACTOR: (0,)}  # what says nothing where nothing is to be said
 NULLABLE = {
+    "bands",
+    "stretch",
     "nbs",
     "iou",
     "max_det",
@@ -150,6 +154,18 @@ KEYS: dict[str, Key] = {
     "tile": Key("p", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
     "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
     "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
+    "bands": Key(
+        "tvp",
+        BANDS,
+        "which bands of the files are red, green and blue; null: as declared; a model keeps those of its training",
+        "the checkpoint's go into the file",
+    ),
+    "stretch": Key(
+        "tvp",
+        STRETCH,
+        "what becomes 0 and 255; null: [2%,98%] of each file, 8-bit values as they are; kept as bands are",
+        "the checkpoint's goes into the file",
+    ),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
     "imgsz": Key(
         "tvpe",

@@ -14,7 +14,7 @@ from ultralytics.cfg import get_save_dir
 from ultralytics.engine.model import Model as EngineModel
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
 
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, shown, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
@@ -22,6 +22,7 @@ from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
+from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import run_folder
@@ -37,7 +38,8 @@ from tinyyolo.io import sweep
 
 FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
-KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
+SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
+KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
 WRITES = ("save", "save_txt", "save_crop", "save_json")  # what predict makes of detections
 PARTS = {"model": Detector, "trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
 # A 2 px line and a label would hide what they mark.
@@ -125,7 +127,8 @@ class Model(EngineModel):
             raise UserError(f"{path}: TorchScript: rename it NAME.torchscript, and give trust=true if you trust it")
         check_trust(path, self._trust)
         height, width = self.exported["imgsz"]
-        self._from(path, imgsz=height if height == width else [height, width])
+        shown_by = {key: value for key, value in (self.exported.get("rendering") or {}).items() if key in SHOWN}
+        self._from(path, imgsz=height if height == width else [height, width], **shown_by)
         self.model, self.ckpt_path, self.ckpt = str(path), str(path), None
 
     def _hold(self, path: Path, content: dict[str, Any]) -> None:
@@ -212,6 +215,7 @@ class Model(EngineModel):
             given = with_file("train", kwargs)
             recipe = self.spec.get("train") or {}
             args = resolve("train", {**self.test_keys(), **recipe}, given)
+            self.tell_other_pixels(args)
             parts["spec"], gains = with_gains(self.spec, {**recipe, **given})
             args |= {**gains, "model": self.overrides["model"]}
             if isinstance(first := args["pretrained"], (str, Path)):
@@ -239,7 +243,8 @@ class Model(EngineModel):
         Raises:
             UserError: a key or value that does not fit, missing data, or no class in common with it.
         """
-        args = engine_args(self.arguments("val", {"plots": True, "rect": True}, kwargs))
+        args = self.arguments("val", {"plots": True, "rect": True}, kwargs)
+        own, args = {key: args[key] for key in OWN}, engine_args(args)
         data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
@@ -247,6 +252,7 @@ class Model(EngineModel):
         with run_folder(folder):
             sweep(folder, deep=True)
             self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
+            vars(self.validator.args).update(own)
             self.validator(model=self.model)
         self.metrics = self.validator.metrics
         return self.metrics
@@ -294,10 +300,18 @@ class Model(EngineModel):
     def arguments(self, mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a validation or prediction; an export takes its own image size alone."""
         args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides}, given)
+        self.tell_other_pixels(args)
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
             raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")
         return args
+
+    def tell_other_pixels(self, args: Mapping[str, Any]) -> None:
+        """Warn where a run shows the bands or values of files otherwise than the training of this model did."""
+        for key in SHOWN:
+            known, asked = self.overrides.get(key), args[key]
+            if known is not None and plain(asked) != plain(known):
+                LOGGER.warning(f"{key}={shown(asked)}: {self.model_name} was trained with {key}={shown(known)}")
 
     def export(self, **kwargs: Any) -> str:
         """Write a file beside the checkpoint: TorchScript, which runs by itself, or safetensors, weights without code.

@@ -6,6 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import FileLoader, read_images_by
+from tinyyolo.compat import FileLoader
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.datasets.images import MISSING, look, save
@@ -30,9 +31,9 @@ from tinyyolo.engine.predict.results import TinyResults, run_folder, scene_resul
 from tinyyolo.engine.predict.scenes import detect, fault_of, is_export, load, scene_of, size_of, stride_of
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.io import new_file, place_in, tell
+from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
-read_images_by(load, sources=True)
 LEAST_SCORE = 0.25  # of a detection that is shown
 NO_FRAMES = "not one frame can be read"
 FOLDERS = ("labels", "crops")  # that a prediction writes into
@@ -62,6 +63,7 @@ class TinyPredictor(DetectionPredictor):
             UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
         self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
+        self.rendering = Rendering.of(self.own)
         self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
         self.bad_images: list[str] = []
         self.kinds: Counter[str] = Counter()  # of pictures that are not simply decoded
@@ -74,7 +76,8 @@ class TinyPredictor(DetectionPredictor):
             if not files:
                 raise UserError(f"source={self.shown}: No images or videos found")
             self.bad_images += [f"{path}: {MISSING}" for path in absent]
-            source = FileLoader(images, videos, self.args.batch, self.args.vid_stride, self.bad, self.good)
+            decode = partial(load, rendering=self.rendering)
+            source = FileLoader(images, videos, self.args.batch, self.args.vid_stride, self.bad, self.good, decode)
         try:
             super().setup_source(source, stride)
         except (OSError, TypeError, ValueError) as error:
@@ -82,12 +85,12 @@ class TinyPredictor(DetectionPredictor):
 
     def bad(self, path: str) -> None:
         """Note a file that cannot be read."""
-        line = f"{path}: {NO_FRAMES if is_video(path) else fault_of(path) or why_not(path)}"
+        line = f"{path}: {NO_FRAMES if is_video(path) else fault_of(path, self.rendering) or why_not(path)}"
         self.bad_images += [] if line in self.bad_images else [line]
 
     def good(self, path: str) -> None:
         """Note what kind of image was read."""
-        self.kinds.update(remarks(look(path)))
+        self.kinds.update(remarks(look(path), self.rendering))
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
         """As upstream, then predictions.json with `save_json` and the images that could not be read.
@@ -158,7 +161,8 @@ class TinyPredictor(DetectionPredictor):
                 said.append(raster.words)
             elif raster is not None:
                 raster.close()
-                im[i] = images.load(raster.path)
+                whole = image.shape[:2] == raster.size_hw
+                im[i] = np.asarray(image) if whole else images.opened(raster.path, self.rendering)
             if words := ", ".join(filter(None, said)):
                 LOGGER.info(words)
         small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]

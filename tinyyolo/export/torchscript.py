@@ -25,7 +25,13 @@ OWN: set[str] = set()  # digests of what this process has written: it knows what
 SIDES = 2  # of an image
 
 
-class Metadata(TypedDict):
+class Rendered(TypedDict, total=False):
+    """What older exports lack."""
+
+    rendering: dict[str, Any]  # bands and stretch of the training
+
+
+class Metadata(Rendered):
     """What an export says of itself, as far as we read it."""
 
     names: dict[str, str]
@@ -62,6 +68,8 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
     content: dict[str, Any] = {"description": f"tinyyolo {title}".strip(), "version": __version__, "task": "detect"}
     content |= {"batch": 1, "channels": 3, "imgsz": size, "stride": ENGINE_STRIDE, "args": {}}
     content |= {"names": detector.names, "test": detector.test}
+    trained = getattr(detector, "args", None) or {}
+    content |= {"rendering": {key: trained[key] for key in ("bands", "stretch") if trained.get(key) is not None}}
     with whole_file(path) as file:
         torch.jit.save(traced, file, _extra_files={METADATA: json.dumps(content)})
     OWN.add(digest(path))

@@ -5,7 +5,12 @@ from importlib.util import find_spec
 from tinyyolo.config import UserError
 
 
+def has(package: str) -> bool:
+    """Whether a package of the extra `geo` is installed."""
+    return find_spec(package) is not None
+
+
 def need(package: str, what: str) -> None:
     """Raise UserError where a package of the extra `geo` is not installed; `what` is what needs it."""
-    if find_spec(package) is None:
+    if not has(package):
         raise UserError(f"{what} needs the package {package}: pip install 'tinyyolo[geo]'")

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from tinyyolo.boxes.convert import Core, clip
 from tinyyolo.scenes.windows import Window
-
-PAD = 114  # grey value beyond an image where the network needs a multiple of its stride, as the engine pads
+from tinyyolo.sizes import PAD as PAD
 
 
 class Found(NamedTuple):

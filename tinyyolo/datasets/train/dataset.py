@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import sides, to_fractions
-from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by
+from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by, reading_by
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.audit.faults import astray
@@ -27,6 +28,7 @@ from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.loader import packed, place_of
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.io import counted, in_threads, new_file, some
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
 read_images_by(load)
 NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
@@ -47,6 +49,7 @@ class TinyDataset(YOLODataset):
         split: "train", "val" or "test".
         skip_empty: leave images without objects out.
         min_side: leave boxes with a side under this many pixels of the original image out (published recipes: 1).
+        rendering: which bands and values of the files are shown, and how.
         options: arguments of ultralytics' YOLODataset.
 
     Raises:
@@ -55,7 +58,17 @@ class TinyDataset(YOLODataset):
 
     placed = False  # whether batches say where their worker process stands
 
-    def __init__(self, spec: DataSpec, split: str, *, skip_empty: bool = False, min_side: float = 0.0, **options: Any):
+    def __init__(
+        self,
+        spec: DataSpec,
+        split: str,
+        *,
+        skip_empty: bool = False,
+        min_side: float = 0.0,
+        rendering: Rendering = AS_DECLARED,
+        **options: Any,
+    ):
+        self.rendering = rendering
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
         self.annotations: Annotations = spec.measured(split)
         self.bad_images: list[str] = []
@@ -70,7 +83,7 @@ class TinyDataset(YOLODataset):
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
-        looks = in_threads(lambda path: look(path, to_end=True), paths, f"{self.prefix}checking images")
+        looks = in_threads(partial(look, to_end=True, rendering=self.rendering), paths, f"{self.prefix}checking images")
         faults = [found.fault for found in looks]
         self.bad_images = [f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
         report(self.prefix, "unreadable images left out", self.bad_images)
@@ -78,7 +91,7 @@ class TinyDataset(YOLODataset):
         report(self.prefix, "annotation problems", self.problems)
         doubts = [problem for problem in self.annotations.problems if problem.kind in REMARKS]
         shrinking = shrunk(self.annotations, int(np.max(self.imgsz)))
-        for line in (*doubts, *told_kinds(looks), *astray(self.annotations), *shrinking):
+        for line in (*doubts, *told_kinds(looks, self.rendering), *astray(self.annotations), *shrinking):
             LOGGER.warning(f"{self.prefix}{line}")
         owners = set(self.annotations.image_index[self.annotations.labels != IGNORED].tolist())
         rows = [i for i, fault in enumerate(faults) if not fault and (i in owners or not self.skip_empty)]
@@ -108,11 +121,12 @@ class TinyDataset(YOLODataset):
         """
         path, fault = self.im_files[i], ""
         try:
-            found = super().load_image(i, *args, **kwargs)
+            with reading_by(partial(load, rendering=self.rendering)):
+                found = super().load_image(i, *args, **kwargs)
             if found[1] != self.sizes_hw[path]:
                 fault = f"its size has changed from {self.sizes_hw[path]} to {found[1]}"
         except FileNotFoundError:
-            fault = why_not(path)
+            fault = why_not(path, self.rendering)
         if bool(fault) != (i in self.gone):
             self.news.append((i, fault))
             self.note([(i, fault)])
@@ -231,9 +245,9 @@ def must_have_objects(notes: Annotations) -> None:
     raise UserError(f"{notes.path}: no object to train on in {len(notes):,} images{causes and f'; {causes}'}")
 
 
-def why_not(path: str | Path) -> str:
+def why_not(path: str | Path, rendering: Rendering | None = None) -> str:
     """The reason in words why an image cannot be used that could not be read."""
-    return look(path, to_end=True).fault or NOT_DECODED
+    return look(path, to_end=True, rendering=rendering).fault or NOT_DECODED
 
 
 def report_left_out(dataset: TinyDataset) -> None:

@@ -16,35 +16,42 @@ from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
 from tinyyolo.scenes.picture import Picture, Scene
 from tinyyolo.scenes.raster import Raster, overview
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 from tinyyolo.scenes.sweep import PAD, Found, gathered, sweep
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Window
 
 
 class SceneImage(np.ndarray):
-    """An overview (h, w, 3) uint8 BGR of a scene that is read by windows, its `raster`."""
+    """An overview (h, w, 3) uint8 BGR of a scene read by windows, its `raster`; or a picture with a mask, `masked`."""
 
-    raster: Raster
+    raster: Raster | None = None
+    masked: Picture | None = None
 
 
-def load(path: str) -> np.ndarray:
-    """An image as training reads it; of a larger TIFF its overview, where the extra `geo` is installed.
+def load(path: str, rendering: Rendering = AS_DECLARED) -> np.ndarray:
+    """An image as training reads it; of what is read by windows its overview.
 
     Raises:
         ValueError: it cannot be read; says why.
     """
-    scene = open_scene(path)
+    scene = open_scene(path, rendering)
     if isinstance(scene, Picture):
-        return scene.pixels
+        if scene.valid is None:
+            return scene.pixels
+        scene.pixels[~scene.valid] = PAD
+        image = scene.pixels.view(SceneImage)
+        image.masked = scene
+        return image
     image = overview(scene).view(SceneImage)
     image.raster = scene
     return image
 
 
-def fault_of(path: str) -> str:
+def fault_of(path: str, rendering: Rendering = AS_DECLARED) -> str:
     """Why `load` cannot read a file; "" if it can."""
     try:
-        load(path)
+        load(path, rendering)
     except ValueError as error:
         return str(error).removeprefix(f"{path}: ")
     return ""
@@ -52,12 +59,14 @@ def fault_of(path: str) -> str:
 
 def scene_of(image: np.ndarray) -> Scene:
     """The scene that an image is, or that stands behind it."""
-    return image.raster if isinstance(image, SceneImage) else Picture(image)
+    own = (image.raster or image.masked) if isinstance(image, SceneImage) else None
+    return own or Picture(np.asarray(image))
 
 
 def size_of(image: np.ndarray) -> tuple[int, int]:
     """Height and width of an image, or of the scene behind it."""
-    height, width = image.raster.size_hw if isinstance(image, SceneImage) else image.shape[:2]
+    raster = image.raster if isinstance(image, SceneImage) else None
+    height, width = image.shape[:2] if raster is None else raster.size_hw
     return height, width
 
 
