@@ -68,9 +68,9 @@ def lines_of_kinds(counts: Mapping[str, int]) -> list[str]:
     return [f"{count:,} image{'s' if count > 1 else ''} with {words}" for words, count in counts.items()]
 
 
-def tell_kinds(folder: Path, names: Sequence[str]) -> None:
+def tell_kinds(folder: Path, names: Sequence[str], rendering: Rendering = AS_DECLARED) -> None:
     """Say on stderr what is done to the pictures of a folder, by their headers."""
-    for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds")):
+    for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds"), rendering):
         tell(f"{folder}: {line}")
 
 

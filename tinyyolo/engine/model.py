@@ -91,6 +91,7 @@ class Model(EngineModel):
             raise UserError(f"task={task}: every tinyyolo model is task=detect")
         self._given = dict(overrides or {})
         self.spec: dict[str, Any] = {}  # the resolved model YAML
+        self.shown: dict[str, Any] = {}  # the bands and stretch of its training
         self.exported: dict[str, Any] = {}  # what an export says of itself
         self._trust = trust
         known = str(model).lower().endswith(FILES)
@@ -140,6 +141,7 @@ class Model(EngineModel):
 
     def _from(self, path: Path, **kept: Any) -> None:
         """Remember where this model is from and how to run it; the network is built when it is asked for."""
+        self.shown = {key: kept.pop(key, None) for key in SHOWN}
         self.model_name, self.overrides = str(path), {"model": str(path), "task": "detect", **kept}
         self.__dict__.pop("model", None)
         self._modules.pop("model", None)
@@ -299,7 +301,7 @@ class Model(EngineModel):
 
     def arguments(self, mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a validation or prediction; an export takes its own image size alone."""
-        args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides}, given)
+        args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides, **self.shown}, given)
         self.tell_other_pixels(args)
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
@@ -309,7 +311,7 @@ class Model(EngineModel):
     def tell_other_pixels(self, args: Mapping[str, Any]) -> None:
         """Warn where a run shows the bands or values of files otherwise than the training of this model did."""
         for key in SHOWN:
-            known, asked = self.overrides.get(key), args[key]
+            known, asked = self.shown[key], args[key]
             if known is not None and plain(asked) != plain(known):
                 LOGGER.warning(f"{key}={shown(asked)}: {self.model_name} was trained with {key}={shown(known)}")
 

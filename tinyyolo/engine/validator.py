@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
+from tinyyolo.datasets.images import opened
 from tinyyolo.datasets.train.dataset import TinyDataset, keep_skipped, report_left_out
 from tinyyolo.detectors.postprocess import class_indices, of_run
 from tinyyolo.engine.predict.results import TinyResults
@@ -240,7 +242,8 @@ class TinyValidator(DetectionValidator):
         folder, result = self.save_dir, self.metrics.result
         if self.pictures:
             sure = find_errors(self.truth, self.detections, threshold=PICTURE_SCORE)
-            self.on_plot(plots.compare_images(sure, self.pictures, folder / "predictions.jpg"))
+            read = partial(opened, rendering=self.dataloader.dataset.rendering)
+            self.on_plot(plots.compare_images(sure, self.pictures, folder / "predictions.jpg", read))
         sizes = {key.removeprefix("AP_"): value for key, value in result.items() if key.startswith("AP_")}
         self.on_plot(plots.ap_by_size({"AP": sizes}, folder / "ap_by_size.png"))
         names = list(result["per_class"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,12 @@ class View(NamedTuple):
     zoom: int
 
 
-def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray], path: str | Path) -> Path:
+def compare_images(
+    errors: Errors,
+    images: Mapping[int, str | Path | np.ndarray],
+    path: str | Path,
+    load: Callable[[str | Path], np.ndarray] = opened,
+) -> Path:
     """Ground truth (left) beside predictions (right): green what agrees, red what was missed, blue what is not there.
 
     Ignore regions and the predictions on them are grey, and counted neither right nor wrong.
@@ -48,6 +53,7 @@ def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray]
         errors: verdicts of `evaluation.find_errors`; predictions below its thresholds are not drawn.
         images: index of an image in `errors.truth` -> its file, or its pixels (H, W, 3) uint8 BGR.
         path: the image file.
+        load: reads a file.
 
     Raises:
         UserError: an image cannot be read.
@@ -58,7 +64,7 @@ def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray]
         state, judged = errors.state[truth.rows(index)], errors.verdict[found.rows(index)]
         own, boxes = truth.boxes[truth.rows(index)], found.boxes[found.rows(index)][judged != HIDDEN]
         judged = judged[judged != HIDDEN]
-        name, pixels = ("", image) if isinstance(image, np.ndarray) else (Path(image).name, opened(image))
+        name, pixels = ("", image) if isinstance(image, np.ndarray) else (Path(image).name, load(image))
         view = window(pixels, np.vstack([own, boxes]))
         left = framed(pixels, own, [STATES[s] for s in state.tolist()], view)
         right = framed(pixels, boxes, [VERDICTS.get(v, WRONG) for v in judged.tolist()], view)

@@ -11,6 +11,7 @@ from tinyyolo.boxes.convert import areas, centres, clip, sides
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.datasets.annotations import IGNORED, Annotations, take
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
 CENTRE = "centre"  # AI-TOD's rule: an object belongs to every tile that its centre lies in
 ROUNDING = 1e-9  # so that three tenths of a box are 0.3 of it in floating point too
@@ -134,7 +135,9 @@ def cut_image(scene: np.ndarray, corner: Tile, size_hw: tuple[int, int]) -> np.n
     return np.pad(part, ((0, h - part.shape[0]), (0, w - part.shape[1]), (0, 0)))
 
 
-def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int]) -> None:
+def cut_scene(
+    path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int], rendering: Rendering = AS_DECLARED
+) -> None:
     """Write the tiles of one scene, ((x, y), file) of each, as PNG; those that are there already are left as they are.
 
     Raises:
@@ -144,7 +147,7 @@ def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, in
     if not missing:
         return
     try:
-        scene = images.load(path)
+        scene = images.load(path, rendering)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     for corner, file in missing:
