@@ -56,10 +56,8 @@ class Postprocess:
             (0.6, 0.001)
         """
         own: Postprocess = construct(cls, test, "test", classes=None, agnostic=False)  # these two are a run's
-        if isinstance(own.score, tuple):
-            raise UserError(
-                f"test.score={shown(list(own.score))}: expected a number; conf= of predict takes one a class"
-            )
+        if not isinstance(own.score, (int, float)):
+            raise UserError(f"test.score={shown(own.score)}: expected a number; conf= of predict takes one a class")
         return replace(own, **{key: value for key, value in fallback.items() if key not in test})
 
     def over(self, args: Mapping[str, Any], names: Mapping[int, str]) -> Postprocess:

@@ -53,7 +53,6 @@ class TinyPredictor(DetectionPredictor):
         """As upstream; `own` are the keys that upstream does not know, `conf`, and the `max_det` that was asked for."""
         super().__init__(*args, **kwargs)
         self.own = own
-        self.said = ""  # of scores
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
         """As upstream; files are read one by one, and what cannot be read is noted in `bad_images`.
@@ -82,16 +81,15 @@ class TinyPredictor(DetectionPredictor):
             raise UserError(" ".join(f"source={self.shown}: {error}".split())) from error
 
     def tell_scores(self) -> None:
-        """Which scores detections need, in a line, where the user has not given one number; once for each such rule."""
+        """Which scores detections need, in a line, where the user has not given one number."""
         conf, score = self.own.get("conf"), self.rules.score
         said = ""
         if isinstance(score, tuple):
             said = score_words(score, self.model.names, self.rules.classes)
         elif conf == AUTO:
             said = f"{score} for every class, as {self.args.model} has no scores by a validation"
-        if said and self.args.embed is None and said != self.said:
-            LOGGER.info(f"conf={AUTO if conf == AUTO else 'by class'}: {said}")
-        self.said = said
+        if said and self.args.embed is None and self.args.verbose:
+            LOGGER.info(f"{'conf=auto' if conf == AUTO else 'conf by class'}: {said}")
 
     def bad(self, path: str) -> None:
         """Note a file that cannot be read."""
