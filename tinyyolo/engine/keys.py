@@ -88,6 +88,12 @@ TILE = Kind(
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
 BANDS, STRETCH = Kind(BANDS_WORDS, is_bands), Kind(STRETCH_WORDS, is_stretch)
+SCORE = Kind(
+    "auto, a number from 0 to 1, or scores by class in quotes such as '{ship: 0.1, car: 0.3}'",
+    lambda v: (
+        v == "auto" or FACTOR.holds(v) or (isinstance(v, Mapping) and bool(v) and is_list([*v.values()], FACTOR.holds))
+    ),
+)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -235,7 +241,12 @@ KEYS: dict[str, Key] = {
     # ---- validation
     "split": Key("tv", TEXT, "the split to validate on"),
     "save_json": Key("tvp", SWITCH, "write predictions.json; val always does"),
-    "conf": Key("tvp", FACTOR, "least score; predict .25, else the model's, or .001"),
+    "conf": Key(
+        "tvp",
+        SCORE,
+        "least score. predict: auto, for each class that at which LRP was least in validation, or .25 if the model has"
+        " none; {ship: .1} leaves the others at auto. train and val: a number, by default the model's, or .001",
+    ),
     "iou": Key("tvp", FACTOR, "NMS takes boxes above it for one; the model's, or .5"),
     "max_det": Key("tvp", ONE_UP, "detections an image; the model's, or 3000"),
     "agnostic_nms": Key("tvp", SWITCH, "NMS across classes"),

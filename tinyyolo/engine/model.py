@@ -18,7 +18,7 @@ from tinyyolo.config import UserError, find_yaml, load_model_yaml, shown, sugges
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
-from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.detectors.postprocess import AUTO, Postprocess
 from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
@@ -170,11 +170,15 @@ class Model(EngineModel):
         if isinstance(weights, (str, Path)):
             source, content = str(weights), tensor_files.read(weights)
         if isinstance(content, dict) and "yaml" in content:
-            count = checkpoint.transfer(self.model, check_content(content, Path(source))["model"])
+            content = check_content(content, Path(source))
+            count = checkpoint.transfer(self.model, content["model"])
             if count < (total := len(self.model.state_dict())) // 2:
                 raise UserError(f"{source}: the weights of another model: {count} of {total} tensors fit")
+            same = count == total and content["names"] == self.model.names
+            self.model.thresholds = content.get("thresholds") if same else None
         else:
             print(load_reference(self.model, content, source))
+            self.model.thresholds = None
         self.predictor = None
         self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
@@ -267,13 +271,14 @@ class Model(EngineModel):
         """
         check_source(source)
         given = with_file("predict", kwargs)
-        args = self.arguments("predict", {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
+        args = self.arguments("predict", {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
         if args["embed"] is not None:
             self._check_is_pytorch_model()
             if written := [key for key in WRITES if args[key]]:
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
-        own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det")}
+        own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}
+        args["conf"] = conf if isinstance(conf := args["conf"], (int, float)) else None  # upstream knows numbers alone
         if self.predictor is not None:  # kept from the last call
             self.predictor.own = own
         return super().predict(source, stream, partial(predictor or TinyPredictor, own=own), **args)

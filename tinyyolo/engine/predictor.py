@@ -25,7 +25,7 @@ from tinyyolo.datasets import images
 from tinyyolo.datasets.images import MISSING, look, save
 from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
-from tinyyolo.detectors.postprocess import of_run
+from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_words
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import TinyResults, run_folder, scene_result
 from tinyyolo.engine.predict.scenes import detect, fault_of, is_export, load, scene_of, size_of, stride_of
@@ -34,7 +34,6 @@ from tinyyolo.io import new_file, place_in, tell
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
-LEAST_SCORE = 0.25  # of a detection that is shown
 NO_FRAMES = "not one frame can be read"
 FOLDERS = ("labels", "crops")  # that a prediction writes into
 VIDEO = {"Darwin": ".mp4"}.get(platform.system(), ".avi")  # upstream's
@@ -52,7 +51,7 @@ class TinyPredictor(DetectionPredictor):
     plotted_img: Any
 
     def __init__(self, *args: Any, own: Mapping[str, Any] = OWN, **kwargs: Any) -> None:
-        """As upstream; `own` are the keys that upstream does not know, and the `max_det` that was asked for."""
+        """As upstream; `own` are the keys that upstream does not know, `conf`, and the `max_det` that was asked for."""
         super().__init__(*args, **kwargs)
         self.own = own
 
@@ -62,7 +61,8 @@ class TinyPredictor(DetectionPredictor):
         Raises:
             UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
-        self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
+        self.rules = of_run(self.model, {**vars(self.args), "conf": self.own.get("conf", AUTO)}, SHOWN_SCORE)
+        self.tell_scores()
         self.rendering = Rendering.of(self.own)
         self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
         self.bad_images: list[str] = []
@@ -82,6 +82,17 @@ class TinyPredictor(DetectionPredictor):
             super().setup_source(source, stride)
         except (OSError, TypeError, ValueError) as error:
             raise UserError(" ".join(f"source={self.shown}: {error}".split())) from error
+
+    def tell_scores(self) -> None:
+        """Which scores detections need, in a line, where the user has not given one number."""
+        conf, score = self.own.get("conf"), self.rules.score
+        said = ""
+        if isinstance(score, tuple):
+            said = score_words(score, self.model.names, self.rules.classes)
+        elif conf == AUTO:
+            said = f"{score} for every class, as {self.args.model} has no scores by a validation"
+        if said and self.args.embed is None and self.args.verbose:
+            LOGGER.info(f"{'conf=auto' if conf == AUTO else 'conf by class'}: {said}")
 
     def bad(self, path: str) -> None:
         """Note a file that cannot be read."""
