@@ -65,6 +65,19 @@ def is_list(value: Any, holds: Callable[[Any], bool], *lengths: int) -> bool:
     return isinstance(value, (list, tuple)) and all(map(holds, value)) and (not lengths or len(value) in lengths)
 
 
+def share_of(shard: str) -> tuple[int, int] | None:
+    """i and n of a shard's i/n; None if it is none.
+
+    Examples:
+        >>> share_of("0/2"), share_of("2/2"), share_of("1")
+        ((0, 2), None, None)
+    """
+    if not (found := re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)):
+        return None
+    i, n = map(int, found.groups())
+    return (i, n) if i < n else None
+
+
 ANY = Kind("", lambda v: True)
 SWITCH = Kind("true or false", lambda v: isinstance(v, bool))
 LAYOUT = Kind("true or false", lambda v: isinstance(v, bool))  # false asks for something, too
@@ -86,6 +99,7 @@ TILE = Kind(
 )  # YAML reads off as false
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
+SHARD = Kind("i/n, such as 0/2 and 1/2", lambda v: isinstance(v, str) and share_of(v) is not None, typed=True)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -110,6 +124,7 @@ NULLABLE = {
     "max_det",
     "lr_steps",
     "lr_batch",
+    "shard",
     "warmup_iters",
     "clip_grad",
     "save_every",
@@ -150,6 +165,7 @@ KEYS: dict[str, Key] = {
     "tile": Key("p", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
     "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
     "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
+    "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
     "imgsz": Key(
         "tvpe",
