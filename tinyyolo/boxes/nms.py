@@ -11,6 +11,7 @@ from torchvision.ops import nms
 from tinyyolo.boxes.sparse import overlapping, survive
 
 VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much vote on it
+VOTER_SLACK = 5e-8  # "at least" is "more than" half a step of float32 below
 VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
 MANY = 20_000  # above so many boxes, one NMS that looks at near pairs alone is quicker, by the same rule
 LEAST = 0.1  # below this IoU too many pairs are near
@@ -54,6 +55,22 @@ def _survive(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tenso
 _traceable = torch.jit.script_if_tracing(_survive)  # a trace keeps the loop
 
 
+def electorate(boxes: Tensor, labels: Tensor, able: Tensor, able_labels: Tensor) -> Tensor:
+    """(N,) bool: which candidates overlap one of the `able` of their class so that they could vote on it.
+
+    `vote` hears nobody else, so the others need not be held.
+
+    Examples:
+        >>> boxes, labels = torch.tensor([[0.0, 0, 4, 4], [9, 9, 12, 12], [0, 0, 4, 4]]), torch.tensor([0, 0, 1])
+        >>> electorate(boxes, labels, torch.tensor([[0.0, 0, 4, 5]]), torch.tensor([0])).tolist()
+        [True, False, False]
+    """
+    heard = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    for _, voter, _ in overlapping(able, boxes, able_labels, labels, VOTER_IOU - VOTER_SLACK):
+        heard[voter] = True
+    return heard
+
+
 def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int) -> tuple[Tensor, Tensor]:
     """Boxes and scores of the detections `keep` after the candidates that found the same object have voted.
 
@@ -79,8 +96,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         (True, 4.4)
     """
     voted, means = boxes[keep], scores[keep]  # copies, as indexing by a tensor makes them
-    # "at least" is "more than" half a step of float32 below.
-    found = [*overlapping(boxes[keep], boxes, labels[keep], labels, VOTER_IOU - 5e-8)]
+    found = [*overlapping(boxes[keep], boxes, labels[keep], labels, VOTER_IOU - VOTER_SLACK)]
     if not found:  # no box has an area
         return voted, means / votes
     detection, voter, _ = (torch.cat(column) for column in zip(*found, strict=True))

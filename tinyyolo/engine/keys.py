@@ -66,6 +66,19 @@ def is_list(value: Any, holds: Callable[[Any], bool], *lengths: int) -> bool:
     return isinstance(value, (list, tuple)) and all(map(holds, value)) and (not lengths or len(value) in lengths)
 
 
+def share_of(shard: str) -> tuple[int, int] | None:
+    """i and n of a shard's i/n; None if it is none.
+
+    Examples:
+        >>> share_of("0/2"), share_of("2/2"), share_of("1")
+        ((0, 2), None, None)
+    """
+    if not (found := re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)):
+        return None
+    i, n = map(int, found.groups())
+    return (i, n) if i < n else None
+
+
 ANY = Kind("", lambda v: True)
 SWITCH = Kind("true or false", lambda v: isinstance(v, bool))
 LAYOUT = Kind("true or false", lambda v: isinstance(v, bool))  # false asks for something, too
@@ -94,6 +107,7 @@ SCORE = Kind(
         v == "auto" or FACTOR.holds(v) or (isinstance(v, Mapping) and bool(v) and is_list([*v.values()], FACTOR.holds))
     ),
 )
+SHARD = Kind("i/n, such as 0/2 and 1/2", lambda v: isinstance(v, str) and share_of(v) is not None, typed=True)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -120,6 +134,7 @@ NULLABLE = {
     "max_det",
     "lr_steps",
     "lr_batch",
+    "shard",
     "warmup_iters",
     "clip_grad",
     "save_every",
@@ -172,6 +187,7 @@ KEYS: dict[str, Key] = {
         "what becomes 0 and 255; null: [2%,98%] of each file, 8-bit values as they are; kept as bands are",
         "the checkpoint's goes into the file",
     ),
+    "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
     "imgsz": Key(
         "tvpe",

@@ -25,7 +25,7 @@ from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.keys import OWN
-from tinyyolo.engine.predict.results import run_folder
+from tinyyolo.engine.predict.results import WRITES, run_folder
 from tinyyolo.engine.predict.sources import check_source
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
@@ -40,7 +40,6 @@ FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
 SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
 KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
-WRITES = ("save", "save_txt", "save_crop", "save_json")  # what predict makes of detections
 PARTS = {"model": Detector, "trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
 # A 2 px line and a label would hide what they mark.
 DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
@@ -274,7 +273,7 @@ class Model(EngineModel):
         args = self.arguments("predict", {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
         if args["embed"] is not None:
             self._check_is_pytorch_model()
-            if written := [key for key in WRITES if args[key]]:
+            if written := [key for key in WRITES if args.get(key)]:
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
         own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}

@@ -15,13 +15,15 @@ from ultralytics.utils.files import increment_path
 from ultralytics.utils.plotting import save_one_box
 
 from tinyyolo.datasets.images import save
+from tinyyolo.engine.predict.unfinished import MARK
 from tinyyolo.io import as_file_names, named, new_file, place_in
 from tinyyolo.scenes import vectors
 from tinyyolo.scenes.raster import place_of_file
 from tinyyolo.scenes.windows import Span, Window
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
-BEGUN = {"args.yaml"}  # what a run writes before it has a result
+WRITES = ("save", "save_txt", "save_crop", "save_json", "save_geojson", "out")  # what predict makes of detections
+BEGUN = {"args.yaml", MARK}  # what a run writes before it has a result
 
 
 class TinyResults(Results):
@@ -66,9 +68,11 @@ class SceneResults(TinyResults):
 
     Attributes:
         raster: the file's bands, CRS and transform, None for a plain picture.
+        dropped: there is no result, and nothing is written of it.
     """
 
     raster: Any = None
+    dropped = False
 
     def plot(self, *args: Any, **kwargs: Any) -> Any:
         """As upstream, on `orig_img`."""
