@@ -21,7 +21,11 @@ def open_scene(path: str | Path, rendering: Rendering = AS_DECLARED) -> Picture 
     Raises:
         ValueError: it cannot be read; says why.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in RASTERS or find_spec("rasterio") is None or max(images.look(path).size_hw) <= OVERVIEW:
-        return Picture(images.load(path))
-    return open_raster(path, rendering)
+    return open_raster(path, rendering) if by_windows(path) else Picture(images.load(path))
+
+
+def by_windows(path: str | Path) -> bool:
+    """Whether the windows of a file are read from it: of others all pixels are decoded first."""
+    if Path(path).suffix.lower() not in RASTERS or find_spec("rasterio") is None:
+        return False
+    return max(images.look(path).size_hw) > OVERVIEW

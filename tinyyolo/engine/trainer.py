@@ -156,7 +156,7 @@ class TinyTrainer(SteppedTrainer):
         """Our validator, which does not know our training keys."""
         args = engine_args(vars(self.args))
         validator = TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
-        validator.data = self.data
+        validator.data, validator.own = self.data, self.own
         return validator
 
     def plot_training_labels(self) -> None:
