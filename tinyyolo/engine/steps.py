@@ -15,8 +15,8 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import keep_skipped
 from tinyyolo.datasets.train.loader import InBlocks, TinyLoader, go_to, place_of, unpacked
+from tinyyolo.datasets.train.skipped import keep_skipped
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import MINUTES
 from tinyyolo.engine.prepare import PreparedTrainer, under

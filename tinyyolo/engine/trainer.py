@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.boxes.convert import areas
 from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import SKIPPED, report_left_out, report_skipped
+from tinyyolo.datasets.train.skipped import SKIPPED, report_left_out, report_skipped
 from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args

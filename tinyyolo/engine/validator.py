@@ -24,8 +24,9 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
-from tinyyolo.datasets.train.dataset import TinyDataset, keep_skipped, report_left_out
+from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.datasets.train.opened import Pixels
+from tinyyolo.datasets.train.skipped import keep_skipped, report_left_out
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import class_indices, of_run
 from tinyyolo.engine.keys import OWN

@@ -31,7 +31,7 @@ from tinyyolo.datasets.train.loader import packed, place_of
 from tinyyolo.datasets.train.opened import OpenScenes, bytes_of, look_at
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.datasets.train.windows import Cutting, boxes_of
-from tinyyolo.io import counted, in_threads, new_file, some
+from tinyyolo.io import in_threads, some
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Window
@@ -40,7 +40,6 @@ read_images_by(load)
 NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
 NO_IMAGE = np.zeros((1, 1, 3), np.uint8), (-1, -1), (1, 1)  # what stands in for one that is gone
 MOST_GONE = 0.5  # share of the images: a run does not go on without so many
-SKIPPED = "skipped.txt"  # in a run's folder
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
@@ -305,31 +304,6 @@ def must_have_objects(notes: Annotations) -> None:
 def why_not(path: str | Path) -> str:
     """The reason in words why an image cannot be used that could not be read."""
     return look(path, to_end=True).fault or NOT_DECODED
-
-
-def report_left_out(dataset: TinyDataset) -> None:
-    """Say again at the end what a split lacks: the list at the start is far up by then."""
-    counts = {"unreadable images": len(dataset.bad_images), "annotation problems": len(dataset.problems)}
-    if words := counted(counts):
-        LOGGER.warning(f"left out of split '{dataset.split}', listed above: {words}")
-
-
-def keep_skipped(dataset: TinyDataset, folder: Path) -> None:
-    """Add the images that a run had to skip to a file in its folder, each once; a resumed run adds to it."""
-    file = folder / SKIPPED
-    old = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    lines = list(dict.fromkeys([*old, *(f"{dataset.im_files[i]}: {fault}" for i, fault in dataset.lost.items())]))
-    if lines != old:
-        with new_file(file, overwrite=True) as stream:
-            stream.write("\n".join([*lines, ""]))
-
-
-def report_skipped(folder: Path) -> None:
-    """Say in one line which images a run had to skip."""
-    if (file := folder / SKIPPED).exists():
-        lines = file.read_text(encoding="utf-8").splitlines()
-        words = "; ".join(some(lines, MAX_LISTED, ""))
-        LOGGER.warning(f"{len(lines):,} images skipped, as they could not be read during the run, see {file}: {words}")
 
 
 def report(prefix: str, what: str, lines: Sequence[str]) -> None:
