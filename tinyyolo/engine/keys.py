@@ -172,9 +172,9 @@ KEYS: dict[str, Key] = {
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
     "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
     "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, an array"),
-    "tile": Key("p", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
-    "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
-    "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
+    "tile": Key("tvp", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
+    "overlap": Key("tvp", OVERLAP, "what neighbouring windows share"),
+    "zoom": Key("tvp", ZOOM, "factor by which images that are cut are resampled; 2 shows objects at twice their size"),
     "bands": Key(
         "tvp",
         BANDS,
@@ -291,6 +291,7 @@ KEYS: dict[str, Key] = {
     "decay_all": Key("t", SWITCH, "weight decay on norms and biases too; plain SGD"),
     "skip_empty": Key("t", SWITCH, "leave images without objects out"),
     "min_side": Key("t", POSITIVE, "leave objects with a side under so many px out"),
+    "empty_tiles": Key("t", POSITIVE, "windows without objects to learn from, as a share of those with objects"),
     "paste": Key("t", COUNT, "copies of other training objects an image, at most"),
 }
 # Keys that work nowhere: what to use instead, their kind where a value of it says nothing, and their names.

@@ -40,6 +40,7 @@ FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
 SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
 KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
+KEPT_OWN = ("tile", "overlap", "zoom")  # the same, of our own keys
 PARTS = {"model": Detector, "trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
 # A 2 px line and a label would hide what they mark.
 DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
@@ -91,6 +92,7 @@ class Model(EngineModel):
         self._given = dict(overrides or {})
         self.spec: dict[str, Any] = {}  # the resolved model YAML
         self.shown: dict[str, Any] = {}  # the bands and stretch of its training
+        self.looks: dict[str, Any] = {}  # how it looked at large images when it was trained
         self.exported: dict[str, Any] = {}  # what an export says of itself
         self._trust = trust
         known = str(model).lower().endswith(FILES)
@@ -137,6 +139,7 @@ class Model(EngineModel):
         self.ckpt_path = str(path)
         kept = {key: content["train_args"].get(key) for key in KEPT}
         self._from(path, **{key: value for key, value in kept.items() if value is not None})
+        self.looks = {key: content["train_args"][key] for key in KEPT_OWN if content["train_args"].get(key) is not None}
 
     def _from(self, path: Path, **kept: Any) -> None:
         """Remember where this model is from and how to run it; the network is built when it is asked for."""
@@ -248,8 +251,10 @@ class Model(EngineModel):
         Raises:
             UserError: a key or value that does not fit, missing data, or no class in common with it.
         """
-        args = self.arguments("val", {"plots": True, "rect": True}, kwargs)
-        own, args = {key: args[key] for key in OWN}, engine_args(args)
+        given = with_file("val", kwargs)
+        args = self.arguments("val", {"plots": True, "rect": True}, given)
+        own = {key: args[key] for key in OWN} | {"max_det": given.get("max_det")}
+        args = engine_args(args)
         data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
@@ -257,7 +262,8 @@ class Model(EngineModel):
         with run_folder(folder):
             sweep(folder, deep=True)
             self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
-            vars(self.validator.args).update(own)
+            vars(self.validator.args).update({key: own[key] for key in OWN})
+            self.validator.own = own
             self.validator(model=self.model)
         self.metrics = self.validator.metrics
         return self.metrics
@@ -305,7 +311,7 @@ class Model(EngineModel):
 
     def arguments(self, mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a validation or prediction; an export takes its own image size alone."""
-        args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides, **self.shown}, given)
+        args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides, **self.shown, **self.looks}, given)
         self.tell_other_pixels(args)
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):

@@ -15,8 +15,8 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import keep_skipped
-from tinyyolo.datasets.train.loader import TinyLoader, go_to, place_of, unpacked
+from tinyyolo.datasets.train.loader import InBlocks, TinyLoader, go_to, place_of, unpacked
+from tinyyolo.datasets.train.skipped import keep_skipped
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import MINUTES
 from tinyyolo.engine.prepare import PreparedTrainer, under
@@ -62,6 +62,8 @@ class SteppedTrainer(PreparedTrainer):
         """As upstream, with a loader that can begin inside an epoch; how many batches make a step is ours to count."""
         super()._build_train_pipeline()
         self.train_loader.__class__ = TinyLoader
+        batches = self.train_loader.batch_sampler.sampler
+        batches.sampler = InBlocks(batches.sampler, *self.train_loader.dataset.decoded())
         self.train_loader.dataset.placed = self.own["save_every"] is not None
         self.steps_every, self.accumulate, self.last_step = self.accumulate, 1, -1
 

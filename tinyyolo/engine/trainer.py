@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.boxes.convert import areas
 from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import SKIPPED, report_left_out, report_skipped
+from tinyyolo.datasets.train.skipped import SKIPPED, report_left_out, report_skipped
 from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
@@ -156,7 +156,7 @@ class TinyTrainer(SteppedTrainer):
         """Our validator, which does not know our training keys."""
         args = engine_args(vars(self.args))
         validator = TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
-        validator.data = self.data
+        validator.data, validator.own = self.data, self.own
         return validator
 
     def plot_training_labels(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.audit.faults import tell_doubts
-from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
+from tinyyolo.datasets.convert.tile import KEEP, check_arguments, cut_annotations, cut_scene
 from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.kinds import tell_kinds
@@ -37,7 +37,7 @@ def convert(
     split: str | None = None,
     tile: int | None = None,
     overlap: int = 200,
-    keep: float | str = 0.3,
+    keep: float | str = KEEP,
     images: str = "link",
     overwrite: bool = False,
     bands: int | Sequence[int] | None = None,
