@@ -14,6 +14,7 @@ from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
+from tinyyolo.engine.predict.results import SHOWN
 from tinyyolo.scenes.picture import Picture, Scene
 from tinyyolo.scenes.raster import Raster, overview
 from tinyyolo.scenes.sweep import PAD, Found, gathered, sweep
@@ -36,7 +37,7 @@ def load(path: str) -> np.ndarray:
     scene = open_scene(path)
     if isinstance(scene, Picture):
         return scene.pixels
-    image = overview(scene).view(SceneImage)
+    image = overview(scene, SHOWN).view(SceneImage)
     image.raster = scene
     return image
 
