@@ -17,12 +17,13 @@ from ultralytics.utils.files import increment_path
 from ultralytics.utils.plotting import save_one_box
 
 from tinyyolo.datasets.images import save
+from tinyyolo.datasets.views import part
 from tinyyolo.io import as_file_names, named, new_file, place_in
 from tinyyolo.plots.scene import Detections, scene_sheet
 from tinyyolo.scenes import vectors
+from tinyyolo.scenes.picture import Picture
 from tinyyolo.scenes.place import Place
 from tinyyolo.scenes.raster import place_of_file
-from tinyyolo.scenes.windows import Span, Window
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
 SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
@@ -130,20 +131,17 @@ class SceneResults(TinyResults):
 
     def sheet(self, line: int = 1, boxes: bool = True) -> np.ndarray:
         """All of the scene with its boxes or their density, a legend, and detections enlarged: (H, W, 3) uint8 BGR."""
-        part = self.part
-        metres, pixel = self.geo.metres(part.boxes), self.geo.pixel(self.orig_shape)
-        found = Detections(self.orig_shape, part.boxes, part.scores, part.labels, self.names, metres, pixel)
-        drawn = scene_sheet(self.orig_img, found, self.pixels, part.scene, line, boxes)
+        own = self.part
+        metres, pixel = self.geo.metres(own.boxes), self.geo.pixel(self.orig_shape)
+        found = Detections(self.orig_shape, own.boxes, own.scores, own.labels, self.names, metres, pixel)
+        drawn = scene_sheet(self.orig_img, found, self.pixels, own.scene, line, boxes)
         if self.raster is not None:
             self.raster.close()
         return drawn
 
     def pixels(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
         """A part of the scene at its own size."""
-        if self.raster is None:
-            return self.orig_img[top:bottom, left:right]
-        found, _ = self.raster.read(Window(Span(left, right, left, right), Span(top, bottom, top, bottom)))
-        return np.asarray(found)
+        return part(self.raster or Picture(self.orig_img), left, top, right, bottom)
 
     def crop(self, xyxy: Tensor) -> np.ndarray:
         """As of a picture; of a raster its pixels there, as `orig_img` is but an overview."""
