@@ -29,7 +29,8 @@ MIME = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif":
 PNG_SIDE = 1600  # a PNG is enlarged by a whole factor up to this side, so that tiny boxes can be seen
 PNG_FACTORS = 8
 LARGE, MOST_LINKED = 2400, 8000  # px, longer side of an image that is in the page whole, or that the page refers to
-PART, RIM, MOST_PARTS = 256, 32, 96  # px of a part of a larger one, around it, and how many
+PART, RIM = 256, 32  # px of a part of a larger one, and around it
+MOST_PARTS, MOST_INSIDE = 200, 96  # of an image, as files and in the page
 LEAST_MARK = 5  # px, of a box on a picture that is shrunk
 LARGEST_BLANK = 2**25  # px of a PNG without an image
 
@@ -159,7 +160,7 @@ def in_parts(file: Path, entry: dict[str, Any], folder: Path, name: str | None) 
     view = opened_view(file)
     height, width = view.size_hw
     parts = []
-    for column, row in part_places(entry["boxes"], width, height):
+    for column, row in part_places(entry["boxes"], width, height)[: MOST_PARTS if name else MOST_INSIDE]:
         left, top = max(0, column * PART - RIM), max(0, row * PART - RIM)
         right, bottom = min(width, (column + 1) * PART + RIM), min(height, (row + 1) * PART + RIM)
         pixels = part(view, left, top, right, bottom)
@@ -170,7 +171,7 @@ def in_parts(file: Path, entry: dict[str, Any], folder: Path, name: str | None) 
 
 
 def part_places(boxes: Sequence[Sequence[Any]], width: int, height: int) -> list[tuple[int, int]]:
-    """Column and row of at most MOST_PARTS squares of PART px with the most wrong boxes, then the most right ones.
+    """Column and row of squares of PART px with boxes, those with the most wrong ones first, then the most right ones.
 
     Examples:
         >>> part_places([[300, 5, 9, 9, 0, 0, 1], [2, 2, 4, 4, 0, 0, 0], [299, 7, 9, 9, 0, 0, 1]], 600, 600)
@@ -180,7 +181,7 @@ def part_places(boxes: Sequence[Sequence[Any]], width: int, height: int) -> list
     for x, y, w, h, _, _, kind, *_ in boxes:
         middle = min(max(x + w / 2, 0), width - 1), min(max(y + h / 2, 0), height - 1)
         counts.setdefault((int(middle[0]) // PART, int(middle[1]) // PART), [0, 0])[int(kind == 0)] += 1
-    return sorted(counts, key=lambda place: (*(-count for count in counts[place]), place))[:MOST_PARTS]
+    return sorted(counts, key=lambda place: (*(-count for count in counts[place]), place))
 
 
 def page_data(errors: Errors, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
