@@ -169,8 +169,8 @@ def test_a_georeferenced_scene_becomes_a_map(model, tmp_path, monkeypatch):
     keys = {"imgsz": 128, "conf": 0.3, "save_geojson": True, "save_crop": True, "project": str(tmp_path), "name": "p"}
     (found,) = model.predict(tmp_path / "a.tif", **keys, **QUIET)
     torch.testing.assert_close(found.boxes.data, plain.boxes.data, rtol=0, atol=1e-3)
-    assert found.orig_shape == (1200, 400) and found.orig_img.shape == (1024, 341, 3) and len(found) > 20
-    assert found.plot().shape == (1024, 341, 3)
+    assert found.orig_shape == (1200, 400) and found.orig_img.shape == (1200, 400, 3) and len(found) > 20
+    assert found.plot().shape == (1200, 400, 3)
     (first, *_) = sorted((tmp_path / "p" / "crops").rglob("a.jpg"), key=lambda file: file.parent.name)
     box = found.boxes[found.boxes.cls == found.boxes.cls.min()][0].xyxy[0].tolist()
     h, w = cv2.imread(str(first)).shape[:2]

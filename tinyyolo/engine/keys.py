@@ -108,6 +108,8 @@ SCORE = Kind(
     ),
 )
 SHARD = Kind("i/n, such as 0/2 and 1/2", lambda v: isinstance(v, str) and share_of(v) is not None, typed=True)
+FILE = Kind("", lambda v: isinstance(v, (str, Path)) and v != "")
+OUT = Kind("a file or a list of files", lambda v: FILE.holds(v) or (bool(v) and is_list(v, FILE.holds)), typed=True)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -138,6 +140,7 @@ NULLABLE = {
     "warmup_iters",
     "clip_grad",
     "save_every",
+    "out",
 }  # and ultralytics' with null
 
 TRACED = "TorchScript has no such setting"
@@ -189,6 +192,7 @@ KEYS: dict[str, Key] = {
     ),
     "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
+    "out": Key("p", OUT, "one map of all images, or several: NAME.geojson, .gpkg, .fgb, .parquet or .csv"),
     "imgsz": Key(
         "tvpe",
         IMGSZ,

@@ -25,6 +25,7 @@ from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.predict.maps import checked
 from tinyyolo.engine.predict.results import WRITES, run_folder
 from tinyyolo.engine.predict.sources import check_source
 from tinyyolo.engine.predictor import TinyPredictor
@@ -283,6 +284,7 @@ class Model(EngineModel):
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
         own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}
+        own["out"] = checked(own["out"], args["exist_ok"])
         args["conf"] = conf if isinstance(conf := args["conf"], (int, float)) else None  # upstream knows numbers alone
         if self.predictor is not None:  # kept from the last call
             self.predictor.own = own

@@ -27,6 +27,7 @@ from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_words
 from tinyyolo.engine.keys import OWN, share_of
+from tinyyolo.engine.predict.maps import Maps
 from tinyyolo.engine.predict.results import WRITES, SceneResults, TinyResults, run_folder, scene_result
 from tinyyolo.engine.predict.scenes import (
     Damaged,
@@ -152,10 +153,12 @@ class TinyPredictor(DetectionPredictor):
             place_in(self.save_dir, f"{name}/file")  # no link there leads elsewhere
         self.there = [path.relative_to(self.save_dir).as_posix() for path in appended(self.save_dir)]
         with run_folder(self.save_dir):
-            results = (
+            results: Iterator[Any] = (
                 result for result in super().stream_inference(*args, **kwargs) if not getattr(result, "dropped", False)
             )
             count = 0
+            if self.own["out"] and not self.share:
+                results = Maps(self.own["out"], lambda result: name_in(self.folder, result.path)).collect(results)
             rows = self.save_dir / "predictions.json"
             json_too = self.args.save_json and not self.share
             for result in write_rows(results, rows, lambda: self.folder) if json_too else results:
@@ -309,6 +312,17 @@ def whole_video(path: Path, frames: int) -> bool:
     return (kind != b"RIFF" or length + RIFF_HEAD <= path.stat().st_size) and bool(video.grab())
 
 
+def name_in(folder: Path | None, path: str | Path) -> str:
+    """The name of an image in what is written of several: its path in `folder`, or the file's name.
+
+    Examples:
+        >>> name_in(Path("/data"), "/data/a/b.png"), name_in(None, "/data/a/b.png")
+        ('a/b.png', 'b.png')
+    """
+    source = Path(path)
+    return source.relative_to(folder).as_posix() if folder and folder in source.parents else source.name
+
+
 def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path | None]) -> Iterator[Results]:
     """Pass `results` on and write each to `path` as COCO results: holding them would fill the memory.
 
@@ -323,10 +337,9 @@ def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path
     with new_file(path, overwrite=True) as file:
         try:
             for result in results:
-                source, folder = Path(result.path), within()
+                source, name = Path(result.path), Path(name_in(within(), result.path))
                 boxes: Any = result.boxes  # upstream's type says that there may be none
                 frames[source] += 1
-                name = source.relative_to(folder) if folder and folder in source.parents else Path(source.name)
                 stem = name.with_suffix("").as_posix()
                 image_id: int | str = int(stem) if stem.isdecimal() else stem
                 if is_video(source):

@@ -27,6 +27,7 @@ from tinyyolo.scenes.sweep import PAD, Found, gathered, sweep
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Window
 
+SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
 WHOLE = "detections"  # of a scene, beside its bands
 
 
@@ -51,7 +52,7 @@ def load(path: str, rendering: Rendering = AS_DECLARED) -> np.ndarray:
         image = scene.pixels.view(SceneImage)
         image.masked = scene
         return image
-    image = overview(scene).view(SceneImage)
+    image = overview(scene, SHOWN).view(SceneImage)
     image.raster = scene
     return image
 
