@@ -54,13 +54,13 @@ def check_arguments(tile: int, overlap: int, keep: float | str) -> None:
         raise UserError(f"keep={keep}: expected a share of the area in (0, 1], or {CENTRE!r}")
 
 
-def staying(boxes: np.ndarray, corner: Tile, tile: int, keep: float | str) -> np.ndarray:
+def staying(boxes: np.ndarray, corner: Tile, tile: int | np.ndarray, keep: float | str) -> np.ndarray:
     """Which boxes (K, 4) stay in the tile at `corner`: (K,) bool.
 
     Args:
         boxes: xyxy in pixels of the scene.
         corner: x, y of the tile.
-        tile: its side.
+        tile: its side, or its width and height, for each box (K, 2).
         keep: least share of a box's area inside the tile, or "centre": its centre is in [x, x + tile).
 
     Examples:
