@@ -78,6 +78,7 @@ def test_no_number_of_detections_is_too_large_unless_asked_for(model, monkeypatc
     image = scene(700, 700)
     monkeypatch.setitem(model.spec, "test", {**model.spec["test"], "max_det": 5})
     monkeypatch.setattr(model.model, "test", model.spec["test"])
+    monkeypatch.setattr(model, "predictor", None)  # it holds the model as it was
     (few,) = model.predict(image[:128, :128], imgsz=128, conf=0.2, **QUIET)
     (many,) = model.predict(image, imgsz=128, conf=0.2, **QUIET)
     (asked,) = model.predict(image, imgsz=128, conf=0.2, max_det=7, **QUIET)
