@@ -96,6 +96,7 @@ class Model(EngineModel):
         self.looks: dict[str, Any] = {}  # how it looked at large images when it was trained
         self.exported: dict[str, Any] = {}  # what an export says of itself
         self._trust = trust
+        self._own: dict[str, Any] = dict(OWN)  # what the last prediction was asked for
         known = str(model).lower().endswith(FILES)
         super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
 
@@ -283,12 +284,17 @@ class Model(EngineModel):
             if written := [key for key in WRITES if args.get(key)]:
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
-        own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}
-        own["out"] = checked(own["out"], args["exist_ok"])
+        self._own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}
+        self._own["out"] = checked(self._own["out"], args["exist_ok"])
         args["conf"] = conf if isinstance(conf := args["conf"], (int, float)) else None  # upstream knows numbers alone
         if self.predictor is not None:  # kept from the last call
-            self.predictor.own = own
-        return super().predict(source, stream, partial(predictor or TinyPredictor, own=own), **args)
+            self.predictor.own = self._own
+        return super().predict(source, stream, predictor and partial(predictor, own=self._own), **args)
+
+    def _smart_load(self, key: str) -> Any:
+        """As upstream, which builds a predictor only when there is none that can be kept; ours knows more keys."""
+        part = super()._smart_load(key)
+        return partial(part, own=self._own) if key == "predictor" else part
 
     def embed(self, source: Any = None, stream: bool = False, embed: Sequence[int] | None = None, **kwargs: Any) -> Any:
         """One vector (D,) an image: the means of the neck's maps, from the finest to the coarsest, in a row.
