@@ -86,7 +86,8 @@ def reprojected(points: np.ndarray, from_crs: str, to_crs: str) -> np.ndarray:
 
     flat = points.reshape(-1, 2)
     out = np.array(transform(from_crs, to_crs, flat[:, 0].tolist(), flat[:, 1].tolist())[:2])
-    return out.T.reshape(points.shape)
+    there: np.ndarray = out.T.reshape(points.shape)
+    return there
 
 
 def in_space(lon_lat: np.ndarray) -> np.ndarray:

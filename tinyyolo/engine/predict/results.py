@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,21 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from ultralytics.engine.results import Boxes, Results
 from ultralytics.utils.files import increment_path
 from ultralytics.utils.plotting import save_one_box
 
 from tinyyolo.datasets.images import save
+from tinyyolo.datasets.views import part
+from tinyyolo.engine.predict.scenes import SHOWN
+from tinyyolo.engine.predict.unfinished import MARK
 from tinyyolo.io import as_file_names, named, new_file, place_in
+from tinyyolo.plots.scene import Detections, scene_sheet
 from tinyyolo.scenes import vectors
+from tinyyolo.scenes.picture import Picture
 from tinyyolo.scenes.place import Place
 from tinyyolo.scenes.raster import place_of_file
-from tinyyolo.scenes.windows import Span, Window
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
+WRITES = ("save", "save_txt", "save_crop", "save_json", "save_geojson", "out")  # what predict makes of detections
 OWN_PARTS = ("raster", "place")  # of results here, which upstream does not copy
-BEGUN = {"args.yaml"}  # what a run writes before it has a result
+BEGUN = {"args.yaml", MARK}  # what a run writes before it has a result
 
 
 class TinyResults(Results):
@@ -103,19 +110,42 @@ class SceneResults(TinyResults):
 
     Attributes:
         raster: the file's bands, CRS and transform, None for a plain picture.
+        dropped: there is no result, and nothing is written of it.
     """
 
     raster: Any = None
+    dropped = False
 
     def plot(self, *args: Any, **kwargs: Any) -> Any:
-        """As upstream, on `orig_img`."""
-        shape = self.orig_img.shape[:2]
-        if shape == self.orig_shape:
+        """As upstream, of a scene that can be shown at its own size; of a larger one its sheet, see `plots.scene`.
+
+        The sheet heeds `boxes`, `line_width`, `save`, `filename` and `show`.
+        """
+        if max(self.orig_shape) <= SHOWN:
             return super().plot(*args, **kwargs)
-        boxes: Any = self.boxes
-        rows = boxes.data.clone()
-        rows[:, :4] *= rows.new_tensor([shape[1] / self.orig_shape[1], shape[0] / self.orig_shape[0]] * 2)
-        return Results(self.orig_img, self.path, self.names, boxes=rows).plot(*args, **kwargs)
+        keys = inspect.signature(Results.plot).bind(self, *args, **kwargs)
+        keys.apply_defaults()
+        given = keys.arguments
+        sheet = self.sheet(round(given["line_width"] or 1), given["boxes"])
+        if given["show"]:
+            Image.fromarray(sheet[..., ::-1]).show(Path(self.path).name)
+        if given["save"]:
+            save(given["filename"] or f"results_{Path(self.path).name}.jpg", sheet, overwrite=True)
+        return sheet
+
+    def sheet(self, line: int = 1, boxes: bool = True) -> np.ndarray:
+        """All of the scene with its boxes or their density, a legend, and detections enlarged: (H, W, 3) uint8 BGR."""
+        own = self.part
+        metres, pixel = self.geo.metres(own.boxes), self.geo.pixel(self.orig_shape)
+        found = Detections(self.orig_shape, own.boxes, own.scores, own.labels, self.names, metres, pixel)
+        drawn = scene_sheet(self.orig_img, found, self.pixels, own.scene, line, boxes)
+        if self.raster is not None:
+            self.raster.close()
+        return drawn
+
+    def pixels(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+        """A part of the scene at its own size."""
+        return part(self.raster or Picture(self.orig_img), left, top, right, bottom)
 
     def crop(self, xyxy: Tensor) -> np.ndarray:
         """As of a picture; of a raster its pixels there, as `orig_img` is but an overview."""
@@ -126,8 +156,7 @@ class SceneResults(TinyResults):
         more_x, more_y = AROUND + SHARE * (x2 - x1), AROUND + SHARE * (y2 - y1)
         left, right = max(0, int(x1 - more_x)), min(width, math.ceil(x2 + more_x))
         top, bottom = max(0, int(y1 - more_y)), min(height, math.ceil(y2 + more_y))
-        pixels, _ = self.raster.read(Window(Span(left, right, left, right), Span(top, bottom, top, bottom)))
-        return np.asarray(pixels)
+        return self.pixels(left, top, right, bottom)
 
     def save_crop(self, *args: Any, **kwargs: Any) -> None:
         """As of a picture; a raster is opened once for all."""
