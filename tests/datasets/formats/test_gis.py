@@ -399,7 +399,7 @@ def test_the_first_of_several_candidates(tmp_path):
     ],
     ids=["UTM", "turned", "south up", "degrees", "Mercator", "no CRS", "no place"],
 )
-def test_written_and_read_again(tmp_path, to, place):
+def test_written_and_read_again(tmp_path, capsys, to, place):
     """Two images side by side, boxes in both, and an ignore region: the same boxes in the same images."""
     crs, transform = place
     scene(tmp_path / "images" / "a.tif", crs, transform)
@@ -416,6 +416,7 @@ def test_written_and_read_again(tmp_path, to, place):
     for name in ("labels", "image_index", "ids"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name), err_msg=name)
     assert again.names == first.names and again.file_names == first.file_names
+    assert ("in pixels, y downwards: the images have no place" in capsys.readouterr().err) == (transform is None)
 
 
 def test_images_with_and_without_a_place_cannot_be_in_one_file(tmp_path, capsys):

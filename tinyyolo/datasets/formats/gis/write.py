@@ -11,7 +11,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.formats.decode import as_text
 from tinyyolo.datasets.formats.gis.scenes import Scene, scene_of
-from tinyyolo.io import some
+from tinyyolo.io import some, tell
 from tinyyolo.scenes import need
 from tinyyolo.scenes.place import LON_LAT, Place
 from tinyyolo.scenes.vectors import GEOJSON, SHAPEFILE, Part, corners, counter_clockwise, decimals, save
@@ -42,6 +42,8 @@ def write(
         scene_of(Path(images_dir), name, size) if images_dir else Scene(name, size, Place()) for name, size in there
     ]
     crs = the_crs(path, scenes)
+    if scenes and scenes[0].transform is None:
+        tell(f"{path}: in pixels, y downwards: the images have no place on the map")
     rings, parts = corners(notes.boxes), []
     for i, scene in enumerate(scenes):
         rows = notes.rows(i)
