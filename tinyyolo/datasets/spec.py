@@ -138,9 +138,13 @@ class DataSpec:
         """The folder that the split's file names are relative to.
 
         Raises:
-            UserError: no such split or folder.
+            UserError: no such split, folder or image.
         """
-        folder = self.folder_of(self.split(split))
+        place = self.split(split)
+        folder = self.folder_of(place)
+        image = place.images[0]
+        if place.listed and len(place.images) == 1 and image.suffix != LIST and not image.exists():
+            raise UserError(f"{self.file}: {split}: no such image: {image}")
         if not folder.is_dir():
             raise UserError(f"{self.file}: {split}: no such image folder: {folder}{nearest_folder(folder)}")
         return folder
@@ -187,6 +191,14 @@ class DataSpec:
         """The format of labels that are no COCO JSON: the YAML's `format:`, else by the end of the file's name."""
         kind = OTHERS.get(place.annotations.suffix.lower(), "") if place.annotations is not None else ""
         name = self.format if self.content.get("format") or not kind else kind
+        if (
+            not kind
+            and not self.content.get("format")
+            and place.annotations is not None
+            and place.annotations.is_file()
+        ):
+            what = suggest(place.annotations.suffix, FILES)
+            raise UserError(f"{place.annotations}: not a file of labels by its name (a folder would be YOLO's); {what}")
         if name in MAPS.values():
             return gis.layout(f".{name}", place.layer, str(self.content.get("class_field") or ""))
         points = self.content.get("kpt_shape") if name == DEFAULT else None
