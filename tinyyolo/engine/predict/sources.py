@@ -14,11 +14,12 @@ from PIL import Image
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 
 from tinyyolo.config import UserError, path_of
+from tinyyolo.datasets import images
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.places import find, lines_of
 from tinyyolo.io import tell
 
-SUFFIXES = frozenset(f".{suffix}" for suffix in IMG_FORMATS | VID_FORMATS)
+SUFFIXES = images.SUFFIXES | {f".{suffix}" for suffix in IMG_FORMATS | VID_FORMATS}
 LISTS = (".txt", ".csv")
 DEEP = (
     "uint16",
