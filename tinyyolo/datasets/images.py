@@ -130,7 +130,9 @@ def _fault(path: Path, found: Look, kind: str, gdal: bool, to_end: bool, renderi
         check_plain(path)
         if to_end and kind not in (*JPEGS, "PNG"):
             with ONE_LARGE if math.prod(found.size_hw) > LARGE_PIXELS else nullcontext():
-                return NOT_DECODED if decode(path.read_bytes(), rendering or Rendering(bands=1)) is None else ""
+                if decode(path.read_bytes(), rendering or Rendering(bands=1)) is not None:
+                    return ""
+            return NOT_DECODED if kind != "TIFF" or has("rasterio") else f"{NOT_DECODED}; {GEO}"
     except UserError as error:
         return without(path, error)
     return CUT_SHORT if to_end and kind in JPEGS and not _ends(path) else ""
