@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ COARSE = 0.25  # zoom below which it need not hold what the next window reads ag
 CHECKED = 2048  # px of a window's side where a file is read to its end
 WHITE_IS_ZERO = "MINISWHITE"  # GDAL's words, of bands that are stored so
 BITS = "NBITS"
+warnings.filterwarnings("ignore", "Dataset has no geotransform")  # rasterio's, of a scene without a place on the map
 
 
 @contextmanager
@@ -44,15 +45,13 @@ def readable(path: str | Path) -> Iterator[None]:
     """Within this context a fault of the file is a UserError that names it."""
     import rasterio
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        try:
-            yield
-        except UserError:
-            raise
-        except (rasterio.errors.RasterioError, rasterio.errors.CRSError, OSError, ValueError) as error:
-            words = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"{path}: not readable as a raster: {words}") from error
+    try:
+        yield
+    except UserError:
+        raise
+    except (rasterio.errors.RasterioError, rasterio.errors.CRSError, OSError, ValueError) as error:
+        words = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"{path}: not readable as a raster: {words}") from error
 
 
 @dataclass
@@ -167,8 +166,9 @@ def open_raster(path: str | Path, rendering: Rendering = AS_DECLARED) -> Raster:
     """
     need("rasterio", f"{path}: reading a scene by windows")
     path, stretch = Path(path), Rendering(stretch=rendering.stretch).checked().stretch
-    with readable(path):
+    with readable(path), ExitStack() as fault:
         source = opened(path)
+        fault.callback(source.close)
         names = names_of(source)
         chosen = chosen_bands(path, names, rendering.bands)
         stored = [source.dtypes[band - 1] for band in chosen]
@@ -185,6 +185,7 @@ def open_raster(path: str | Path, rendering: Rendering = AS_DECLARED) -> Raster:
             said = words_of(limits, stretch)
         elif bits < 8:
             limits, said = np.array([[0, 2**bits - 1]] * len(chosen)), f"{bits}-bit values"
+        fault.pop_all()  # there was none: it stays open
     return Raster(
         path,
         (source.height, source.width),
@@ -240,7 +241,8 @@ def masks_of(source: Any, bands: Sequence[int], **how: Any) -> np.ndarray:
     """(B, h, w) bool, where some bands of an open file are valid by nodata, alpha or masks."""
     from rasterio.enums import MaskFlags
 
-    if all(MaskFlags.all_valid in source.mask_flag_enums[band - 1] for band in bands):
+    flags = source.mask_flag_enums
+    if all(MaskFlags.all_valid in flags[band - 1] for band in bands):
         return np.ones(how["out_shape"], bool)
     found: np.ndarray = source.read_masks(list(bands), **how) > 0
     return found

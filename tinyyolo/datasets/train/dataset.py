@@ -132,6 +132,11 @@ class TinyDataset(YOLODataset):
             self.note([(i, fault)])
         return found if not fault else (np.zeros((1, 1, 3), np.uint8), NO_SIZE, (1, 1))
 
+    def check_cache_ram(self, *args: Any, **kwargs: Any) -> bool:
+        """As upstream, of images as this run reads them."""
+        with reading_by(partial(load, rendering=self.rendering)):
+            return bool(super().check_cache_ram(*args, **kwargs))
+
     def note(self, news: Sequence[tuple[int, str]]) -> None:
         """Take down which images can no longer be read, and why, or can again ("").
 
