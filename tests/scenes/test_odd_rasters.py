@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.enums import ColorInterp
+from rasterio.env import get_gdal_config
 from rasterio.shutil import copy
 from rasterio.windows import Window as Part
 
@@ -295,3 +296,26 @@ def test_the_colours_of_sixteen_bits_are_those_declared(tmp_path):
     assert pixels[20, 30].tolist() == [50, 20, 30] and valid.all()
     with rasterio.open(path) as file:
         assert file.colorinterp[0] == ColorInterp.blue
+
+
+def test_gdal_remembers_a_row_of_windows_and_no_more(tmp_path):
+    """640 rows and a quarter more, and two strips of a row, of 30,000 px of three bytes: 802 * 90,000; of an overview
+    and of a narrow scene the least."""
+    profile = {
+        "driver": "GTiff",
+        "count": 3,
+        "dtype": "uint8",
+        "photometric": "rgb",
+        "SPARSE_OK": True,
+        "blockysize": 1,
+    }
+    window = Window(Span(0, 640, 0, 640), Span(0, 640, 0, 640))
+    for name, width, expected in (("a.tif", 30_000, 72_180_000), ("b.tif", 3000, 32_000_000)):
+        with rasterio.open(tmp_path / name, "w", width=width, height=1000, **profile):
+            pass
+        scene = open_raster(tmp_path / name)
+        scene.read(window)
+        assert get_gdal_config("GDAL_CACHEMAX") == expected
+    wide = open_raster(tmp_path / "a.tif")
+    overview(wide, 600)
+    assert get_gdal_config("GDAL_CACHEMAX") == 32_000_000

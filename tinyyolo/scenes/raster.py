@@ -104,6 +104,9 @@ class Raster:
         part = Part(x * across, y * down, width * across, height * down)
         way = Resampling.nearest if zoom == 1 or self.palette is not None else Resampling.average
         way = Resampling.bilinear if zoom > 1 and self.palette is None else way
+        large = self.size_hw[0] * self.size_hw[1] > MANY and not self.source.overviews(self.bands[0])
+        if zoom < COARSE and large:  # the mean would decode every pixel of it for one picture
+            way = Resampling.nearest
         remember(self.source, part.height if zoom >= COARSE else 0)
         with readable(f"{self.path}: {width}x{height} px at {x}, {y}"):
             wanted = sorted(set(self.bands))
