@@ -54,7 +54,7 @@ def shrunk(notes: Annotations, imgsz: int) -> list[str]:
     lost = ((sides >= SEEN) & (after < SEEN)).sum() / max(len(sides), 1)
     return [
         f"{count:,} of {len(factor):,} images are shrunk by up to {factor.max():.1f} to imgsz={imgsz}: {lost:.0%} of "
-        f"the objects fall under {SEEN} px; `tinyyolo data convert ... tile={imgsz}` cuts them instead"
+        f"the objects fall under {SEEN} px; tile=auto reads them in windows of their own resolution"
     ]
 
 

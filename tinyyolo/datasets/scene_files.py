@@ -21,8 +21,12 @@ def open_scene(path: str | Path, rendering: Rendering = AS_DECLARED) -> Picture 
     Raises:
         ValueError: it cannot be read; says why.
     """
+    return open_raster(path, rendering) if by_windows(path) else Picture(*images.read(path, rendering))
+
+
+def by_windows(path: str | Path) -> bool:
+    """Whether the windows of a file are read from it: of others all pixels are decoded first."""
     try:
-        by_gdal = read_by_gdal(path)
+        return read_by_gdal(path)
     except (OSError, ValueError):
-        by_gdal = False  # said below, in the words of all other images
-    return open_raster(path, rendering) if by_gdal else Picture(*images.read(path, rendering))
+        return False  # said elsewhere, in the words of all other images

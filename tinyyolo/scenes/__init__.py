@@ -6,11 +6,11 @@ from tinyyolo.config import UserError
 
 
 def has(package: str) -> bool:
-    """Whether a package of the extra `geo` is installed."""
+    """Whether a package is installed."""
     return find_spec(package) is not None
 
 
-def need(package: str, what: str) -> None:
-    """Raise UserError where a package of the extra `geo` is not installed; `what` is what needs it."""
+def need(package: str, what: str, source: str = "'tinyyolo[geo]'") -> None:
+    """Raise UserError where a package is not installed; `what` is what needs it, `source` what pip installs it by."""
     if not has(package):
-        raise UserError(f"{what} needs the package {package}: pip install 'tinyyolo[geo]'")
+        raise UserError(f"{what} needs the package {package}: pip install {source}")

@@ -12,7 +12,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Problem
 from tinyyolo.datasets.audit import faults, repair
 from tinyyolo.datasets.audit.faults import Checked
-from tinyyolo.datasets.formats.doubts import NOT_LABELS
+from tinyyolo.datasets.formats.doubts import NOT_LABELS, ON_MAP
 from tinyyolo.datasets.formats.text import sibling
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.kinds import told_kinds
@@ -21,7 +21,7 @@ from tinyyolo.io import in_threads, some, write_json
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
 # Worth knowing, but nothing to mend: they do not make the exit code 1.
-NOTES = frozenset({"extra image", "no objects", "unused class", "image mode", "outlines"})
+NOTES = ON_MAP | {"extra image", "no objects", "unused class", "image mode", "outlines"}
 EXAMPLES = 3
 
 

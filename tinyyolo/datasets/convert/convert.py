@@ -1,4 +1,4 @@
-"""`tinyyolo data convert`: any readable format to COCO JSON, YOLO, VisDrone or DOTA txt, whole or cut into tiles."""
+"""`tinyyolo data convert`: any readable format to another, whole or cut into tiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.audit.faults import tell_doubts
-from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
+from tinyyolo.datasets.convert.tile import KEEP, check_arguments, cut_annotations, cut_scene
 from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.kinds import tell_kinds
@@ -37,13 +37,13 @@ def convert(
     split: str | None = None,
     tile: int | None = None,
     overlap: int = 200,
-    keep: float | str = 0.3,
+    keep: float | str = KEEP,
     images: str = "link",
     overwrite: bool = False,
     bands: int | Sequence[int] | None = None,
     stretch: Sequence[Any] | None = None,
 ) -> int:
-    """Convert a data set to coco, yolo, visdrone or dota, keeping class order; tile=800 cuts large scenes.
+    """Convert a data set to coco, yolo, visdrone, dota, geojson, gpkg or shp; tile=800 cuts large scenes.
 
     Writes OUT/images/SPLIT, the annotations, and OUT/data.yaml that this project and, for yolo, ultralytics read.
     Nothing is written outside OUT; an image whose name leads out of the split's image folder is left out and told, and
@@ -108,10 +108,10 @@ def convert(
                 tell_kinds(source, read[name].file_names, rendering)
                 jobs = list(zip(read[name].file_names, plan, strict=True))
                 for scene, tiles in bar(jobs, len(jobs), f"{name}: scenes"):
-                    cut_scene(
-                        source / scene, [(at, place_in(target, file)) for at, file in tiles], (tile, tile), rendering
-                    )
-            counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
+                    files = [(at, place_in(target, file)) for at, file in tiles]
+                    cut_scene(source / scene, files, (tile, tile), rendering)
+            labels = folder / FORMATS[to].labels.format(split=name)
+            counts[name] |= WRITTEN[to](labels, annotations, images_dir=target, overwrite=True)
             counts[name]["faulty_left_out"] = sum(problem.kind not in REMARKS for problem in read[name].problems)
         linked = sorted({str(spec.image_dir(name)) for name in read}) if images == "link" and tile is None else []
         write_data_yaml(folder, spec, to, read, linked)
