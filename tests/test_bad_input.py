@@ -119,7 +119,7 @@ UNREADABLE = {
     "truncated TIFF": (half(".tiff"), "neither Pillow nor OpenCV can read it as an image"),
     "zero-size": (png(0, 5), "neither Pillow nor OpenCV can read it as an image"),
     "too many pixels": (png(60_000, 60_000), "more than 536,870,912 pixels"),
-    "floats": (cv2.imencode(".tiff", np.ones((9, 9, 3), np.float32))[1].tobytes(), "cannot decode"),
+    "no numbers": (cv2.imencode(".tiff", np.full((SIZE, SIZE, 3), np.nan, np.float32))[1].tobytes(), "no valid pixel"),
 }
 NO_PIXELS = png(SIZE, SIZE)  # what only decoding finds out
 

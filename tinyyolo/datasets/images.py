@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import threading
 import warnings
@@ -19,14 +18,14 @@ from PIL import Image, ImageMode, UnidentifiedImageError
 from tinyyolo.config import UserError
 from tinyyolo.datasets import tiff
 from tinyyolo.datasets.pixels import DEPTHS, EXIF_ORIENTATION, GEO, Pixels, decode
+from tinyyolo.datasets.readers import check_plain, read_by_gdal, tiff_of, without
 from tinyyolo.io import new_file
-from tinyyolo.scenes import has, need
+from tinyyolo.scenes import has
 from tinyyolo.scenes.raster import RASTERS, header, open_raster, overview, read_all
 from tinyyolo.scenes.rendering import AS_DECLARED, COLOURS, MASKS, Rendering, chosen_bands
 from tinyyolo.sizes import MOST_PIXELS, PAD
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp", *RASTERS})
-TIFFS = frozenset({".tif", ".tiff"})  # of the rasters, those that are read without GDAL too, as far as that goes
 TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height; OpenCV applies them on reading
 LARGE_PIXELS = 50_000_000  # images above this are decoded one at a time when they are looked through
 ONE_LARGE = threading.Lock()
@@ -130,7 +129,9 @@ def _fault(path: Path, found: Look, kind: str, gdal: bool, to_end: bool, renderi
         check_plain(path)
         if to_end and kind not in (*JPEGS, "PNG"):
             with ONE_LARGE if math.prod(found.size_hw) > LARGE_PIXELS else nullcontext():
-                return NOT_DECODED if decode(path.read_bytes(), rendering or Rendering(bands=1)) is None else ""
+                if decode(path.read_bytes(), rendering or Rendering(bands=1)) is not None:
+                    return ""
+            return NOT_DECODED if kind != "TIFF" or has("rasterio") else f"{NOT_DECODED}; {GEO}"
     except UserError as error:
         return without(path, error)
     return CUT_SHORT if to_end and kind in JPEGS and not _ends(path) else ""
@@ -143,57 +144,6 @@ def names_of(path: Path, found: Look, gdal: bool) -> Sequence[str]:
     if (directory := tiff_of(path)) is not None:
         return directory.names
     return [*(["gray"] if found.bands - found.alpha == 1 and not found.palette else COLOURS), *MASKS * found.alpha]
-
-
-def without(path: str | Path, error: Exception) -> str:
-    """The words of a fault without the file that they begin with."""
-    return str(error).removeprefix(f"{path}: ").removeprefix(": ")
-
-
-def tiff_of(path: Path) -> tiff.Directory | None:
-    """The directory of a TIFF; None for another format.
-
-    Raises:
-        UnidentifiedImageError: it begins as a TIFF, and is none.
-    """
-    with path.open("rb") as stream:
-        if stream.read(4) not in tiff.MAGIC:
-            return None
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            found = tiff.read(content)
-    if found is None:
-        raise UnidentifiedImageError
-    return found
-
-
-def read_by_gdal(path: str | Path) -> bool:
-    """Whether a file is read by GDAL: every TIFF but those of cameras and printers, which it shows as they are stored.
-
-    Raises:
-        UserError: nothing else reads it, and it is not installed.
-        OSError: there is no such file.
-    """
-    path = Path(path)
-    if (suffix := path.suffix.lower()) in RASTERS and suffix not in TIFFS:
-        need("rasterio", f"{path}: a {suffix} file")
-        return True
-    if not has("rasterio") or (found := tiff_of(path)) is None:
-        return False
-    return found.photometric != tiff.INKS and (found.first(tiff.ORIENTATION, 1) == 1 or found.placed)
-
-
-def check_plain(path: Path) -> None:
-    """Raise UserError where GDAL, which is not installed, knows more of a TIFF, by it or by a file beside it."""
-    if has("rasterio") or (found := tiff_of(path)) is None:
-        return
-    said = found.needs_gdal
-    mask, aux = Path(f"{path}.msk"), Path(f"{path}.aux.xml")
-    if aux.is_file() and any(word in aux.read_bytes() for word in (b"<ColorInterp", b"<NoDataValue")):
-        said = said or f"{aux.name} says more of it"
-    if mask.is_file():
-        said = said or f"{mask.name} is its mask"
-    if said:
-        raise UserError(f"{path}: {said}: {GEO}")
 
 
 def _of_raster(path: Path, found: Look) -> Look:

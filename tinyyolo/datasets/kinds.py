@@ -77,7 +77,7 @@ def tell_kinds(folder: Path, names: Sequence[str], rendering: Rendering = AS_DEC
 def with_own_sizes(notes: Annotations, folder: Path) -> Annotations:
     """Annotations with the sizes of the pictures in `folder` where theirs are others, and a problem that tells it."""
     looks = in_threads(lambda name: look(folder / name), notes.file_names, f"{folder.name}: sizes")
-    own = [found.size_hw if min(found.size_hw) else (h, w) for found, (h, w) in zip(looks, notes.sizes_hw, strict=True)]
+    own = [(h, w) if found.fault else found.size_hw for found, (h, w) in zip(looks, notes.sizes_hw, strict=True)]
     sizes = np.array(own, np.int64).reshape(-1, 2)
     wrong = np.flatnonzero((sizes != notes.sizes_hw).any(axis=1))
     if not len(wrong):

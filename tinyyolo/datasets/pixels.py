@@ -42,7 +42,7 @@ def decode(data: bytes, rendering: Rendering = AS_DECLARED) -> Pixels | None:
     values, valid = found
     if values.dtype != np.uint8 or rendering.stretch is not None:
         colours = np.broadcast_to(values[..., ::-1], (*values.shape[:2], 3))
-        values = eight_bits(colours, rendering.stretch, valid)[..., ::-1]
+        values = eight_bits(colours, rendering.stretch, valid, "")[..., ::-1]
     values = values if values.shape[2] == 3 else values.repeat(3, axis=2)
     return Pixels(np.ascontiguousarray(values), valid)
 

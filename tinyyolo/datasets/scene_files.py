@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyyolo.datasets import images
+from tinyyolo.datasets.readers import read_by_gdal
 from tinyyolo.scenes.picture import Picture
 from tinyyolo.scenes.raster import Raster, open_raster
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
@@ -26,6 +27,6 @@ def open_scene(path: str | Path, rendering: Rendering = AS_DECLARED) -> Picture 
 def by_windows(path: str | Path) -> bool:
     """Whether the windows of a file are read from it: of others all pixels are decoded first."""
     try:
-        return images.read_by_gdal(path)
+        return read_by_gdal(path)
     except (OSError, ValueError):
         return False  # said elsewhere, in the words of all other images

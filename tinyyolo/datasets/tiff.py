@@ -7,6 +7,7 @@ names one band, or one wide row of all bands, is put behind the file, and OpenCV
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, ORIENTATION = 254,
 SAMPLES, COUNTS, PLANAR, PREDICTOR, TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS = 277, 279, 284, 317, 322, 324, 325
 EXTRA, SAMPLE_FORMAT = 338, 339
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
+COLOURS = rb'sample="(\d{1,4})" role="colorinterp">(\w+)<'  # in GDAL_METADATA
 PLACE = frozenset({33550, 33922, 34264, 34735})  # pixel scale, tie points, transformation, keys of GeoTIFF
 USED = {KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, ORIENTATION, SAMPLES, COUNTS, PLANAR, PREDICTOR}
 USED |= {TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS, EXTRA, SAMPLE_FORMAT}
@@ -108,9 +110,16 @@ class Directory(NamedTuple):
         base = ["gray"] if black else ["red", "green", "blue"]
         if not self.plain:
             return base
+        told = self.declared
         extra = self.tags.get(EXTRA, ())
         spare = ["alpha" if kind in (1, 2) else "undefined" for kind in (*extra, *[0] * self.bands)]
-        return [*base, *spare][: self.bands]
+        return [told.get(i, name) for i, name in enumerate([*base, *spare][: self.bands])]
+
+    @property
+    def declared(self) -> dict[int, str]:
+        """What bands, from 0, are declared to be in GDAL's own words, where these differ from the other tags."""
+        found = re.findall(COLOURS, bytes(self.tags.get(GDAL_METADATA, ())))
+        return {int(band): name.decode().lower() for band, name in found}
 
     @property
     def nodata(self) -> float | None:
@@ -124,7 +133,7 @@ class Directory(NamedTuple):
     @property
     def needs_gdal(self) -> str:
         """What the file says that only GDAL knows how to read; "" if nothing."""
-        if b"colorinterp" in bytes(self.tags.get(GDAL_METADATA, ())):
+        if not self.plain and list(self.declared.values()) not in ([], self.names):
             return "it declares what its bands are in GDAL's own way"
         return "it has a mask" if self.masked else ""
 

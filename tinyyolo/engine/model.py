@@ -27,7 +27,7 @@ from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.maps import checked
 from tinyyolo.engine.predict.results import WRITES, run_folder
-from tinyyolo.engine.predict.sources import check_source
+from tinyyolo.engine.predict.sources import check_source, is_files, named
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
 from tinyyolo.engine.stopping import stoppable
@@ -279,6 +279,10 @@ class Model(EngineModel):
         check_source(source)
         given = with_file("predict", kwargs)
         args = self.arguments("predict", {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
+        if said := [
+            f"{key}={shown(given[key])}" for key in SHOWN if given.get(key) is not None and not is_files(source)
+        ]:
+            LOGGER.warning(f"{' '.join(said)}: bands and values are for files, not for source={named(source)}")
         if args["embed"] is not None:
             self._check_is_pytorch_model()
             if written := [key for key in WRITES if args.get(key)]:

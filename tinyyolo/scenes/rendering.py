@@ -222,13 +222,19 @@ def thinned(size_hw: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def eight_bits(values: np.ndarray, stretch: Sequence[Any] | None = None, valid: np.ndarray | None = None) -> np.ndarray:
+def eight_bits(
+    values: np.ndarray,
+    stretch: Sequence[Any] | None = None,
+    valid: np.ndarray | None = None,
+    name: str = "the image",
+) -> np.ndarray:
     """An image (H, W, 3) of any numbers in 8 bits; one that has them stays as it is unless `stretch` is given.
 
     Args:
         values: the image.
         stretch: as `Rendering.stretch`, its pairs in the order of the image's bands.
         valid: (H, W) bool, which pixels count; all unless given.
+        name: of the image in messages.
 
     Raises:
         UserError: no valid pixel.
@@ -248,5 +254,5 @@ def eight_bits(values: np.ndarray, stretch: Sequence[Any] | None = None, valid: 
     sample = np.concatenate([values[part].reshape(-1, values.shape[2]) for part in parts])
     kept = slice(None) if valid is None else np.concatenate([valid[part].ravel() for part in parts])
     sample = sample[kept]
-    limits = limits_of("the image", [band[np.isfinite(band)] for band in sample.T], stretch)
+    limits = limits_of(name, [band[np.isfinite(band)] for band in sample.T], stretch)
     return stretched(values, limits)

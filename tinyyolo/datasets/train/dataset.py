@@ -196,6 +196,11 @@ class TinyDataset(YOLODataset):
             self.note([(i, fault)])
         return bool(fault)
 
+    def check_cache_ram(self, *args: Any, **kwargs: Any) -> bool:
+        """As upstream, of images as this run reads them."""
+        with reading_by(partial(load, rendering=self.rendering)):
+            return bool(super().check_cache_ram(*args, **kwargs))
+
     def note(self, news: Sequence[tuple[int, str]]) -> None:
         """Take down which images can no longer be read, and why, or can again ("").
 

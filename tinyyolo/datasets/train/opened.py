@@ -26,7 +26,7 @@ MOST_OPEN = 16  # files that are read by windows
 def look_at(path: Path, cut: bool, rendering: Rendering) -> tuple[Look, str]:
     """What a file holds, to its end; of one that is read by windows, as it is opened, and how it is shown."""
     if not cut or not by_windows(path):
-        return look(path, to_end=True), ""
+        return look(path, to_end=True, rendering=rendering), ""
     try:
         scene = open_scene(path, rendering)
         scene.close()
