@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tinyyolo.boxes.convert import centres
+from tinyyolo.boxes.convert import centres, convert, sides
 from tinyyolo.plots.pictures import INK, PAPER, class_colour
 
 MAP = 1400  # px, longer side of the scene in the sheet
@@ -120,14 +120,14 @@ def chosen(found: Detections, count: int) -> tuple[list[int], list[int]]:
 
 def marks_of(boxes: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) px of the sheet as int corners, none smaller than MARK px."""
-    middles, half = centres(boxes), np.maximum((boxes[:, 2:] - boxes[:, :2]) / 2, MARK / 2)
-    marks: np.ndarray = np.round(np.concatenate([middles - half, middles + half], axis=1)).astype(int)
+    shown = np.concatenate([centres(boxes), np.maximum(sides(boxes), MARK)], axis=1)
+    marks: np.ndarray = np.round(convert(shown, "cxcywh", "xyxy")).astype(int)
     return marks
 
 
 def crowded(marks: np.ndarray) -> bool:
     """Whether most marks (N, 4) lie on top of another, so that none can be seen."""
-    cells = np.unique((marks[:, :2] + marks[:, 2:]) // 2 // MARK, axis=0)
+    cells = np.unique(centres(marks) // MARK, axis=0)
     return len(cells) < (1 - CROWDED) * len(marks)
 
 
@@ -143,7 +143,7 @@ def density(picture: np.ndarray, marks: np.ndarray) -> tuple[np.ndarray, int]:
     """The picture, grey and dark, under squares whose colour is the number of detections there, and the largest one."""
     height, width = picture.shape[:2]
     columns, rows = -(-width // GRID), -(-height // GRID)
-    middles = (marks[:, :2] + marks[:, 2:]) / 2 / GRID
+    middles = centres(marks) / GRID
     x, y = (middles[:, i].astype(int).clip(0, most - 1) for i, most in enumerate((columns, rows)))
     counts = np.bincount(y * columns + x, minlength=rows * columns).reshape(rows, columns)
     most = int(counts.max())
@@ -317,7 +317,7 @@ def block(words: str, found: Detections, rows: Sequence[int], first: int, crop: 
 def enlarged(found: Detections, row: int, number: int, crop: Crop) -> np.ndarray:
     """A detection and what is around it, CELL px wide, with its number, class, score, size and place."""
     box, (height, width) = found.boxes[row], found.size_hw
-    longer = float((box[2:] - box[:2]).max())
+    longer = float(sides(box).max())
     zoom = min(ZOOM, CELL / max(longer * AROUND, LEAST_CROP)) if longer * AROUND <= CELL else CELL / (longer * 1.3)
     zoom = math.floor(zoom) if zoom >= 1 else zoom
     side = math.ceil(CELL / zoom)
@@ -356,9 +356,9 @@ def measured(box: np.ndarray, metres: np.ndarray) -> str:
         ...     np.array([10, 20, 31, 40]), np.array([10.52, 10.0]))
         ('21 x 20 px at 20, 30', '10.5 x 10 m at 20, 30')
     """
-    sides, unit = (metres, "m") if np.isfinite(metres).all() else (box[2:] - box[:2], "px")
+    lengths_xy, unit = (metres, "m") if np.isfinite(metres).all() else (sides(box), "px")
     x, y = centres(box).astype(int).tolist()
-    return f"{sides[0]:.3g} x {sides[1]:.3g} {unit} at {x}, {y}"
+    return f"{lengths_xy[0]:.3g} x {lengths_xy[1]:.3g} {unit} at {x}, {y}"
 
 
 def framed_sheet(body: np.ndarray, words: tuple[str, str]) -> np.ndarray:

@@ -58,7 +58,7 @@ class Place:
 
         Examples:
             >>> Place("EPSG:3857", (1, 0, 0, 0, -1, 8399738)).metres(np.array([[0, 0, 20, 10]])).round(2).tolist()
-            [[10.02, 5.01]]
+            [[10.03, 5.0]]
         """
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         if not self.known or not len(boxes):
