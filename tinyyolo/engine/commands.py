@@ -71,7 +71,8 @@ def predict(**keys: Any) -> None:
 
     source is an image, a folder with all its folders, a glob, a video or a txt list; a damaged file is named and
     counted, the rest goes on. Draws into runs/predict; save_txt=true, save_crop=true
-    and save_json=true write boxes as well; show_labels=true prints class names into the picture.
+    and save_json=true write boxes as well; out=boxes.gpkg (.geojson, .fgb, .parquet, .csv) is one map of all images;
+    show_labels=true prints class names into the picture.
     """
     model, plain = model_and_keys("predict", keys)
     for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
