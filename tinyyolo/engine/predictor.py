@@ -26,7 +26,7 @@ from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import of_run
 from tinyyolo.engine.keys import OWN
-from tinyyolo.engine.predict.maps import Maps
+from tinyyolo.engine.predict.maps import maps_of
 from tinyyolo.engine.predict.results import TinyResults, run_folder, scene_result
 from tinyyolo.engine.predict.scenes import detect, fault_of, is_export, load, scene_of, size_of, stride_of
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
@@ -101,14 +101,15 @@ class TinyPredictor(DetectionPredictor):
         with run_folder(self.save_dir):
             results = super().stream_inference(*args, **kwargs)
             count = 0
-            if self.own["out"]:
-                results = Maps(self.own["out"], lambda result: name_in(self.folder, result.path)).collect(results)
             rows = self.save_dir / "predictions.json"
-            for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
-                count += 1
-                if self.own["save_geojson"]:
-                    self.save_map(result)
-                yield result
+            with maps_of(self.own["out"]) as maps:
+                for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
+                    count += 1
+                    if self.own["save_geojson"]:
+                        self.save_map(result)
+                    if self.own["out"]:
+                        maps.add(result, name_in(self.folder, result.path))
+                    yield result
             if self.bad_images and not count:
                 raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
             check_videos(self.frames)
