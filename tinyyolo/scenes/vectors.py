@@ -161,6 +161,9 @@ def write_parts(path: str | Path, parts: Sequence[Part], names: Mapping[int, str
     table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     rings = np.concatenate([shapes(part, crs) for part in parts])
     there = np.isfinite(rings).all((1, 2))
+    beyond = np.count_nonzero(~there) - sum(len(part.boxes) for part in parts if crs and not part.place.known)
+    if beyond:
+        tell(f"{path}: {beyond:,} boxes lie where its CRS has no coordinates: rows without a polygon")
     binary = polygons(rings[there])
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"map{suffix}"
