@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from tinyyolo.boxes.convert import centres, convert, sides
+from tinyyolo.plots.paper import GAP, SMALL, TEXT, Pen, fitting, font, pile, sheet_of, side_by_side
 from tinyyolo.plots.pictures import INK, PAPER, class_colour
 
 MAP = 1400  # px, longer side of the scene in the sheet
-MARGIN, GAP = 16, 10  # px
-TEXT, SMALL = 20, 14  # px, sizes of type
+MARGIN = 16  # px
 CELL, CAPTION = 190, 40  # px, of a crop, and of the words below it
 BESIDE = 0.6  # crops stand beside a scene whose height is at least this share of its width, else below it
 AROUND = 3  # times its longer side is what is shown around a box
@@ -159,44 +155,6 @@ def shade(counts: np.ndarray, most: int) -> np.ndarray:
     values = (70 + 185 * share).clip(0, 255).astype(np.uint8)
     out: np.ndarray = cv2.applyColorMap(values.reshape(-1, 1), cv2.COLORMAP_INFERNO).reshape(*counts.shape, 3)
     return out
-
-
-@cache
-def font(size: int, bold: bool = False) -> Any:
-    """A font with the letters of Europe, which comes with matplotlib."""
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
-
-
-def fitting(text: str, size: int, width: int, bold: bool = False) -> str:
-    """As much of a text as is no wider than `width` px."""
-    while text and font(size, bold).getlength(text) > width:
-        text = text[:-2] + "…" if len(text) > 1 else ""
-    return text
-
-
-class Pen:
-    """Writes on an image (h, w, 3) uint8 BGR, of which `image` is the result."""
-
-    def __init__(self, image: np.ndarray):
-        self.canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
-        self.draw = ImageDraw.Draw(self.canvas)
-
-    def text(self, xy: tuple[float, float], words: str, size: int, **more: Any) -> None:
-        """Words whose left upper corner is at `xy`."""
-        bold = more.pop("bold", False)
-        self.draw.text(xy, words, font=font(size, bold), **{"fill": (INK,) * 3, **more})
-
-    @property
-    def image(self) -> np.ndarray:
-        return np.ascontiguousarray(np.asarray(self.canvas)[..., ::-1])
-
-
-def sheet_of(height: int, width: int) -> np.ndarray:
-    """Paper."""
-    return np.full((height, width, 3), PAPER, np.uint8)
 
 
 def with_numbers(picture: np.ndarray, boxes: np.ndarray, rows: Sequence[int]) -> np.ndarray:
@@ -367,17 +325,3 @@ def framed_sheet(body: np.ndarray, words: tuple[str, str]) -> np.ndarray:
     head.text((0, 0), fitting(words[0], TEXT + 4, width, True), TEXT + 4, bold=True)
     head.text((0, TEXT + 12), fitting(words[1], TEXT, width), TEXT)
     return np.pad(pile([head.image, body]), ((MARGIN,) * 2, (MARGIN,) * 2, (0, 0)), constant_values=PAPER)
-
-
-def pile(images: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
-    """Images under each other on paper."""
-    width = max(image.shape[1] for image in images)
-    pads = [((0, gap), (0, width - image.shape[1]), (0, 0)) for image in images]
-    rows = [np.pad(image, pad, constant_values=PAPER) for image, pad in zip(images, pads, strict=True)]
-    return np.vstack(rows)[: -gap or None]
-
-
-def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images in a row on paper."""
-    row: np.ndarray = pile([image.transpose(1, 0, 2) for image in images]).transpose(1, 0, 2)
-    return row
