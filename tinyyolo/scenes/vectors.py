@@ -27,6 +27,9 @@ DRIVERS: dict[str, tuple[str, dict[str, str]]] = {
     ".csv": ("CSV", {"GEOMETRY": "AS_WKT"}),
 }
 FORMS = (*DRIVERS, PARQUET)
+SHAPEFILE = {
+    ".shp": ("ESRI Shapefile", {"ENCODING": "UTF-8"})
+}  # of labels; names of a map's columns are too long for it
 GEOPARQUET = "1.1.0"
 # A polygon of one ring of five points in well-known binary: little endian, kind, rings, points; then x, y, ...
 HEAD = np.frombuffer(b"\x01" + np.array([3, 1, 5], "<u4").tobytes(), np.uint8)
@@ -160,18 +163,31 @@ def write_parts(path: str | Path, parts: Sequence[Part], names: Mapping[int, str
     rows = [columns(part, names) for part in parts]
     table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     rings = np.concatenate([shapes(part, crs) for part in parts])
-    there = np.isfinite(rings).all((1, 2))
-    beyond = np.count_nonzero(~there) - sum(len(part.boxes) for part in parts if crs and not part.place.known)
+    beyond = np.count_nonzero(~np.isfinite(rings).all((1, 2)))
+    beyond -= sum(len(part.boxes) for part in parts if crs and not part.place.known)
     if beyond:
         tell(f"{path}: {beyond:,} boxes lie where its CRS has no coordinates: rows without a polygon")
+    save(path, table, rings, crs, decimals(parts), overwrite=True)
+
+
+def save(
+    path: Path, table: Mapping[str, Any], rings: np.ndarray, crs: str, digits: int, *, overwrite: bool = False
+) -> None:
+    """Write a table with polygons, rings (N, 5, 2) in a CRS; a row of NaN has none. `digits` are those of degrees.
+
+    Raises:
+        UserError: it cannot be written, or it is there and `overwrite` is not set.
+    """
+    suffix, there = path.suffix.lower(), np.isfinite(rings).all((1, 2))
     binary = polygons(rings[there])
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"map{suffix}"
         if suffix == PARQUET:
             write_parquet(made, table, binary, there, crs)
         else:
-            write_by_gdal(made, path, table, binary, there, crs, decimals(parts))
-        copy_file(made, path, overwrite=True)
+            write_by_gdal(made, path, table, binary, there, crs, digits)
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file == made):  # a Shapefile is several files
+            copy_file(file, path.with_suffix(file.suffix), overwrite=overwrite)
 
 
 def geodataframe(part: Part, names: Mapping[int, str]) -> Any:
@@ -224,7 +240,7 @@ def write_by_gdal(
     """
     import pyogrio
 
-    driver, options = DRIVERS[made.suffix]
+    driver, options = (DRIVERS | SHAPEFILE)[made.suffix]
     if driver == "GeoJSON" and crs:
         options = {"RFC7946": "YES", "COORDINATE_PRECISION": str(digits)}
     elif driver == "FlatGeobuf" and not there.all():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
+
+from tinyyolo.datasets.train.opened import MOST_BYTES
 
 
 class Behind:
@@ -23,6 +25,46 @@ class Behind:
 
     def __iter__(self) -> Iterator[Any]:
         return islice(iter(self.sampler), self.first, None)
+
+
+class InBlocks:
+    """The order of a sampler, so changed that samples of images that are decoded whole come together.
+
+    As many images as a process can hold make a block, in the order in which the sampler comes to them; samples of other
+    images are spread over all blocks. Within a block the order stays: a window is no more bound to its neighbours than
+    these images are to each other.
+
+    Args:
+        sampler: indices of samples.
+        images: of each sample the image that must be decoded for it, None for others.
+        sizes: bytes of each of these images.
+        most: bytes of a block.
+
+    Examples:
+        >>> images, sizes = ["a", "b", "a", "b", None, None], {"a": 3, "b": 3}
+        >>> list(InBlocks([3, 4, 0, 1, 5, 2], images, sizes, 4)), list(InBlocks([3, 4, 0, 1, 5, 2], images, sizes, 6))
+        ([3, 4, 1, 0, 5, 2], [3, 4, 0, 1, 5, 2])
+    """
+
+    def __init__(self, sampler: Any, images: Sequence[str | None], sizes: Mapping[str, int], most: int = MOST_BYTES):
+        self.sampler, self.images, self.sizes, self.most = sampler, images, sizes, most
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(self.sampler)
+        blocks, last, filled = dict[str, int](), 0, 0
+        for name in dict.fromkeys(image for i in order if (image := self.images[i]) is not None):
+            if filled and filled + self.sizes[name] > self.most:
+                last, filled = last + 1, 0
+            blocks[name], filled = last, filled + self.sizes[name]
+        count = last + 1
+        key = [
+            place * count // len(order) if (image := self.images[i]) is None else blocks[image]
+            for place, i in enumerate(order)
+        ]
+        return iter([order[j] for j in sorted(range(len(order)), key=key.__getitem__)])
 
 
 class TinyLoader(InfiniteDataLoader):

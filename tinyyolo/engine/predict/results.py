@@ -18,6 +18,8 @@ from ultralytics.utils.plotting import save_one_box
 
 from tinyyolo.datasets.images import save
 from tinyyolo.datasets.views import part
+from tinyyolo.engine.predict.scenes import SHOWN
+from tinyyolo.engine.predict.unfinished import MARK
 from tinyyolo.io import as_file_names, named, new_file, place_in
 from tinyyolo.plots.scene import Detections, scene_sheet
 from tinyyolo.scenes import vectors
@@ -26,9 +28,9 @@ from tinyyolo.scenes.place import Place
 from tinyyolo.scenes.raster import place_of_file
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
-SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
+WRITES = ("save", "save_txt", "save_crop", "save_json", "save_geojson", "out")  # what predict makes of detections
 OWN_PARTS = ("raster", "place")  # of results here, which upstream does not copy
-BEGUN = {"args.yaml"}  # what a run writes before it has a result
+BEGUN = {"args.yaml", MARK}  # what a run writes before it has a result
 
 
 class TinyResults(Results):
@@ -108,9 +110,11 @@ class SceneResults(TinyResults):
 
     Attributes:
         raster: the file's bands, CRS and transform, None for a plain picture.
+        dropped: there is no result, and nothing is written of it.
     """
 
     raster: Any = None
+    dropped = False
 
     def plot(self, *args: Any, **kwargs: Any) -> Any:
         """As upstream, of a scene that can be shown at its own size; of a larger one its sheet, see `plots.scene`.
