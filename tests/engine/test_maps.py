@@ -12,9 +12,10 @@ from rasterio.transform import from_origin
 
 from tinyyolo import Model
 from tinyyolo.config import UserError
-from tinyyolo.engine.predict.maps import Maps, checked
+from tinyyolo.engine.predict.maps import checked, maps_of
 from tinyyolo.engine.predict.results import SHOWN, TinyResults, scene_result
 from tinyyolo.engine.predict.scenes import load
+from tinyyolo.engine.predictor import TinyPredictor
 
 NAMES = {0: "ship", 1: "car"}
 ROWS = torch.tensor([[10.0, 20.0, 30.0, 45.0, 0.9, 1.0], [0.0, 0.0, 8.0, 6.0, 0.5, 0.0]])
@@ -91,28 +92,43 @@ def test_a_file_that_is_there_is_replaced_if_asked(predict, tmp_path):
     assert (tmp_path / "a.csv").read_text().startswith("WKT,class,class_index,score,x1,y1,x2,y2,width_m,height_m,scene")
 
 
-def test_whole_or_not_at_all(tmp_path):
+def test_whole_or_not_at_all(predict, tmp_path, monkeypatch):
     """A run that fails leaves the older file; one whose consumer stops early leaves what it has seen."""
-    path = tmp_path / "a.csv"
+    path, sources = tmp_path / "a.csv", [picture(tmp_path / f"{i}.tif") for i in range(4)]
     path.write_text("old")
-
-    def failing():
-        yield result(tmp_path / "a.png")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        list(Maps([path], lambda one: "a").collect(failing()))
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.csv"]
-    running = Maps([path], lambda one: "a").collect(result(tmp_path / "a.png") for _ in range(9))
+    keys = {"out": path, "exist_ok": True, "stream": True}
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyyolo.engine.predictor.TinyPredictor.preprocess", interrupted(after=2))
+        running = predict(sources, **keys)
+        next(running)
+        next(running)
+        with pytest.raises(KeyboardInterrupt):
+            next(running)
+    assert path.read_text() == "old" and len(os.listdir(tmp_path)) == 5
+    running = predict(sources, **keys)
     next(running)
     next(running)
     running.close()
     assert path.read_text().count("\n") == 1 + 2 * len(ROWS)
+    assert [row.rpartition(",")[2] for row in path.read_text().splitlines()[-3:]] == ["0.tif", "1.tif", "1.tif"]
+
+
+def interrupted(after):
+    """preprocess of a predictor that is interrupted after so many batches."""
+    whole, calls = TinyPredictor.preprocess, []
+
+    def preprocess(self, images):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return whole(self, images)
+
+    return preprocess
 
 
 def test_a_video_has_no_map(tmp_path, capsys):
-    maps = Maps([tmp_path / "a.csv"], lambda one: "a")
-    assert len(list(maps.collect([result(tmp_path / "film.mp4")]))) == 1
+    with maps_of([tmp_path / "a.csv"]) as maps:
+        maps.add(result(tmp_path / "film.mp4"), "film")
     assert "out=: not of videos such as" in capsys.readouterr().err and not (tmp_path / "a.csv").exists()
 
 

@@ -14,7 +14,7 @@ from affine import Affine
 from pyarrow import parquet
 
 from tinyyolo.config import UserError
-from tinyyolo.scenes.place import LON_LAT, Place
+from tinyyolo.scenes.place import LON_LAT, Place, reprojected
 from tinyyolo.scenes.raster import place_of_file
 from tinyyolo.scenes.vectors import DRIVERS, FORMS, Part, corners, counter_clockwise, write, write_parts
 
@@ -232,6 +232,29 @@ def test_control_points_alone_are_no_place(tmp_path):
     with rasterio.open(tmp_path / "a.tif", "w", **profile, gcps=points, crs="EPSG:4326") as file:
         file.write(np.ones((1, 9, 9), np.uint8))
     assert not Place(*place_of_file(tmp_path / "a.tif")).known
+
+
+@pytest.mark.parametrize(
+    "crs",
+    (
+        'GEOGCS["Moon",DATUM["Moon",SPHEROID["Moon",1737400,0]],PRIMEM["x",0],UNIT["Degree",0.0174532925199433]]',
+        'LOCAL_CS["a room",UNIT["metre",1]]',
+    ),
+)
+def test_what_is_not_on_the_earth_has_no_place(crs):
+    place = Place(crs, (1.0, 0, 10, 0, -1, 20))
+    assert not place.known and np.isnan(place.metres(np.array([BOX]))).all()
+
+
+def test_boxes_beyond_a_projection_are_told(tmp_path, capsys):
+    """A transform that leads to 95 degrees north."""
+    first = Part(np.array([BOX]), np.ones(1), np.zeros(1, int), "a.tif", Place("EPSG:3857", (1, 0, 0, 0, -1, 0)))
+    wrong = first._replace(scene="b.tif", place=Place("EPSG:4326", (0.001, 0, 0, 0, -0.001, 95)))
+    points = reprojected(np.array([[0.0, 0], [0, 95], [0, 0]]), LON_LAT, "EPSG:3857")
+    assert np.isfinite(points).tolist() == [[True] * 2, [False] * 2, [True] * 2]
+    write_parts(tmp_path / "a.gpkg", [first, wrong], NAMES)
+    assert [shape is None for shape in read(tmp_path / "a.gpkg").geometry] == [False, True]
+    assert "1 boxes lie where its CRS has no coordinates" in capsys.readouterr().err
 
 
 def test_scenes_of_several_crs_in_one_file(tmp_path, capsys):

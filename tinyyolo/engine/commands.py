@@ -79,7 +79,8 @@ def predict(**keys: Any) -> None:
     source is an image, a folder with all its folders, a glob, a video or a txt list; a damaged file is named and
     counted, the rest goes on. Each class is shown from the score on at which validation found the least error (LRP);
     conf=0.25 is one for all, conf='{ship: 0.1}' one for a class. Draws into runs/predict; save_txt=true, save_crop=true
-    and save_json=true write boxes as well; show_labels=true prints class names into the picture.
+    and save_json=true write boxes as well; out=boxes.gpkg (.geojson, .fgb, .parquet, .csv) is one map of all images;
+    show_labels=true prints class names into the picture.
     """
     model, plain = model_and_keys("predict", keys)
     with stoppable(lambda: way_on(model.predictor)):

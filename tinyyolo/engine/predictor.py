@@ -27,7 +27,7 @@ from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_words
 from tinyyolo.engine.keys import OWN, share_of
-from tinyyolo.engine.predict.maps import Maps
+from tinyyolo.engine.predict.maps import maps_of
 from tinyyolo.engine.predict.results import WRITES, SceneResults, TinyResults, run_folder, scene_result
 from tinyyolo.engine.predict.scenes import (
     Damaged,
@@ -158,15 +158,16 @@ class TinyPredictor(DetectionPredictor):
                 result for result in super().stream_inference(*args, **kwargs) if not getattr(result, "dropped", False)
             )
             count = 0
-            if self.own["out"] and not self.share:
-                results = Maps(self.own["out"], lambda result: name_in(self.folder, result.path)).collect(results)
             rows = self.save_dir / "predictions.json"
-            json_too = self.args.save_json and not self.share
-            for result in write_rows(results, rows, lambda: self.folder) if json_too else results:
-                count += 1
-                if self.own["save_geojson"]:
-                    self.save_map(result)
-                yield result
+            json_too, paths = self.args.save_json and not self.share, [] if self.share else self.own["out"]
+            with maps_of(paths) as maps:
+                for result in write_rows(results, rows, lambda: self.folder) if json_too else results:
+                    count += 1
+                    if self.own["save_geojson"]:
+                        self.save_map(result)
+                    if paths:
+                        maps.add(result, name_in(self.folder, result.path))
+                    yield result
             if self.bad_images and not count and not self.share:
                 raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
             check_videos(self.frames)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from tinyyolo.boxes.convert import centres
+from tinyyolo.boxes.convert import centres, convert, sides
+from tinyyolo.plots.paper import GAP, SMALL, TEXT, Pen, fitting, font, pile, sheet_of, side_by_side
 from tinyyolo.plots.pictures import INK, PAPER, class_colour
 
 MAP = 1400  # px, longer side of the scene in the sheet
-MARGIN, GAP = 16, 10  # px
-TEXT, SMALL = 20, 14  # px, sizes of type
+MARGIN = 16  # px
 CELL, CAPTION = 190, 40  # px, of a crop, and of the words below it
 BESIDE = 0.6  # crops stand beside a scene whose height is at least this share of its width, else below it
 AROUND = 3  # times its longer side is what is shown around a box
@@ -120,14 +116,14 @@ def chosen(found: Detections, count: int) -> tuple[list[int], list[int]]:
 
 def marks_of(boxes: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) px of the sheet as int corners, none smaller than MARK px."""
-    middles, half = centres(boxes), np.maximum((boxes[:, 2:] - boxes[:, :2]) / 2, MARK / 2)
-    marks: np.ndarray = np.round(np.concatenate([middles - half, middles + half], axis=1)).astype(int)
+    shown = np.concatenate([centres(boxes), np.maximum(sides(boxes), MARK)], axis=1)
+    marks: np.ndarray = np.round(convert(shown, "cxcywh", "xyxy")).astype(int)
     return marks
 
 
 def crowded(marks: np.ndarray) -> bool:
     """Whether most marks (N, 4) lie on top of another, so that none can be seen."""
-    cells = np.unique((marks[:, :2] + marks[:, 2:]) // 2 // MARK, axis=0)
+    cells = np.unique(centres(marks) // MARK, axis=0)
     return len(cells) < (1 - CROWDED) * len(marks)
 
 
@@ -143,7 +139,7 @@ def density(picture: np.ndarray, marks: np.ndarray) -> tuple[np.ndarray, int]:
     """The picture, grey and dark, under squares whose colour is the number of detections there, and the largest one."""
     height, width = picture.shape[:2]
     columns, rows = -(-width // GRID), -(-height // GRID)
-    middles = (marks[:, :2] + marks[:, 2:]) / 2 / GRID
+    middles = centres(marks) / GRID
     x, y = (middles[:, i].astype(int).clip(0, most - 1) for i, most in enumerate((columns, rows)))
     counts = np.bincount(y * columns + x, minlength=rows * columns).reshape(rows, columns)
     most = int(counts.max())
@@ -159,44 +155,6 @@ def shade(counts: np.ndarray, most: int) -> np.ndarray:
     values = (70 + 185 * share).clip(0, 255).astype(np.uint8)
     out: np.ndarray = cv2.applyColorMap(values.reshape(-1, 1), cv2.COLORMAP_INFERNO).reshape(*counts.shape, 3)
     return out
-
-
-@cache
-def font(size: int, bold: bool = False) -> Any:
-    """A font with the letters of Europe, which comes with matplotlib."""
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
-
-
-def fitting(text: str, size: int, width: int, bold: bool = False) -> str:
-    """As much of a text as is no wider than `width` px."""
-    while text and font(size, bold).getlength(text) > width:
-        text = text[:-2] + "…" if len(text) > 1 else ""
-    return text
-
-
-class Pen:
-    """Writes on an image (h, w, 3) uint8 BGR, of which `image` is the result."""
-
-    def __init__(self, image: np.ndarray):
-        self.canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
-        self.draw = ImageDraw.Draw(self.canvas)
-
-    def text(self, xy: tuple[float, float], words: str, size: int, **more: Any) -> None:
-        """Words whose left upper corner is at `xy`."""
-        bold = more.pop("bold", False)
-        self.draw.text(xy, words, font=font(size, bold), **{"fill": (INK,) * 3, **more})
-
-    @property
-    def image(self) -> np.ndarray:
-        return np.ascontiguousarray(np.asarray(self.canvas)[..., ::-1])
-
-
-def sheet_of(height: int, width: int) -> np.ndarray:
-    """Paper."""
-    return np.full((height, width, 3), PAPER, np.uint8)
 
 
 def with_numbers(picture: np.ndarray, boxes: np.ndarray, rows: Sequence[int]) -> np.ndarray:
@@ -317,7 +275,7 @@ def block(words: str, found: Detections, rows: Sequence[int], first: int, crop: 
 def enlarged(found: Detections, row: int, number: int, crop: Crop) -> np.ndarray:
     """A detection and what is around it, CELL px wide, with its number, class, score, size and place."""
     box, (height, width) = found.boxes[row], found.size_hw
-    longer = float((box[2:] - box[:2]).max())
+    longer = float(sides(box).max())
     zoom = min(ZOOM, CELL / max(longer * AROUND, LEAST_CROP)) if longer * AROUND <= CELL else CELL / (longer * 1.3)
     zoom = math.floor(zoom) if zoom >= 1 else zoom
     side = math.ceil(CELL / zoom)
@@ -356,9 +314,9 @@ def measured(box: np.ndarray, metres: np.ndarray) -> str:
         ...     np.array([10, 20, 31, 40]), np.array([10.52, 10.0]))
         ('21 x 20 px at 20, 30', '10.5 x 10 m at 20, 30')
     """
-    sides, unit = (metres, "m") if np.isfinite(metres).all() else (box[2:] - box[:2], "px")
+    lengths_xy, unit = (metres, "m") if np.isfinite(metres).all() else (sides(box), "px")
     x, y = centres(box).astype(int).tolist()
-    return f"{sides[0]:.3g} x {sides[1]:.3g} {unit} at {x}, {y}"
+    return f"{lengths_xy[0]:.3g} x {lengths_xy[1]:.3g} {unit} at {x}, {y}"
 
 
 def framed_sheet(body: np.ndarray, words: tuple[str, str]) -> np.ndarray:
@@ -367,17 +325,3 @@ def framed_sheet(body: np.ndarray, words: tuple[str, str]) -> np.ndarray:
     head.text((0, 0), fitting(words[0], TEXT + 4, width, True), TEXT + 4, bold=True)
     head.text((0, TEXT + 12), fitting(words[1], TEXT, width), TEXT)
     return np.pad(pile([head.image, body]), ((MARGIN,) * 2, (MARGIN,) * 2, (0, 0)), constant_values=PAPER)
-
-
-def pile(images: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
-    """Images under each other on paper."""
-    width = max(image.shape[1] for image in images)
-    pads = [((0, gap), (0, width - image.shape[1]), (0, 0)) for image in images]
-    rows = [np.pad(image, pad, constant_values=PAPER) for image, pad in zip(images, pads, strict=True)]
-    return np.vstack(rows)[: -gap or None]
-
-
-def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images in a row on paper."""
-    row: np.ndarray = pile([image.transpose(1, 0, 2) for image in images]).transpose(1, 0, 2)
-    return row

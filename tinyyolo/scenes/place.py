@@ -31,13 +31,18 @@ class Place:
 
     @cached_property
     def known(self) -> bool:
-        """Whether pixels have a longitude and a latitude: not without a CRS, nor in one of an engine's or a room's."""
+        """Whether pixels have a longitude and a latitude: not without a CRS, nor in a room's or the Moon's."""
         if not self.crs or self.transform is None:
             return False
-        from rasterio.crs import CRS
+        need("rasterio", "a place on the map")
+        from rasterio._err import CPLE_NotSupportedError  # of CRSs that nothing connects; it has no public name
+        from rasterio.errors import CRSError
 
-        crs = CRS.from_user_input(self.crs)
-        return bool(crs.is_geographic or crs.is_projected)
+        try:
+            self.in_crs(np.zeros((1, 2)), LON_LAT)
+        except (CPLE_NotSupportedError, CRSError):
+            return False
+        return True
 
     def on_map(self, points: np.ndarray) -> np.ndarray:
         """Points (…, 2) x, y px as coordinates of the CRS; pixels as they are without a transform."""
@@ -58,7 +63,7 @@ class Place:
 
         Examples:
             >>> Place("EPSG:3857", (1, 0, 0, 0, -1, 8399738)).metres(np.array([[0, 0, 20, 10]])).round(2).tolist()
-            [[10.02, 5.01]]
+            [[10.03, 5.0]]
         """
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         if not self.known or not len(boxes):
@@ -78,15 +83,21 @@ class Place:
 
 
 def reprojected(points: np.ndarray, from_crs: str, to_crs: str) -> np.ndarray:
-    """Coordinates (…, 2) of one CRS in another; x, or longitude, comes first in both."""
+    """Coordinates (…, 2) of one CRS in another, NaN where it has none; x, or longitude, comes first in both."""
     if from_crs == to_crs or not points.size:
         return points
     need("rasterio", "another CRS")
+    from rasterio._err import CPLE_AppDefinedError  # of a point among many; it has no public name
     from rasterio.warp import transform
 
     flat = points.reshape(-1, 2)
-    out = np.array(transform(from_crs, to_crs, flat[:, 0].tolist(), flat[:, 1].tolist())[:2])
-    there: np.ndarray = out.T.reshape(points.shape)
+    try:
+        out = np.array(transform(from_crs, to_crs, flat[:, 0].tolist(), flat[:, 1].tolist())[:2]).T
+    except CPLE_AppDefinedError:
+        if len(flat) == 1:
+            return np.full_like(points, np.nan)
+        out = np.concatenate([reprojected(half, from_crs, to_crs) for half in np.array_split(flat, 2)])
+    there: np.ndarray = out.reshape(points.shape)
     return there
 
 

@@ -162,7 +162,12 @@ def write_parts(path: str | Path, parts: Sequence[Part], names: Mapping[int, str
     tell_places(path, parts, crs)
     rows = [columns(part, names) for part in parts]
     table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    save(path, table, np.concatenate([shapes(part, crs) for part in parts]), crs, decimals(parts), overwrite=True)
+    rings = np.concatenate([shapes(part, crs) for part in parts])
+    beyond = np.count_nonzero(~np.isfinite(rings).all((1, 2)))
+    beyond -= sum(len(part.boxes) for part in parts if crs and not part.place.known)
+    if beyond:
+        tell(f"{path}: {beyond:,} boxes lie where its CRS has no coordinates: rows without a polygon")
+    save(path, table, rings, crs, decimals(parts), overwrite=True)
 
 
 def save(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ultralytics.utils import LOGGER
 
 from tinyyolo.config import UserError, parse_value, path_of
-from tinyyolo.engine.predict.results import TinyResults
 from tinyyolo.engine.predict.sources import is_video
 from tinyyolo.io import draft_file, tell
 from tinyyolo.scenes.vectors import Part, check_form, write_parts
@@ -61,44 +61,47 @@ def try_folder(folder: Path, said: str) -> None:
 
 
 class Maps:
-    """Takes what is written of each result, and writes it when there are no more.
+    """Takes what is written of each result; see `maps_of`."""
 
-    A run that fails writes nothing, and leaves what was there; a consumer that stops early leaves whole files of what
-    it has seen.
-    """
-
-    def __init__(self, paths: Sequence[Path], name_of: Callable[[Any], str]):
-        self.paths, self.name_of = paths, name_of
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
         self.parts: list[Part] = []
         self.names: dict[int, str] = {}
 
-    def collect(self, results: Iterable[Any]) -> Iterator[Any]:
-        """Pass results on; at their end the files are written.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
-        try:
-            for result in results:
-                self.add(result)
-                yield result
-        except GeneratorExit:  # the consumer has seen enough
-            self.write()
-            raise
-        if self.parts:
-            self.write()
-
-    def add(self, result: TinyResults) -> None:
-        """Keep a result's boxes; of a video there is no map."""
+    def add(self, result: Any, name: str) -> None:
+        """Keep the boxes of an image of this name; of a video there is no map."""
         if is_video(result.path):
             tell(f"out=: not of videos such as {result.path}")
             return
-        self.parts.append(result.part._replace(scene=self.name_of(result)))
+        self.parts.append(result.part._replace(scene=name))
         self.names = result.names
 
     def write(self) -> None:
-        """Write the files."""
+        """Write the files, of what there is.
+
+        Raises:
+            UserError: one cannot be written.
+        """
         count = sum(len(part.scores) for part in self.parts)
-        for path in self.paths:
+        for path in self.paths if self.parts else []:
             write_parts(path, self.parts, self.names)
             LOGGER.info(f"{path}: {count:,} boxes of {len(self.parts):,} image{'s' * (len(self.parts) > 1)}")
+
+
+@contextmanager
+def maps_of(paths: Sequence[Path]) -> Iterator[Maps]:
+    """The files `paths` of what is added in this context, written at its end.
+
+    A run that fails writes nothing, and leaves what was there; a consumer that stops early leaves whole files of what
+    it has seen.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    maps = Maps(paths)
+    try:
+        yield maps
+    except GeneratorExit:  # the consumer has seen enough
+        maps.write()
+        raise
+    maps.write()
