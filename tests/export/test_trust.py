@@ -127,6 +127,7 @@ class TestDamaged:
             ("imgsz: expected height and width", {"imgsz": [64]}),
             (r"imgsz\[0\]: expected a whole number", {"imgsz": ["64", 64]}),
             ("left out the test settings", {"test": 3}),
+            (r"its config.txt: thresholds=\[0.5\]: expected 2, one a class", {"thresholds": [0.5]}),
             ("damaged", "[" * 100_000),
             ("left out the test settings", "[]"),
         ],

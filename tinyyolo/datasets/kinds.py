@@ -10,28 +10,30 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyyolo.config import shown
 from tinyyolo.datasets.annotations import IGNORED, Annotations, Problem
 from tinyyolo.datasets.images import Look, look
 from tinyyolo.io import in_threads, tell
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 from tinyyolo.sizes import SEEN, SHRINK
 
 
-def remarks(found: Look) -> list[str]:
+def remarks(found: Look, rendering: Rendering = AS_DECLARED) -> list[str]:
     """What is done to a picture of this kind on the way to three bands of 8 bits, besides decoding.
 
     Examples:
         >>> remarks(Look((9, 9), 3, "uint8")), remarks(Look((9, 9), 4, "uint8", alpha=True))
-        ([], ['transparency, which is not used: the colours count as they are under it'])
+        ([], ['transparency: what is wholly transparent is left grey, all else counts as it is'])
     """
     bands = 3 if found.inks else found.bands - found.alpha
+    which = "those declared as" if rendering.bands is None else f"bands={shown(rendering.bands)} as"
     said = {
-        "16-bit values, divided to 8 bits by the bits (8, 10, 11, 12, 14 or 16) that the image uses": (
-            found.depth == "uint16"
+        f"values of {found.depth}, of which {rendering.words} become 0 and 255 (stretch=)": (
+            found.depth != "uint8" or rendering.stretch is not None
         ),
-        "transparency, which is not used: the colours count as they are under it": found.alpha,
-        f"{bands} bands, of which the first {'three are red, green and blue' if bands > 3 else 'is taken as grey'}": (
-            bands == 2 or bands > 3
-        ),
+        "transparency: what is wholly transparent is left grey, all else counts as it is": found.alpha,
+        f"{bands} bands, of which {which} red, green and blue are taken": bands not in (1, 3)
+        or (rendering.bands is not None),
         "four inks (CMYK), which become colours by a plain rule, without a profile": found.inks,
         "a palette, whose colours are taken": found.palette,
         "an EXIF orientation, by which they are turned upright before boxes count": found.orientation > 1,
@@ -56,9 +58,9 @@ def shrunk(notes: Annotations, imgsz: int) -> list[str]:
     ]
 
 
-def told_kinds(looks: Iterable[Look]) -> list[str]:
+def told_kinds(looks: Iterable[Look], rendering: Rendering = AS_DECLARED) -> list[str]:
     """A line for each kind of picture that is not simply decoded, with how many there are."""
-    return lines_of_kinds(Counter(words for found in looks for words in remarks(found)))
+    return lines_of_kinds(Counter(words for found in looks for words in remarks(found, rendering)))
 
 
 def lines_of_kinds(counts: Mapping[str, int]) -> list[str]:
@@ -66,16 +68,16 @@ def lines_of_kinds(counts: Mapping[str, int]) -> list[str]:
     return [f"{count:,} image{'s' if count > 1 else ''} with {words}" for words, count in counts.items()]
 
 
-def tell_kinds(folder: Path, names: Sequence[str]) -> None:
+def tell_kinds(folder: Path, names: Sequence[str], rendering: Rendering = AS_DECLARED) -> None:
     """Say on stderr what is done to the pictures of a folder, by their headers."""
-    for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds")):
+    for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds"), rendering):
         tell(f"{folder}: {line}")
 
 
 def with_own_sizes(notes: Annotations, folder: Path) -> Annotations:
     """Annotations with the sizes of the pictures in `folder` where theirs are others, and a problem that tells it."""
     looks = in_threads(lambda name: look(folder / name), notes.file_names, f"{folder.name}: sizes")
-    own = [(h, w) if found.fault else found.size_hw for found, (h, w) in zip(looks, notes.sizes_hw, strict=True)]
+    own = [found.size_hw if min(found.size_hw) else (h, w) for found, (h, w) in zip(looks, notes.sizes_hw, strict=True)]
     sizes = np.array(own, np.int64).reshape(-1, 2)
     wrong = np.flatnonzero((sizes != notes.sizes_hw).any(axis=1))
     if not len(wrong):

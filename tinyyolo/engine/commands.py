@@ -59,18 +59,19 @@ def train(**keys: Any) -> None:
 def val(**keys: Any) -> None:
     """Validate a checkpoint: tinyyolo val model=best.pt data=my.yaml split=test
 
-    Prints AP, AP50, AP75, AP by size, AR and oLRP in percent for all classes and each one, and writes metrics.json,
-    predictions.json (COCO results) and pictures. Without data= the training data are taken.
+    Prints AP, AP50, AP75, AP by size, AR and oLRP in percent for all classes and each one, and the scores from which on
+    `predict` would show each; writes metrics.json, predictions.json (COCO results) and pictures. Without data= the training data are taken.
     """
     model, plain = model_and_keys("val", keys)
     model.val(**plain)
 
 
 def predict(**keys: Any) -> None:
-    """Detect objects: tinyyolo predict model=best.pt source=images/ conf=0.25
+    """Detect objects: tinyyolo predict model=best.pt source=images/
 
     source is an image, a folder with all its folders, a glob, a video or a txt list; a damaged file is named and
-    counted, the rest goes on. Draws into runs/predict; save_txt=true, save_crop=true
+    counted, the rest goes on. Each class is shown from the score on at which validation found the least error (LRP);
+    conf=0.25 is one for all, conf='{ship: 0.1}' one for a class. Draws into runs/predict; save_txt=true, save_crop=true
     and save_json=true write boxes as well; show_labels=true prints class names into the picture.
     """
     model, plain = model_and_keys("predict", keys)

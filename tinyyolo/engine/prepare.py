@@ -31,6 +31,7 @@ from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.scenes import stride_of
 from tinyyolo.heads import HEADS
 from tinyyolo.io import new_file
+from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
@@ -82,6 +83,7 @@ def split_dataset(
         UserError: no such split, or not one readable image.
     """
     own = {"imgsz": args.imgsz, "hyp": args, "single_cls": args.single_cls, "stride": ENGINE_STRIDE, "pad": 0.0}
+    own["rendering"] = Rendering.of(vars(args))
     return TinyDataset(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
 
 

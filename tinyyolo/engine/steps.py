@@ -47,6 +47,7 @@ class SteppedTrainer(PreparedTrainer):
         self.places: dict[int, Any] = {}  # worker process -> its place after the last batch that came from it
         self.files: list[str] = []  # images of the last batch
         self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
+        self.thresholds: list[float] | None = None  # scores of the classes by the last validation
         self.ruined = False  # the loss is no number
         self.good: dict[str, Any] | None = None  # the state to go back to where no checkpoint holds it
         self.saved = self.ckpt is not None  # last.pt is this run's
@@ -195,6 +196,7 @@ class SteppedTrainer(PreparedTrainer):
             {**vars(self.args), "close_mosaic": self.close_mosaic},
             epoch=self.epoch - inside,
             metrics={**self.metrics, "fitness": self.fitness},
+            thresholds=self.thresholds,
             resume=resume,
         )
 
@@ -247,7 +249,11 @@ class SteppedTrainer(PreparedTrainer):
 
     def validate(self) -> Any:
         """As upstream; not in an epoch that will be done again."""
-        return (self.metrics, self.fitness) if self.ruined else super().validate()
+        if self.ruined:
+            return self.metrics, self.fitness
+        found = super().validate()
+        self.thresholds = self.validator.thresholds
+        return found
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Whether the epoch is done again: from the last good state, with half the learning rate, three times in a row.

@@ -191,6 +191,8 @@ class TinyTrainer(SteppedTrainer):
     def final_eval(self) -> None:
         """Validate the best checkpoint, write its table and pictures, then drop what only resuming needs from both.
 
+        The best one's thresholds are then those that this validation has told.
+
         last.pt comes last: until then it says that this is left to do.
         """
         if RANK in {-1, 0} and not self.saved:  # with save=false, stopped before the last epoch
@@ -203,6 +205,7 @@ class TinyTrainer(SteppedTrainer):
             self.detector = checkpoint.fill(own.cpu(), checkpoint.load(best), best)
             self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
+            self.detector.thresholds = self.validator.thresholds
         report_left_out(self.train_loader.dataset)
         report_skipped(self.save_dir)
         if RANK in {-1, 0}:
@@ -210,7 +213,8 @@ class TinyTrainer(SteppedTrainer):
                 self.draw_curves()
             for path in (self.best, self.last):
                 if path.exists():
-                    checkpoint.save(path, {**checkpoint.load(path), "resume": None})
+                    found = {"thresholds": self.validator.thresholds} if path == best else {}
+                    checkpoint.save(path, {**checkpoint.load(path), **found, "resume": None})
             self.finished = True
 
     # ---- checkpoints

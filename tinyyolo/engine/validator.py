@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,28 +25,30 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
+from tinyyolo.datasets.images import opened
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.datasets.train.opened import Pixels
 from tinyyolo.datasets.train.skipped import keep_skipped, report_left_out
 from tinyyolo.detectors.base import Detector
-from tinyyolo.detectors.postprocess import class_indices, of_run
+from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, class_indices, of_run, score_words
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import TinyResults
 from tinyyolo.engine.predict.scenes import is_export, stride_of
 from tinyyolo.engine.predict.whole import Whole
 from tinyyolo.engine.prepare import data_dict, split_dataset
-from tinyyolo.evaluation import AITOD_MAX_DETS, evaluate, format_table, write_json
+from tinyyolo.evaluation import AITOD_MAX_DETS, evaluate, format_table, operating_scores, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
+from tinyyolo.evaluation.metrics import FEW
 from tinyyolo.io import name_fault, place_in, some
 from tinyyolo.scenes.tiling import Tiling
 
 LEAST_SCORE = 0.001  # of a detection that counts, for a model whose YAML says nothing of it
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
 DECIMALS, SCORE_DECIMALS = 3, 7  # of px and of scores: what predictions.json says is what is scored
+TOO_LITTLE = f"fewer than {FEW} objects, or no right detection"
 PICTURES = 8  # images of the comparison picture
-PICTURE_SCORE = 0.25  # least score of a box in a picture
 
 
 class TinyMetrics:
@@ -102,6 +105,7 @@ class TinyValidator(DetectionValidator):
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.args.conf = given  # upstream puts a score of its own for none: here the model's own counts
         self.metrics = TinyMetrics()
+        self.thresholds: list[float] | None = None  # of the model's classes, for `predict`
 
     def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
         """Run, reading data YAMLs by our own loader."""
@@ -212,7 +216,16 @@ class TinyValidator(DetectionValidator):
         self.precision: Any = result.get("precision")
         arrays = {"precision", "recall", "scores", "lrp"}
         self.metrics.result = {key: value for key, value in result.items() if key not in arrays}
+        self.find_thresholds()
         return dict(self.metrics.results_dict)
+
+    def find_thresholds(self) -> None:
+        """The scores from which on `predict` shows each class, into `metrics.thresholds` too, by name."""
+        counts = np.bincount(self.truth.labels[self.truth.labels >= 0], minlength=len(self.truth.names)).tolist()
+        objects = {name: counts[i] for i, name in self.truth.names.items()}
+        found, self.common = operating_scores(self.metrics.result, objects, self.names.values())
+        self.thresholds = [found[name] for name in self.names.values()] if found else None
+        self.metrics.result["thresholds"] = found
 
     def leave_out(self) -> None:
         """Take images that could not be read out of the figures, their objects too: nothing was looked for in them."""
@@ -259,10 +272,23 @@ class TinyValidator(DetectionValidator):
             words = f"`tinyyolo evaluate` takes that as max_dets={limits[0]}"
             LOGGER.info(f"AP of up to {limits[0]:,} detections an image, as there are scenes; {words}")
         report_left_out(self.dataloader.dataset)
+        self.print_thresholds()
         if self.strangers:
             counts = ", ".join(f"{count:,} {name}" for name, count in self.strangers.most_common())
             LOGGER.warning(f"not counted, as {self.truth.path} has no such class: {counts}")
         LOGGER.info(f"Metrics, predictions and pictures: {self.save_dir}")
+
+    def print_thresholds(self) -> None:
+        """What conf=auto of `predict` is by this validation, in a line."""
+        if self.thresholds is None:
+            LOGGER.info(f"conf={AUTO} of predict: {SHOWN_SCORE}, as there are {TOO_LITTLE}")
+            return
+        said = f"conf={AUTO} of predict: {score_words(self.thresholds, self.names)}"
+        if self.common:
+            said += (
+                f" ({', '.join(some(self.common, PICTURES, ''))}: of all classes together, as there are {TOO_LITTLE})"
+            )
+        LOGGER.info(said)
 
     def draw(self) -> None:
         """Predictions beside ground truth, AP by size, precision over recall, and which class was taken for which."""
@@ -270,8 +296,11 @@ class TinyValidator(DetectionValidator):
 
         folder, result = self.save_dir, self.metrics.result
         if self.pictures:
-            sure = find_errors(self.truth, self.detections, threshold=PICTURE_SCORE, max_dets=self.whole.limits)
-            self.on_plot(plots.compare_images(sure, self.pictures, folder / "predictions.jpg"))
+            shown = self.metrics.result["thresholds"] or dict.fromkeys(self.truth.names.values(), SHOWN_SCORE)
+            shown = {name: score for name, score in shown.items() if name in self.truth.names.values()}
+            sure = find_errors(self.truth, self.detections, threshold=shown, max_dets=self.whole.limits)
+            read = partial(opened, rendering=self.dataloader.dataset.rendering)
+            self.on_plot(plots.compare_images(sure, self.pictures, folder / "predictions.jpg", read))
         sizes = {key.removeprefix("AP_"): value for key, value in result.items() if key.startswith("AP_")}
         self.on_plot(plots.ap_by_size({"AP": sizes}, folder / "ap_by_size.png"))
         names = list(result["per_class"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,12 @@ class View(NamedTuple):
     zoom: int
 
 
-def compare_images(errors: Errors, images: Mapping[int, Any], path: str | Path) -> Path:
+def compare_images(
+    errors: Errors,
+    images: Mapping[int, Any],
+    path: str | Path,
+    load: Callable[[str | Path], np.ndarray] = opened,
+) -> Path:
     """Ground truth (left) beside predictions (right): green what agrees, red what was missed, blue what is not there.
 
     Ignore regions and the predictions on them are grey, and counted neither right nor wrong.
@@ -50,6 +55,7 @@ def compare_images(errors: Errors, images: Mapping[int, Any], path: str | Path) 
         images: index of an image in `errors.truth` -> its file, or its pixels (H, W, 3) uint8 BGR, or what has a shape
             and gives them for plain bounds, [y1:y2, x1:x2].
         path: the image file.
+        load: reads a file.
 
     Raises:
         UserError: an image cannot be read.
@@ -61,7 +67,7 @@ def compare_images(errors: Errors, images: Mapping[int, Any], path: str | Path) 
         own, boxes = truth.boxes[truth.rows(index)], found.boxes[found.rows(index)][judged != HIDDEN]
         judged = judged[judged != HIDDEN]
         path_of = image if isinstance(image, (str, Path)) else getattr(image, "path", "")
-        name, pixels = Path(path_of).name, opened(image) if isinstance(image, (str, Path)) else image
+        name, pixels = Path(path_of).name, load(image) if isinstance(image, (str, Path)) else image
         view = window(pixels, np.vstack([own, boxes]))
         left = framed(pixels, own, [STATES[s] for s in state.tolist()], view)
         right = framed(pixels, boxes, [VERDICTS.get(v, WRONG) for v in judged.tolist()], view)

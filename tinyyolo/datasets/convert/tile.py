@@ -11,6 +11,7 @@ from tinyyolo.boxes.convert import areas, centres, clip, sides
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.datasets.annotations import IGNORED, Annotations, take
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
 KEEP = 0.3  # least share of an object's area that stays in a tile
 CENTRE = "centre"  # AI-TOD's rule: an object belongs to every tile that its centre lies in
@@ -53,13 +54,13 @@ def check_arguments(tile: int, overlap: int, keep: float | str) -> None:
         raise UserError(f"keep={keep}: expected a share of the area in (0, 1], or {CENTRE!r}")
 
 
-def staying(boxes: np.ndarray, corner: Tile, tile: int, keep: float | str) -> np.ndarray:
+def staying(boxes: np.ndarray, corner: Tile, tile: int | np.ndarray, keep: float | str) -> np.ndarray:
     """Which boxes (K, 4) stay in the tile at `corner`: (K,) bool.
 
     Args:
         boxes: xyxy in pixels of the scene.
         corner: x, y of the tile.
-        tile: its side.
+        tile: its side, or its width and height, for each box (K, 2).
         keep: least share of a box's area inside the tile, or "centre": its centre is in [x, x + tile).
 
     Examples:
@@ -163,7 +164,9 @@ def cut_image(scene: np.ndarray, corner: Tile, size_hw: tuple[int, int]) -> np.n
     return np.pad(part, ((0, h - part.shape[0]), (0, w - part.shape[1]), (0, 0)))
 
 
-def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int]) -> None:
+def cut_scene(
+    path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int], rendering: Rendering = AS_DECLARED
+) -> None:
     """Write the tiles of one scene, ((x, y), file) of each, as PNG; those that are there already are left as they are.
 
     Raises:
@@ -173,7 +176,7 @@ def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, in
     if not missing:
         return
     try:
-        scene = images.load(path)
+        scene = images.load(path, rendering)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     for corner, file in missing:

@@ -14,8 +14,11 @@ PIXELS_FROM = 2.0  # a number above this is no fraction that rounding or an edge
 LEAST_BOXES = 10  # of a set whose boxes may be doubted as a whole
 NEARLY_ALL = 0.9
 NOT_LABELS = frozenset({"classes.txt", "notes.txt", "labels.txt", "predefined_classes.txt", "obj.names", "readme.txt"})
+# Of labels of a map: what is taken in which way, and what is no fault of theirs.
+ON_MAP = frozenset({"coordinates", "class field", "scores", "edges", "elsewhere", "GDAL"})
 # Kinds of problems that leave no box out.
-REMARKS = frozenset({"not fractions", "not pixels", "corners", "outlines", "label without image", "wrong sizes"})
+REMARKS = ON_MAP | {"not fractions", "not pixels", "corners", "outlines", "label without image", "wrong sizes"}
+REMARKS |= {"nowhere"}  # objects of a map, none of which lies in an image
 
 
 def not_fractions(numbers: np.ndarray, where: Path) -> list[Problem]:

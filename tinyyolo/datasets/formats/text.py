@@ -100,6 +100,7 @@ class TextFormat:
         folder, placed = self.find_labels(images_dir, found, labels)
         problems: list[Problem] = []
         kept, size_hw = readable(images_dir, found, problems)
+        problems += shared_labels(images_dir, kept)
         label_files = [folder / placed(name) for name in kept]
         parts = [self.read_labels(path, categories.names, problems) for path in label_files]
         table = np.concatenate([np.zeros((0, CROWD + 1 + len(self.extra))), *parts])
@@ -177,7 +178,14 @@ class TextFormat:
                 rows += [row] if row is not None else []
         return np.array(rows, np.float64).reshape(-1, CROWD + 1 + len(self.extra))
 
-    def write(self, labels: str | Path, annotations: Annotations, *, overwrite: bool = False) -> dict[str, int]:
+    def write(
+        self,
+        labels: str | Path,
+        annotations: Annotations,
+        *,
+        images_dir: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, int]:
         """See `base.Writer`; one label file for every image, an empty one where it has no objects.
 
         Raises:
@@ -220,11 +228,14 @@ def readable(folder: Path, names: Sequence[str], problems: list[Problem]) -> tup
         else:
             kept.append(name)
             sizes.append(found.size_hw)
-    for stem, times in Counter(Path(name).with_suffix("") for name in kept).items():
-        if times > 1:
-            what = f"{times} images of this name with other endings share one label file"
-            problems.append(Problem("shared label", str(folder / stem), what))
     return kept, np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def shared_labels(folder: Path, names: Sequence[str]) -> list[Problem]:
+    """Images that would have the same label file."""
+    stems = Counter(Path(name).with_suffix("") for name in names)
+    what = "{} images of this name with other endings share one label file"
+    return [Problem("shared label", str(folder / stem), what.format(n)) for stem, n in stems.items() if n > 1]
 
 
 def numbers(words: Sequence[str], expected: str) -> list[float]:

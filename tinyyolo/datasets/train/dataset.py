@@ -18,7 +18,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
 from tinyyolo.boxes.convert import to_fractions
-from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by
+from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by, reading_by
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, subset
 from tinyyolo.datasets.audit.faults import astray
@@ -54,11 +54,11 @@ class TinyDataset(YOLODataset):
         split: "train", "val" or "test".
         skip_empty: leave images without objects out.
         min_side: leave boxes with a side under this many pixels of the original image out (published recipes: 1).
+        rendering: which bands and values of the files are shown, and how.
         tiling: which images are cut into windows, each a sample; in validation one for each image, which is then to be
             looked at as a whole. None: none, they are shrunk.
         empty_tiles: windows without objects that are kept in training, as a share of those with objects.
         seed: of the choice among them.
-        rendering: how the bands and values of images that are cut are shown.
         options: arguments of ultralytics' YOLODataset.
 
     Raises:
@@ -77,12 +77,13 @@ class TinyDataset(YOLODataset):
         *,
         skip_empty: bool = False,
         min_side: float = 0.0,
+        rendering: Rendering = AS_DECLARED,
         tiling: Tiling | None = None,
         empty_tiles: float = 0.0,
         seed: int = 0,
-        rendering: Rendering = AS_DECLARED,
         **options: Any,
     ):
+        self.rendering = rendering
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
         imgsz, train = int(np.max(options.get("imgsz", DEFAULT_CFG.imgsz))), options.get("augment", True)
         self.cutting = Cutting(tiling, imgsz, 0.0 if skip_empty else empty_tiles, seed, one=not train)
@@ -114,7 +115,7 @@ class TinyDataset(YOLODataset):
         report(self.prefix, "annotation problems", self.problems)
         doubts = [problem for problem in self.annotations.problems if problem.kind in REMARKS]
         shrinking = shrunk(subset(self.annotations, ~np.array(cut, bool)), self.cutting.imgsz)
-        for line in (*doubts, *told_kinds(looks), *astray(self.annotations), *shrinking):
+        for line in (*doubts, *told_kinds(looks, self.rendering), *astray(self.annotations), *shrinking):
             LOGGER.warning(f"{self.prefix}{line}")
         owners = set(self.annotations.image_index[self.annotations.labels != IGNORED].tolist())
         rows = [i for i, fault in enumerate(faults) if not fault and (i in owners or not self.skip_empty)]
@@ -154,11 +155,12 @@ class TinyDataset(YOLODataset):
         if window is not None:
             return self.load_window(i, window)
         try:
-            found = super().load_image(i, *args, **kwargs)
+            with reading_by(partial(load, rendering=self.rendering)):
+                found = super().load_image(i, *args, **kwargs)
             if found[1] != self.sizes_hw[path]:
                 fault = f"its size has changed from {self.sizes_hw[path]} to {found[1]}"
         except FileNotFoundError:
-            fault = why_not(path)
+            fault = why_not(path, self.rendering)
         return found if not self.is_news(i, fault) else NO_IMAGE
 
     def load_window(self, i: int, window: Window) -> Any:
@@ -301,9 +303,9 @@ def must_have_objects(notes: Annotations) -> None:
     raise UserError(f"{notes.path}: no object to train on in {len(notes):,} images{causes and f'; {causes}'}")
 
 
-def why_not(path: str | Path) -> str:
+def why_not(path: str | Path, rendering: Rendering | None = None) -> str:
     """The reason in words why an image cannot be used that could not be read."""
-    return look(path, to_end=True).fault or NOT_DECODED
+    return look(path, to_end=True, rendering=rendering).fault or NOT_DECODED
 
 
 def report(prefix: str, what: str, lines: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ class OpenScenes:
     def look_at(self, path: Path, cut: bool) -> tuple[Look, str]:
         """What a file holds, to its end; of one that is read by windows, as it is opened, and how it is shown."""
         if not cut or not by_windows(path):
-            return look(path, to_end=True), ""
+            return look(path, to_end=True, rendering=self.rendering), ""
         try:
             scene = open_scene(path, self.rendering)
         except ValueError as error:

@@ -55,13 +55,13 @@ def check_arrays(items: Sequence[Any]) -> None:
     Examples:
         >>> check_arrays([np.zeros((9, 9, 3), np.uint16)])
         Traceback (most recent call last):
-        tinyyolo.config.UserError: source=array of uint16: expected uint8; datasets.images.eight_bits divides 16 bits
+        tinyyolo.config.UserError: source=array of uint16: expected uint8; scenes.rendering.eight_bits makes it
     """
     for item in items:
         array = isinstance(item, np.ndarray)
         kind = str(item.dtype) if array else item.mode if isinstance(item, Image.Image) else ""
         if kind.startswith(DEEP):
-            words = "expected uint8; datasets.images.eight_bits divides 16 bits"
+            words = "expected uint8; scenes.rendering.eight_bits makes it"
             raise UserError(f"source={'array' if array else 'image'} of {kind}: {words}")
 
 
