@@ -269,10 +269,8 @@ class TinyValidator(DetectionValidator):
             return
         LOGGER.info("\n" + format_table(result) if self.args.verbose else short)
         if limits := self.whole.limits[len(AITOD_MAX_DETS) :]:
-            words = f"tinyyolo evaluate takes it as max_dets={limits[0]}"
-            LOGGER.info(
-                f"{len(self.whole.rows):,} images as scenes: AP of up to {limits[0]:,} detections each; {words}"
-            )
+            words = f"`tinyyolo evaluate` takes that as max_dets={limits[0]}"
+            LOGGER.info(f"AP of up to {limits[0]:,} detections an image, as there are scenes; {words}")
         report_left_out(self.dataloader.dataset)
         self.print_thresholds()
         if self.strangers:

@@ -12,6 +12,7 @@ import rasterio
 
 from tests.support.data_sets import annotation, coco, data_yaml, picture
 from tinyyolo.config import UserError
+from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.datasets.train.loader import InBlocks
 from tinyyolo.datasets.train.opened import OpenScenes
 from tinyyolo.engine.arguments import resolve
@@ -220,7 +221,8 @@ class TestOpenScenes:
         path = str(tmp_path / "a.tif")
         np.testing.assert_array_equal(scenes.read(path, window, 1.0, 64), image[:64, 32:96])
         own = scenes.held[path].source
-        assert not pickle.loads(pickle.dumps(scenes)).held
+        copied = pickle.loads(pickle.dumps(scenes)).held[path]
+        assert copied.source is None and copied.words == scenes.held[path].words and own is scenes.held[path].source
         if (child := os.fork()) == 0:
             same = (scenes.read(path, window, 1.0, 64) == image[:64, 32:96]).all()
             os._exit(0 if same and scenes.held[path].source is not own and not own.closed else 1)
@@ -239,6 +241,20 @@ class TestOpenScenes:
             scenes.read(str(tmp_path / f"{name}.png"), window, 1.0, 64)
             assert len(decoded) == count, name
         assert [path[-5] for path in scenes.held] == ["a", "b"]
+
+    def test_no_more_files_are_open_than_may_be(self, tmp_path, monkeypatch):
+        """What a raster is shown by is looked for once, all the same."""
+        opened = []
+        monkeypatch.setattr(
+            "tinyyolo.datasets.train.opened.open_scene", lambda *a: (opened.append(a), open_scene(*a))[1]
+        )
+        monkeypatch.setattr("tinyyolo.datasets.train.opened.MOST_OPEN", 2)
+        scenes, (window, *_) = OpenScenes(), windows((70, 1100), 64, 5, 32)
+        images = {name: tif(tmp_path / f"{name}.tif", 1100, 70, seed=ord(name)) for name in "abc"}
+        for name in "abcab":
+            found = scenes.read(str(tmp_path / f"{name}.tif"), window, 1.0, 64)
+            np.testing.assert_array_equal(found, images[name][:64, :64])
+        assert [scene.source is not None for scene in scenes.held.values()] == [False, True, True] and len(opened) == 3
 
 
 def test_a_raster_is_trained_on_without_being_decoded(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from tinyyolo.datasets.kinds import shrunk, told_kinds
 from tinyyolo.datasets.scene_files import by_windows
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.loader import packed, place_of
-from tinyyolo.datasets.train.opened import OpenScenes, bytes_of, look_at
+from tinyyolo.datasets.train.opened import OpenScenes, bytes_of
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.datasets.train.windows import Cutting, boxes_of
 from tinyyolo.io import in_threads, some
@@ -103,7 +103,7 @@ class TinyDataset(YOLODataset):
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
         cut = [self.cutting.cuts((h, w)) for h, w in self.annotations.sizes_hw.tolist()]
         seen = in_threads(
-            lambda pair: look_at(*pair, self.rendering),
+            lambda pair: self.scenes.look_at(*pair),
             list(zip(paths, cut, strict=True)),
             f"{self.prefix}checking images",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -14,7 +14,8 @@ import numpy as np
 from tinyyolo.config import UserError
 from tinyyolo.datasets.images import Look, look
 from tinyyolo.datasets.scene_files import by_windows, open_scene
-from tinyyolo.scenes.picture import Picture, Scene
+from tinyyolo.scenes.picture import Picture
+from tinyyolo.scenes.raster import Raster
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 from tinyyolo.scenes.sweep import PAD
 from tinyyolo.scenes.windows import Span, Window
@@ -23,23 +24,12 @@ MOST_BYTES = 512 * 2**20  # of decoded scenes that a process holds; one that is 
 MOST_OPEN = 16  # files that are read by windows
 
 
-def look_at(path: Path, cut: bool, rendering: Rendering) -> tuple[Look, str]:
-    """What a file holds, to its end; of one that is read by windows, as it is opened, and how it is shown."""
-    if not cut or not by_windows(path):
-        return look(path, to_end=True, rendering=rendering), ""
-    try:
-        scene = open_scene(path, rendering)
-        scene.close()
-    except ValueError as error:
-        return Look(fault=str(error).removeprefix(f"{path}: ")), ""
-    return Look(scene.size_hw, 3, "uint8"), getattr(scene, "words", "")
-
-
 @dataclass
 class OpenScenes:
     """The large images that a process reads windows of: open files, and pixels of those that are decoded whole.
 
-    Files do not cross processes: one that is forked off opens its own, and keeps pixels.
+    Files do not cross processes: one that is forked off opens its own, and keeps pixels. What a raster is shown by,
+    which may have been looked for in all of it, is kept as long as the data set is.
 
     Attributes:
         rendering: how they are shown.
@@ -48,20 +38,36 @@ class OpenScenes:
 
     rendering: Rendering = AS_DECLARED
     sizes_hw: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    held: dict[str, Scene] = field(default_factory=dict, repr=False)  # the last used one last
+    held: dict[str, Picture | Raster] = field(default_factory=dict, repr=False)  # the last used one last
     process: int = field(default_factory=os.getpid, repr=False)
     lock: Any = field(default_factory=RLock, repr=False)
-    left: list[Scene] = field(default_factory=list, repr=False)  # of the process that this one was forked off from
+    left: list[Any] = field(default_factory=list, repr=False)  # of the process that this one was forked off from
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing that is open."""
-        return {"rendering": self.rendering, "sizes_hw": self.sizes_hw}
+        """Nothing that is open, and no pixels."""
+        return {"rendering": self.rendering, "sizes_hw": self.sizes_hw, "held": self.rasters()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin with nothing open."""
         self.__init__(**state)  # type: ignore[misc]
 
-    def open(self, path: str) -> Scene:
+    def rasters(self) -> dict[str, Picture | Raster]:
+        """The files that are read by windows, closed."""
+        return {path: replace(scene, source=None) for path, scene in self.held.items() if isinstance(scene, Raster)}
+
+    def look_at(self, path: Path, cut: bool) -> tuple[Look, str]:
+        """What a file holds, to its end; of one that is read by windows, as it is opened, and how it is shown."""
+        if not cut or not by_windows(path):
+            return look(path, to_end=True, rendering=self.rendering), ""
+        try:
+            scene = open_scene(path, self.rendering)
+        except ValueError as error:
+            return Look(fault=str(error).removeprefix(f"{path}: ")), ""
+        scene.close()
+        self.held[str(path)] = scene
+        return Look(scene.size_hw, 3, "uint8"), getattr(scene, "words", "")
+
+    def open(self, path: str) -> Picture | Raster:
         """The image.
 
         Raises:
@@ -82,21 +88,20 @@ class OpenScenes:
         """The lock of this process; behind a fork, files of the other one are put aside, unclosed."""
         if self.process != os.getpid():
             self.lock, self.process = RLock(), os.getpid()
-            self.left += [scene for scene in self.held.values() if not isinstance(scene, Picture)]
-            self.held = {path: scene for path, scene in self.held.items() if isinstance(scene, Picture)}
+            self.left += [scene for scene in self.held.values() if isinstance(scene, Raster)]
+            self.held |= self.rasters()
         return self.lock
 
     def forget_oldest(self) -> None:
-        """Close what was used longest ago where it is too much."""
-        pixels, files, kept = 0, 0, dict[str, Scene]()
-        for path, scene in reversed(self.held.items()):
-            size = bytes_of(scene.size_hw, scene.zoomed[0]) if isinstance(scene, Picture) else 0
-            pixels, files = pixels + size, files + (not size)
-            if kept and (pixels > MOST_BYTES or files > MOST_OPEN):
+        """Close the files and forget the pixels that were used longest ago, where there are too many."""
+        pixels = files = 0
+        for path, scene in reversed(list(self.held.items())):
+            if isinstance(scene, Picture):
+                before, pixels = pixels, pixels + bytes_of(scene.size_hw, scene.zoomed[0])
+                if before and pixels > MOST_BYTES:
+                    del self.held[path]
+            elif scene.source is not None and (files := files + 1) > MOST_OPEN:
                 scene.close()
-            else:
-                kept[path] = scene
-        self.held = dict(reversed(kept.items()))
 
     def read(self, path: str, window: Window, zoom: float, side: int) -> np.ndarray:
         """(side, side, 3) uint8 BGR: a window, and grey where it ends or is not valid.
@@ -106,6 +111,7 @@ class OpenScenes:
         """
         with self.own():
             pixels, valid = self.open(path).read(window, zoom)
+            self.forget_oldest()
         out = np.full((side, side, 3), PAD, np.uint8)
         part = out[: pixels.shape[0], : pixels.shape[1]]
         part[valid] = pixels[valid]
