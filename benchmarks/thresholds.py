@@ -6,7 +6,7 @@
 
 Prints recall, precision, F1 and LRP (IoU .5; LRP as the mean of the classes) at .25, at the scores of `conf=auto` and
 at those of the best F1, all chosen on the first pair of files, on both. `--few` instead draws some objects of each
-class at a time, chooses with these alone, and prints the LRP of the second pair beside that of the score of all classes.
+class at a time, chooses with these alone, and prints the LRP of the second pair beside that by the score of all.
 """
 
 from __future__ import annotations
