@@ -4,9 +4,9 @@
     tinyyolo val model=best.pt data=my.yaml split=test name=unseen
     python benchmarks/thresholds.py val.json runs/chose/predictions.json test.json runs/unseen/predictions.json
 
-Prints recall, precision, F1 and LRP (IoU .5; LRP as the mean of the classes) at .25, at the scores of `conf=auto` and at
-those of the best F1, all chosen on the first pair of files, on both. `--few` instead draws some objects of each class at a
-time, chooses with these alone, and prints the LRP of the second pair beside that of the score of all classes together.
+Prints recall, precision, F1 and LRP (IoU .5; LRP as the mean of the classes) at .25, at the scores of `conf=auto` and
+at those of the best F1, all chosen on the first pair of files, on both. `--few` instead draws some objects of each
+class at a time, chooses with these alone, and prints the LRP of the second pair beside that by the score of all.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ def val(**keys: Any) -> None:
     """Validate a checkpoint: tinyyolo val model=best.pt data=my.yaml split=test
 
     Prints AP, AP50, AP75, AP by size, AR and oLRP in percent for all classes and each one, and the scores from which on
-    `predict` would show each; writes metrics.json, predictions.json (COCO results) and pictures. Without data= the training data are taken.
+    `predict` would show each; writes metrics.json, predictions.json (COCO results) and pictures. Without data= the
+    training data are taken.
     """
     model, plain = model_and_keys("val", keys)
     model.val(**plain)

@@ -59,6 +59,7 @@ class TinyMetrics:
 
     def __init__(self) -> None:
         self.result: dict[str, Any] = {}
+        self.thresholds: dict[str, float] = {}  # by class name, what `predict` shows it from; empty if not known
         self.speed: dict[str, float] = {}
         self.save_dir: Path | None = None
 
@@ -220,12 +221,12 @@ class TinyValidator(DetectionValidator):
         return dict(self.metrics.results_dict)
 
     def find_thresholds(self) -> None:
-        """The scores from which on `predict` shows each class, into `metrics.thresholds` too, by name."""
+        """The scores from which on `predict` shows each class, also `metrics.thresholds`, by name."""
         counts = np.bincount(self.truth.labels[self.truth.labels >= 0], minlength=len(self.truth.names)).tolist()
         objects = {name: counts[i] for i, name in self.truth.names.items()}
         found, self.common = operating_scores(self.metrics.result, objects, self.names.values())
         self.thresholds = [found[name] for name in self.names.values()] if found else None
-        self.metrics.result["thresholds"] = found
+        self.metrics.thresholds = found
 
     def leave_out(self) -> None:
         """Take images that could not be read out of the figures, their objects too: nothing was looked for in them."""
@@ -254,7 +255,7 @@ class TinyValidator(DetectionValidator):
     def finalize_metrics(self) -> None:
         """Write metrics.json and, outside training or with save_json, predictions.json; pictures with `plots`."""
         self.metrics.speed, self.metrics.save_dir = self.speed, self.save_dir
-        write_json(self.metrics.result, self.save_dir / "metrics.json")
+        write_json({**self.metrics.result, "thresholds": self.metrics.thresholds}, self.save_dir / "metrics.json")
         if not self.training or self.args.save_json:
             write_results(self.save_dir / "predictions.json", self.detections)
         if self.args.plots:
@@ -296,7 +297,7 @@ class TinyValidator(DetectionValidator):
 
         folder, result = self.save_dir, self.metrics.result
         if self.pictures:
-            shown = self.metrics.result["thresholds"] or dict.fromkeys(self.truth.names.values(), SHOWN_SCORE)
+            shown = self.metrics.thresholds or dict.fromkeys(self.truth.names.values(), SHOWN_SCORE)
             shown = {name: score for name, score in shown.items() if name in self.truth.names.values()}
             sure = find_errors(self.truth, self.detections, threshold=shown, max_dets=self.whole.limits)
             read = partial(opened, rendering=self.dataloader.dataset.rendering)
