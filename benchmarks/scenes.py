@@ -54,7 +54,7 @@ MERGING = {
         ("tinyyolo.engine.predict.scenes", "gathered"),
         ("tinyyolo.detectors.postprocess", "Postprocess.of_candidates"),
     ),
-    "sahi": (("sahi.postprocess.combine", "PostprocessPredictions.__call__"),),
+    "sahi": (("sahi.postprocess.combine", "GreedyNMMPostprocess.__call__"),),
     "supervision": (
         ("supervision.detection.core", "Detections.with_nms"),
         ("supervision.detection.core", "Detections.merge"),
