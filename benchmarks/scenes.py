@@ -20,6 +20,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,7 @@ MERGING = {
         ("tinyyolo.engine.predict.scenes", "gathered"),
         ("tinyyolo.detectors.postprocess", "Postprocess.of_candidates"),
     ),
-    "sahi": (("sahi.postprocess.combine", "PostprocessPredictions.__call__"),),
+    "sahi": (("sahi.postprocess.combine", "GreedyNMMPostprocess.__call__"),),
     "supervision": (
         ("supervision.detection.core", "Detections.with_nms"),
         ("supervision.detection.core", "Detections.merge"),
@@ -442,15 +443,20 @@ def peers(args: argparse.Namespace, folder: Path) -> None:
         for name in there:
             job = {"slicer": name, "model": str(args.model), "keys": keys_of(args), "scene": str(scene)}
             took[name].append(apart(job | {"out": str(folder / f"{name}.npy")}))
-    rows = [f"{name} | not installed | | | | | | | |" for name in SLICERS if name not in there]
+    rows = [f"{name} | not installed | | | | | | | | |" for name in SLICERS if name not in there]
     best = {name: min(rounds, key=lambda one: one["cpu"]) for name, rounds in took.items()}
+    found = {name: np.load(folder / f"{name}.npy") for name in there}
+    fewest = min(len(one) for one in found.values())
     for name, one in best.items():
-        found = shares(judged(truth, np.load(folder / f"{name}.npy"), args.conf))
+        boxes = found[name][np.argsort(-found[name][:, 4], kind="stable")]
+        alike = right_of(judged(truth, boxes[:fewest], args.conf))[0].mean()
         ratio = best["tinyyolo"]["cpu"] / one["cpu"]
         shown = f"{one['cpu']:.1f} | {ratio:.2f} | {one['cpu'] / one['net'] - 1:.1%} | {one['merge'] / one['cpu']:.2%}"
-        rows.append(f"{name} | {found} | {shown} | {one['wall']:.1f} | {one['peak']:.0f}")
-    head = ["", "recall", "precision", "detections", "CPU s", "ours / theirs", "over the model's own", "merging"]
-    table(f"Peers. {said(args, mosaic, truth)}; 1 thread, {args.rounds} rounds", [*head, "wall s", "peak MB"], rows)
+        figures = f"{shares(judged(truth, boxes, args.conf))} | {alike:.4f} | {shown}"
+        rows.append(f"{name} | {figures} | {one['wall']:.1f} | {one['peak']:.0f}")
+    head = ["", "recall", "precision", "detections", f"recall of the best {fewest:,}", "CPU s", "ours / theirs"]
+    head += ["over the model's own", "merging", "wall s", "peak MB"]
+    table(f"Peers. {said(args, mosaic, truth)}; 1 thread, {args.rounds} rounds", head, rows)
 
 
 # --- seams ---
@@ -481,8 +487,8 @@ def distance(boxes: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.nda
     return least
 
 
-def matched(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(K,) bool: which detections (K, 6) have one of their class among `others` at SAME_IOU and SAME_SCORE."""
+def matched(rows: np.ndarray, others: np.ndarray, score: float = SAME_SCORE) -> np.ndarray:
+    """(K,) bool: which detections (K, 6) have one of their class among `others` at SAME_IOU, scored within `score`."""
     import torch
 
     from tinyyolo.boxes.sparse import overlapping
@@ -491,7 +497,7 @@ def matched(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     boxes, rest = (torch.from_numpy(one[:, :4]).float() for one in (rows, others))
     labels, rest_labels = (torch.from_numpy(one[:, 5]).long() for one in (rows, others))
     for i, j, _ in overlapping(boxes, rest, labels, rest_labels, SAME_IOU):
-        near = np.abs(rows[i.numpy(), 4] - others[j.numpy(), 4]) <= SAME_SCORE
+        near = np.abs(rows[i.numpy(), 4] - others[j.numpy(), 4]) <= score
         out[i.numpy()[near]] = True
     return out
 
@@ -501,8 +507,8 @@ def seams(args: argparse.Namespace, folder: Path) -> None:
     from tinyyolo import Model
 
     model, keys = Model(args.model), keys_of(args)
-    low = args.conf - 2 * SAME_SCORE  # what the other side finds just under `conf` is no difference
-    kept, extra = ({halo: [] for halo in HALOS} for _ in range(2))
+    low = args.conf / 2  # what the other side finds under `conf` is a difference of the score alone
+    shared = {halo: [np.zeros(0, bool)] * 3 for halo in args.halos}
     near, whole_found, tiled_found = [], [], []
     for seed in range(args.scenes):
         mosaic = mosaic_of(args, min(args.side, args.whole), seed)
@@ -510,20 +516,24 @@ def seams(args: argparse.Namespace, folder: Path) -> None:
         full = {key: value for key, value in keys.items() if key != "overlap"}
         full |= {"tile": "off", "imgsz": max(mosaic.size_hw), "conf": low}
         whole = rows_of(model.predict(scene, **full)[0])
-        for halo in HALOS:
+        for halo in args.halos:
             rows = rows_of(model.predict(scene, **{**keys, "overlap": 2 * halo, "conf": low})[0])
-            kept[halo].append(matched(whole[whole[:, 4] >= args.conf], rows))
-            extra[halo].append(~matched(rows[rows[:, 4] >= args.conf], whole))
+            sure, seen = whole[whole[:, 4] >= args.conf], rows[rows[:, 4] >= args.conf]
+            same = [matched(sure, rows), matched(sure, rows, score=1.0), ~matched(seen, whole)]
+            shared[halo] = [np.append(one, more) for one, more in zip(shared[halo], same, strict=True)]
         rows = rows_of(model.predict(scene, **keys)[0])
         errors = judged(truth, whole, args.conf)
         near.append(distance(errors.truth.boxes[errors.truth.labels >= 0], *cuts(mosaic.size_hw, keys)) <= NEAR)
         whole_found.append(right_of(errors)[0])
         tiled_found.append(right_of(judged(truth, rows, args.conf))[0])
-    count = sum(map(len, kept[0]))
-    lines = [
-        f"{halo} | {np.concatenate(kept[halo]).mean():.2%} | {np.concatenate(extra[halo]).mean():.2%}" for halo in HALOS
-    ]
-    head = ("halo px", f"of {count:,} whole-scene detections matched", "of those in windows not in the whole")
+    lines = [f"{halo} | {' | '.join(f'{one.mean():.2%}' for one in same)}" for halo, same in shared.items()]
+    count = len(shared[args.halos[0]][0])
+    head = (
+        f"halo px ({count:,} detections of whole scenes)",
+        "matched",
+        "at any score",
+        "of those in windows not matched",
+    )
     what = f"{args.scenes} scenes; the last: {said(args, mosaic, truth)}"
     table(f"Seams at IoU {SAME_IOU}, score within {SAME_SCORE}. {what}", head, lines)
     at, before, after = map(np.concatenate, (near, whole_found, tiled_found))
@@ -554,6 +564,7 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
     for side in args.sides:
         mosaic = mosaic_of(args, side)
         scene = mosaic.write(folder / f"scene-{side}", args.layout)
+        shutil.rmtree(folder / f"run-{side}", ignore_errors=True)  # of an earlier measurement
         keys = {key: value for key, value in keys_of(args).items() if key != "verbose"} | {"save_geojson": "true"}
         keys |= {"model": args.model, "source": scene, "project": folder, "name": f"run-{side}", "exist_ok": "true"}
         took = apart({"slicer": "command", "words": ["predict", *(f"{key}={value}" for key, value in keys.items())]})
@@ -596,6 +607,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[3000, 6000], help="of `memory`")
     parser.add_argument("--whole", type=int, default=1920, help="px, of scenes that `seams` looks at in one forward")
     parser.add_argument("--scenes", type=int, default=2, help="of `seams`")
+    parser.add_argument("--halos", type=int, nargs="+", default=list(HALOS), help="px, of `seams`")
     parser.add_argument("--rounds", type=int, default=1, help="of `peers`")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--conf", type=float, default=0.25)

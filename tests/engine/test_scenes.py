@@ -16,6 +16,7 @@ from torchvision.ops import box_iou
 from tests.support.scenes import lively_model, scene
 from tinyyolo import Model
 from tinyyolo.config import UserError
+from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import spans
 
@@ -90,6 +91,27 @@ def test_zoom_gives_boxes_of_the_scene(model):
     (found,) = model.predict(image, imgsz=128, zoom=2, conf=0.3, **QUIET)
     boxes = found.boxes.xyxy
     assert len(boxes) and boxes[:, 2].max() > 200 and boxes.max() <= 300 and boxes[:, 2].max() <= 260
+
+
+def test_the_network_is_set_up_once_for_calls_with_other_keys(model, monkeypatch):
+    """Tools that cut scenes themselves call once a window."""
+    count, image = [], scene(300, 260)
+    set_up = TinyPredictor.setup_model
+    monkeypatch.setattr(TinyPredictor, "setup_model", lambda self, *a, **k: count.append(1) or set_up(self, *a, **k))
+    monkeypatch.setattr(model, "predictor", None)
+    found = [len(model.predict(image, imgsz=128, conf=0.3, tile=tile, **QUIET)[0]) for tile in ("off", 128, "off")]
+    assert len(count) == 1 and found[0] == found[2] < found[1]
+    assert (
+        len(model.predict(image, imgsz=128, conf=0.3, tile=128, device="cpu", **QUIET)[0]) == found[1]
+        and len(count) == 2
+    )
+
+    class Another(TinyPredictor):
+        pass
+
+    (other,) = model.predict(image, predictor=Another, imgsz=128, conf=0.3, tile=128, **QUIET)
+    assert type(model.predictor) is Another and len(other) == found[1]
+    monkeypatch.setattr(model, "predictor", None)
 
 
 @pytest.mark.parametrize("keys", ({"tile": "of"}, {"tile": 16}, {"overlap": 1.5}, {"overlap": -1}, {"zoom": 0}))
