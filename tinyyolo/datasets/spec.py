@@ -36,7 +36,8 @@ from tinyyolo.io import LEADS_OUT, name_fault, new_file, tell
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
 MOST_CLASSES = 100_000  # that may go without names
 MAPS = {".geojson": "geojson", ".gpkg": "gpkg", ".shp": "shp", ".fgb": "gpkg"}  # labels of a map -> the format's name
-FILES = (".json", *MAPS)  # annotations that are one file for all images; others lie in a folder
+OTHERS = MAPS | {".csv": "csv"}  # and other files whose end says the format, unless the YAML does
+FILES = (".json", *OTHERS)  # annotations that are one file for all images; others lie in a folder
 Text = str | int | float  # a number is a name too: `path: 2019`
 
 
@@ -137,9 +138,13 @@ class DataSpec:
         """The folder that the split's file names are relative to.
 
         Raises:
-            UserError: no such split or folder.
+            UserError: no such split, folder or image.
         """
-        folder = self.folder_of(self.split(split))
+        place = self.split(split)
+        folder = self.folder_of(place)
+        image = place.images[0]
+        if place.listed and len(place.images) == 1 and image.suffix != LIST and not image.exists():
+            raise UserError(f"{self.file}: {split}: no such image: {image}")
         if not folder.is_dir():
             raise UserError(f"{self.file}: {split}: no such image folder: {folder}{nearest_folder(folder)}")
         return folder
@@ -184,8 +189,16 @@ class DataSpec:
 
     def layout_of(self, place: Split) -> Format:
         """The format of labels that are no COCO JSON: the YAML's `format:`, else by the end of the file's name."""
-        kind = MAPS.get(place.annotations.suffix.lower(), "") if place.annotations is not None else ""
+        kind = OTHERS.get(place.annotations.suffix.lower(), "") if place.annotations is not None else ""
         name = self.format if self.content.get("format") or not kind else kind
+        if (
+            not kind
+            and not self.content.get("format")
+            and place.annotations is not None
+            and place.annotations.is_file()
+        ):
+            what = suggest(place.annotations.suffix, FILES)
+            raise UserError(f"{place.annotations}: not a file of labels by its name (a folder would be YOLO's); {what}")
         if name in MAPS.values():
             return gis.layout(f".{name}", place.layer, str(self.content.get("class_field") or ""))
         points = self.content.get("kpt_shape") if name == DEFAULT else None
@@ -371,7 +384,7 @@ def find_names(spec: DataSpec) -> dict[int, str]:
         return {i: f"class_{i}" for i in range(count)}
     of_map = spec.format in MAPS.values()
     if not of_map and any(s.annotations is None or s.annotations.suffix not in FILES for s in spec.splits.values()):
-        raise UserError(f"{file}: no names: give `names:` (only a COCO JSON and labels of a map carry them)")
+        raise UserError(f"{file}: no names: give `names:` (only a COCO JSON, a CSV and labels of a map carry them)")
     return spec.read(next(iter(spec.splits)), strict=False).names
 
 

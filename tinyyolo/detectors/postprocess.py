@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import candidate_score, electorate, pick, select, suppress
+from tinyyolo.boxes.nms import candidate_score, pick, select, suppress
 from tinyyolo.config import UserError, construct, kind_fault, shown, whole, within
 from tinyyolo.io import some
 
@@ -93,10 +93,6 @@ class Postprocess:
     def candidates(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What may become a detection or vote on one, of candidates (N, 4), (N, C): boxes, scores, labels (P,)."""
         return pick(boxes, scores, candidate_score(self.score, self.votes), self.classes)
-
-    def worth_holding(self, boxes: Tensor, scores: Tensor, labels: Tensor, able: tuple[Tensor, Tensor]) -> Tensor:
-        """(P,) bool: which candidates may be detections, or be heard on the `able`, all boxes and labels that may."""
-        return self.able(scores, labels) | electorate(boxes, labels, *able)
 
     def able(self, scores: Tensor, labels: Tensor) -> Tensor:
         """(P,) bool: which candidates may become detections; the others only vote."""

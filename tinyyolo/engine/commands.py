@@ -9,6 +9,7 @@ from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import with_file
 from tinyyolo.engine.keys import check_keys
 from tinyyolo.engine.model import Model
+from tinyyolo.engine.stopping import stoppable
 
 # What `tinyyolo train` does when no data is named: about seven minutes on 2 CPU cores, see README.md.
 DEMO = {"data": "toy.yaml", "imgsz": 320, "epochs": 12, "batch": 8}
@@ -66,6 +67,12 @@ def val(**keys: Any) -> None:
     model.val(**plain)
 
 
+def way_on(predictor: Any) -> str:
+    """What one does after an interrupted prediction."""
+    begun = predictor is not None and predictor.unfinished is not None and predictor.unfinished.begun
+    return "the same command goes on with the scene" if begun else "what is written stays"
+
+
 def predict(**keys: Any) -> None:
     """Detect objects: tinyyolo predict model=best.pt source=images/
 
@@ -75,8 +82,9 @@ def predict(**keys: Any) -> None:
     and save_json=true write boxes as well; show_labels=true prints class names into the picture.
     """
     model, plain = model_and_keys("predict", keys)
-    for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
-        pass
+    with stoppable(lambda: way_on(model.predictor)):
+        for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
+            pass
 
 
 def export(**keys: Any) -> None:

@@ -65,6 +65,7 @@ class TinyPredictor(DetectionPredictor):
         """As upstream; `own` are the keys that upstream does not know, `conf`, and the `max_det` that was asked for."""
         super().__init__(*args, **kwargs)
         self.own = own
+        self.unfinished: Unfinished | None = None  # what is kept of scenes until the run is done
 
     def settle(self, source: Any) -> None:
         """Find the rules, the files and what is left of an interrupted run; see `setup_source`."""
@@ -74,7 +75,7 @@ class TinyPredictor(DetectionPredictor):
         self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
         self.shown, self.found = str(source)[:SHOW], files_of(source)
         self.share = share_of(self.own["shard"]) if self.own["shard"] else None
-        self.unfinished: Unfinished | None = None
+        self.unfinished = None
         if self.share:
             if self.found is None or not self.tiling.tile:
                 raise UserError(f"shard={self.own['shard']}: of image files in tiles alone; source={self.shown}")

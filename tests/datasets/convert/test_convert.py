@@ -232,7 +232,7 @@ def test_missing_images_are_named_and_the_exit_code_is_1(tmp_path, capsys):
     [
         (
             {"to": "kml", "out": "x"},
-            "to=kml: unknown format; .*Choices: coco, dota, geojson, gpkg, shp, visdrone, yolo",
+            "to=kml: unknown format; .*Choices: coco, csv, dota, geojson, gpkg, shp, visdrone, voc, yolo",
         ),
         ({"to": "coco"}, "give the folder to write to: out=FOLDER"),
         ({"out": "x", "images": "move"}, "images=move: Choices: copy, link"),

@@ -221,6 +221,24 @@ def test_what_cannot_be_known_is_asked(tmp_path, attributes, content, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ("scene.tiff", "l.gpkg", r"set\.yaml: train: no such image: .*scene\.tiff"),
+        ("scene.tif", "l.json", r"l\.json: not a COCO JSON: .*; it is a GeoJSON, whose name ends in \.geojson"),
+        ("scene.tif", "l.kml", r"l\.kml: not a file of labels by its name .*Choices: \.csv, \.fgb, \.geojson, \.gpkg"),
+        ("scene.tif", "m.gpkg", r"m\.gpkg: no such file of labels; in that folder: l\.gpkg"),
+    ],
+)
+def test_names_of_files_that_are_wrong(tmp_path, images, labels, message):
+    scene(tmp_path / "scene.tif")
+    vectors(tmp_path / "l.gpkg", [BOX], **{"class": ["ship"]})
+    for suffix in (".json", ".kml"):
+        geojson(tmp_path / f"l{suffix}", [BOX], **{"class": ["ship"]})
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, labels, images=images)
+
+
 def test_classes_from_one_instead_of_zero_are_suspected(tmp_path):
     scene(tmp_path / "scene.tif")
     vectors(tmp_path / "l.gpkg", [BOX, BOX], **{"class": [1, 2]})
@@ -399,7 +417,7 @@ def test_the_first_of_several_candidates(tmp_path):
     ],
     ids=["UTM", "turned", "south up", "degrees", "Mercator", "no CRS", "no place"],
 )
-def test_written_and_read_again(tmp_path, to, place):
+def test_written_and_read_again(tmp_path, capsys, to, place):
     """Two images side by side, boxes in both, and an ignore region: the same boxes in the same images."""
     crs, transform = place
     scene(tmp_path / "images" / "a.tif", crs, transform)
@@ -416,6 +434,7 @@ def test_written_and_read_again(tmp_path, to, place):
     for name in ("labels", "image_index", "ids"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name), err_msg=name)
     assert again.names == first.names and again.file_names == first.file_names
+    assert ("in pixels, y downwards: the images have no place" in capsys.readouterr().err) == (transform is None)
 
 
 def test_images_with_and_without_a_place_cannot_be_in_one_file(tmp_path, capsys):

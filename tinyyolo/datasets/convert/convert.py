@@ -43,7 +43,7 @@ def convert(
     bands: int | Sequence[int] | None = None,
     stretch: Sequence[Any] | None = None,
 ) -> int:
-    """Convert a data set to coco, yolo, visdrone, dota, geojson, gpkg or shp; tile=800 cuts large scenes.
+    """Convert a data set to coco, yolo, visdrone, dota, voc, csv, geojson, gpkg or shp; tile=800 cuts large scenes.
 
     Writes OUT/images/SPLIT, the annotations, and OUT/data.yaml that this project and, for yolo, ultralytics read.
     Nothing is written outside OUT; an image whose name leads out of the split's image folder is left out and told, and
@@ -204,6 +204,6 @@ def in_words(folder: Path, to: str, counts: dict[str, dict[str, int]], faults: l
     for split, numbers in counts.items():
         lines.append(f"  {split}: {counted(numbers)}")
         lost = numbers["ignore_regions"] if FORMATS[to].regions is None else 0
-        lines += [f"  {split}: {lost:,} ignore regions are left out, {to} txt has none"] if lost else []
+        lines += [f"  {split}: {lost:,} ignore regions are left out, {to} has none"] if lost else []
     lines += [f"MISSING: {printable(fault)}" for fault in faults]
     return "\n".join(lines)

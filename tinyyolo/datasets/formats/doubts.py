@@ -94,7 +94,8 @@ def without_image(wanted: Sequence[Path], folder: Path, names: Sequence[str], *,
         every: whether these are all images of the folder, not those of a list.
     """
     folders = {path.parent for path in wanted} if folder not in {path.parent for path in wanted} else {folder}
-    there = {path for one in folders if one.is_dir() for path in one.rglob("*") if path.suffix.lower() == ".txt"}
+    endings = {path.suffix for path in wanted}
+    there = {path for one in folders if one.is_dir() for path in one.rglob("*") if path.suffix.lower() in endings}
     absent = [name for name, path in zip(names, wanted, strict=True) if path not in there]
     if not absent or (len(absent) < len(wanted) and not every):
         return []

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.datasets.formats import coco, dota, visdrone, xview, yolo
+from tinyyolo.datasets.formats import coco, dota, visdrone, voc, xview, yolo
 from tinyyolo.datasets.formats.base import Format
 from tinyyolo.datasets.formats.gis import read as gis
+from tinyyolo.datasets.formats.tables import boxes_csv
 
 __all__ = ["DEFAULT", "FORMATS", "JSON", "Format"]
 
@@ -43,5 +44,7 @@ FORMATS: dict[str, Format] = {
     "visdrone": visdrone.FORMAT,
     "dota": dota.FORMAT,
     "xview": xview.FORMAT,
+    "voc": voc.FORMAT,
+    "csv": boxes_csv.FORMAT,
     **{name: gis.layout(f".{name}") for name in ("geojson", "gpkg", "shp")},
 }

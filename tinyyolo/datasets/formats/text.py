@@ -1,4 +1,4 @@
-"""What the formats with one text file an image have in common: YOLO, VisDrone and DOTA."""
+"""What the formats with one text file an image have in common: YOLO, VisDrone, DOTA and VOC."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,16 @@ class Categories(NamedTuple):
     ignore: tuple[str, ...]
 
 
+def without_comments(text: str) -> list[str]:
+    """The lines of a text, comments made empty."""
+    return [COMMENT.split(line, maxsplit=1)[0] for line in text.splitlines()]
+
+
+def no_frame(name: str, size_hw: Sequence[int]) -> tuple[str, str]:
+    """Nothing around the lines of a file."""
+    return "", ""
+
+
 @dataclass(frozen=True)
 class TextFormat:
     """A format with one text file an image.
@@ -57,25 +67,31 @@ class TextFormat:
         name: for messages.
         folder: the label folder beside the image folder `images`.
         categories: (all names, ignored names) -> Categories.
-        parse: (line, {category id: name}) -> (category, 4 numbers of the box, crowd or OUTLINE, *extra), or None for a
-            header.
+        parse: (record, {category id: name}) -> (category, 4 numbers of the box, crowd or OUTLINE, *extra), or None
+            for a header.
             Raises KeyError for a class that is not in names, ValueError for a line it cannot read.
         lines: annotations -> K lines, None for a box that the format cannot hold.
         form: of the boxes, see `boxes.convert`.
         fractions: they are fractions of the image's sides instead of pixels.
         extra: names of the further numbers that `parse` gives.
         names: the format's own classes, where it has them.
+        suffix: of the label files.
+        records: what `parse` takes of a file's text, each a line where nothing else is said. Raises ValueError.
+        frame: (image, its height and width) -> what stands before and behind the lines of a file.
     """
 
     name: str
     folder: str
     categories: Callable[[list[str], tuple[str, ...]], Categories]
-    parse: Callable[[str, Mapping[int, str]], tuple[float, ...] | None]
+    parse: Callable[[Any, Mapping[int, str]], tuple[float, ...] | None]
     lines: Callable[[Annotations], list[str | None]]
     form: str = "xyxy"
     fractions: bool = False
     extra: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    suffix: str = ".txt"
+    records: Callable[[str], Sequence[Any]] = without_comments
+    frame: Callable[[str, Sequence[int]], tuple[str, str]] = no_frame
 
     def layout(self, regions: tuple[str, ...] | None = None) -> Format:
         """As a `Format` of the dict of formats."""
@@ -139,13 +155,14 @@ class TextFormat:
         inner = labels is None and bool(found) and all("images" in Path(name).parts for name in found)
         folder = images_dir if inner else sibling(images_dir, self.folder) if labels is None else Path(labels)
         if not folder.is_dir():
-            beside = sum((images_dir / name).with_suffix(".txt").is_file() for name in found)
-            hint = f"; {beside:,} images have a .txt beside them: annotations: {{SPLIT: {images_dir}}} takes those"
+            beside = sum((images_dir / name).with_suffix(self.suffix).is_file() for name in found)
+            takes = f"annotations: {{SPLIT: {images_dir}}} takes those"
+            hint = f"; {beside:,} images have a {self.suffix} beside them: {takes}"
             where = f"{images_dir}{hint if beside else nearest_folder(folder)}"
             raise UserError(f"{folder}: no such {self.name} label folder for the images in {where}")
 
         def placed(name: str) -> Path:
-            path = Path(name).with_suffix(".txt")
+            path = Path(name).with_suffix(self.suffix)
             return sibling(path.parent, self.folder) / path.name if inner else path
 
         return folder, placed
@@ -153,19 +170,20 @@ class TextFormat:
     def read_labels(self, path: Path, categories: Mapping[int, str], problems: list[Problem]) -> np.ndarray:
         """What `parse` gives for every line of one label file, a row each; none where there is no file."""
         rows: list[tuple[float, ...]] = []
-        lines: list[str] = []
+        records: Sequence[Any] = []
         try:
-            lines = plain_text(path.read_bytes()).splitlines()
+            records = self.records(plain_text(path.read_bytes()))
         except FileNotFoundError:  # an image without objects
-            lines = []
+            records = []
         except (OSError, UnicodeDecodeError) as error:
             problems.append(Problem("bad record", str(path), f"not readable as text in UTF-8: {error}"))
-        for number, line in enumerate(lines, 1):
-            line = COMMENT.split(line, maxsplit=1)[0]
-            if not line.strip():
+        except ValueError as error:
+            problems.append(Problem("bad record", str(path), str(error)))
+        for number, record in enumerate(records, 1):
+            if isinstance(record, str) and not record.strip():
                 continue
             try:
-                row = self.parse(line, categories)
+                row = self.parse(record, categories)
                 if row is not None and not all(abs(value) < 2**31 for value in row[CROWD:]):
                     raise ValueError(f"found {' '.join(f'{v:g}' for v in row[CROWD:])} beside the box")
             except KeyError as error:
@@ -192,14 +210,18 @@ class TextFormat:
             UserError: as every Writer, or two images would share one label file, or a name leads out of the folder.
         """
         lines = self.lines(annotations)
-        targets = [place_in(labels, str(Path(name).with_suffix(".txt"))) for name in annotations.file_names]
+        targets = [place_in(labels, str(Path(name).with_suffix(self.suffix))) for name in annotations.file_names]
         if len(set(targets)) < len(targets):
             twice = next(path for path, times in Counter(targets).items() if times > 1)
             raise UserError(f"{twice}: two images of this name with other endings would share one label file")
         offsets = annotations.offsets
-        for target, first, last in zip(targets, offsets[:-1], offsets[1:], strict=True):
+        sizes = annotations.sizes_hw.tolist()
+        for i, target in enumerate(targets):
+            before, behind = self.frame(annotations.file_names[i], sizes[i])
             with new_file(target, overwrite=overwrite) as stream:
-                stream.writelines(f"{line}\n" for line in lines[first:last] if line is not None)
+                stream.write(before)
+                stream.writelines(f"{line}\n" for line in lines[offsets[i] : offsets[i + 1]] if line is not None)
+                stream.write(behind)
         ignored = int((annotations.labels == IGNORED).sum())
         return {"boxes": len(lines) - ignored, "ignore_regions": ignored}
 

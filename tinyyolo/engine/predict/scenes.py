@@ -13,6 +13,7 @@ from torch import Tensor
 from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import Core, centres
+from tinyyolo.boxes.nms import electorate
 from tinyyolo.config import UserError
 from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
@@ -28,6 +29,7 @@ from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Window
 
 SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
+MOST_HELD = 1_000_000  # candidates of a scene, 24 bytes each, of which none is left out
 WHOLE = "detections"  # of a scene, beside its bands
 
 
@@ -174,16 +176,29 @@ def look_at(
 
 
 def united(rules: Postprocess, bands: Bands, count: int, max_det: int | None) -> tuple[Found, int]:
-    """Detections from all bands, and how many windows had no valid pixel; of the voters one band at a time is held."""
-    able = gathered(
-        [Found(*(column[rules.able(found.scores, found.labels)] for column in found)) for found, _ in bands.all(count)]
-    )
-    parts, empty = [], 0
+    """Detections from all bands, and how many windows had no valid pixel.
+
+    Where there are very many candidates, those that nobody can hear are left out band by band, which changes nothing.
+    """
+    total = empty = 0
+    best: list[Found] = []
     for found, without in bands.all(count):
-        kept = rules.worth_holding(*found, (able.boxes, able.labels))
-        parts.append(Found(*(column[kept] for column in found)))
-        empty += without
-    return Found(*rules.of_candidates(*gathered(parts), max_det)), empty
+        total, empty = total + len(found.scores), empty + without
+        best.append(found.of(rules.able(found.scores, found.labels)))
+    able = gathered(best)
+    parts = (found if total <= MOST_HELD else heard(rules, able, found) for found, _ in bands.all(count))
+    return Found(*rules.of_candidates(*gathered(list(parts)), max_det)), empty
+
+
+def heard(rules: Postprocess, able: Found, part: Found) -> Found:
+    """Of the candidates of a band those that may become detections, or vote on one of the `able` of the scene."""
+    if not len(part.scores):
+        return part
+    near = able.of((able.boxes[:, 3] > part.boxes[:, 1].min()) & (able.boxes[:, 1] < part.boxes[:, 3].max()))
+    own = rules.able(part.scores, part.labels)
+    voters = part.of(~own)
+    voters = voters.of(electorate(voters.boxes, voters.labels, near.boxes, near.labels))
+    return gathered([part.of(own), voters])
 
 
 class Ground:

@@ -16,6 +16,7 @@ import torch
 
 from tinyyolo import __version__
 from tinyyolo.config import UserError, shown
+from tinyyolo.datasets.formats.decode import parse_json
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.engine.keys import KEYS, OWN
 from tinyyolo.engine.predict.scenes import device_of
@@ -29,6 +30,7 @@ MARK = ".tinyyolo-unfinished"  # in a run folder, with the key of its store, unt
 NOTES, LOCK = "run.json", "lock"  # in a store
 OUTPUTS = ("out", "save_geojson", "shard")  # keys of ours on which no detection depends
 KEY = 16  # characters
+MASK = ".msk"  # what stands behind the name of a TIFF whose mask is a file
 STATISTICS = ".aux.xml"  # what a viewer writes beside a scene that is looked at
 FOLDERS = ("labels", "crops")  # that a prediction adds files to, or lines to files
 
@@ -46,7 +48,7 @@ class Unfinished:
     """
 
     def __init__(self, parent: Path, settings: Mapping[str, Any], shard: bool):
-        self.settings = json.loads(json.dumps(settings, default=str))
+        self.settings = parse_json(json.dumps(settings, default=str).encode(), parent)  # as it is read again
         self.key = digest(json.dumps(self.settings, sort_keys=True))
         self.parent, self.folder, self.shard = parent, parent / f"{STORE}{self.key}", shard
         self.lock, self.begun, self.free = -1, False, True  # free: nobody else writes this run
@@ -157,8 +159,8 @@ class Unfinished:
     @staticmethod
     def _notes(folder: Path) -> dict[str, Any]:
         try:
-            notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            notes = parse_json((folder / NOTES).read_bytes(), folder / NOTES)
+        except (OSError, UserError):
             return {}
         return notes if isinstance(notes, dict) else {}
 
@@ -206,8 +208,8 @@ def files_of(path: str | Path) -> list[Path]:
     import rasterio
 
     with rasterio.open(path) as source:
-        files = [Path(file) for file in source.files if not file.endswith(STATISTICS)]
-    return [file for file in files if file.is_file()] or [Path(path)]
+        files = {Path(path), Path(f"{path}{MASK}"), *map(Path, source.files)}  # GDAL names no mask
+    return sorted(file for file in files if file.is_file() and not file.name.endswith(STATISTICS))
 
 
 def weights_of(model: Any, path: str) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.formats.decode import as_text
 from tinyyolo.datasets.formats.gis.scenes import Scene, scene_of
-from tinyyolo.io import some
+from tinyyolo.io import some, tell
 from tinyyolo.scenes import need
 from tinyyolo.scenes.place import LON_LAT, Place
 from tinyyolo.scenes.vectors import GEOJSON, SHAPEFILE, Part, corners, counter_clockwise, decimals, save
@@ -41,6 +42,8 @@ def write(
         scene_of(Path(images_dir), name, size) if images_dir else Scene(name, size, Place()) for name, size in there
     ]
     crs = the_crs(path, scenes)
+    if scenes and scenes[0].transform is None:
+        tell(f"{path}: in pixels, y downwards: the images have no place on the map")
     rings, parts = corners(notes.boxes), []
     for i, scene in enumerate(scenes):
         rows = notes.rows(i)
@@ -74,7 +77,8 @@ def columns_of(path: Path, notes: Annotations) -> dict[str, np.ndarray]:
     """
     images = np.array(notes.file_names, object)[notes.image_index] if len(notes) else np.zeros(0, object)
     classes = np.array([notes.categories[key] for key in notes.box_categories.tolist()], object)
-    long = [text for text in {*images, *classes} if len(text.encode(errors="replace")) > LONGEST_TEXT]
+    as_text(path, {*images, *classes})
+    long = [text for text in {*images, *classes} if len(text.encode()) > LONGEST_TEXT]
     if long and path.suffix in SHAPEFILE:
         raise UserError(f"{path}: a Shapefile holds {LONGEST_TEXT} bytes of text: {some(long, 1, '')[0]}; to=gpkg")
     columns = {"id": notes.ids, "class": classes, "image": images, **notes.extra}
