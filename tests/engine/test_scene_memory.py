@@ -1,6 +1,5 @@
 """Memory does not grow with the scene: each run in a process of its own, with a network that costs nothing."""
 
-import os
 import re
 import subprocess
 import sys
@@ -34,7 +33,6 @@ status = Path("/proc/self/status").read_text()  # the rusage of a child begins w
 print("found", found, "peak", int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024)
 """
 BLOCK = 512
-ENVIRONMENT = {**os.environ, "GDAL_CACHEMAX": "16"}  # MB; its own default is a twentieth of the machine
 
 
 def draw(path, side):
@@ -55,7 +53,7 @@ def peak(folder, side, net="free"):
     path = folder / f"{side}.tif"
     draw(path, side)
     call = [sys.executable, "-c", RUN, path, net]
-    done = subprocess.run(call, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=True)
     found, most = re.search(r"found (\d+) peak (\d+)", done.stdout).groups()
     return int(most), int(found)
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import candidate_score, pick, select, suppress
+from tinyyolo.boxes.nms import above, candidate_score, pick, select, suppress
 from tinyyolo.config import UserError, construct, kind_fault, shown, whole, within
 from tinyyolo.io import some
 
@@ -96,8 +96,7 @@ class Postprocess:
 
     def able(self, scores: Tensor, labels: Tensor) -> Tensor:
         """(P,) bool: which candidates may become detections; the others only vote."""
-        least = scores.new_tensor(self.score)
-        return scores > (least[labels] if least.dim() else least)
+        return above(scores, self.score, labels)
 
     def of_candidates(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, max_det: int | None = None

@@ -132,6 +132,7 @@ class Model(EngineModel):
         check_trust(path, self._trust)
         height, width = self.exported["imgsz"]
         shown_by = {key: value for key, value in (self.exported.get("rendering") or {}).items() if key in SHOWN}
+        self.looks = {key: value for key, value in (self.exported.get("looks") or {}).items() if key in KEPT_OWN}
         self._from(path, imgsz=height if height == width else [height, width], **shown_by)
         self.model, self.ckpt_path, self.ckpt = str(path), str(path), None
 

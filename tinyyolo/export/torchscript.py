@@ -30,6 +30,7 @@ class Rendered(TypedDict, total=False):
     """What older exports lack."""
 
     rendering: dict[str, Any]  # bands and stretch of the training
+    looks: dict[str, Any]  # overlap and zoom of the training
 
 
 class Metadata(Rendered):
@@ -70,7 +71,8 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
     content |= {"batch": 1, "channels": 3, "imgsz": size, "stride": ENGINE_STRIDE, "args": {}}
     content |= {"names": detector.names, "test": detector.test}
     trained = getattr(detector, "args", None) or {}
-    content |= {"rendering": {key: trained[key] for key in ("bands", "stretch") if trained.get(key) is not None}}
+    for section, keys in (("rendering", ("bands", "stretch")), ("looks", ("overlap", "zoom"))):  # tiles have one size
+        content[section] = {key: trained[key] for key in keys if trained.get(key) is not None}
     content |= {"thresholds": detector.thresholds}
     with whole_file(path) as file:
         torch.jit.save(traced, file, _extra_files={METADATA: json.dumps(content)})

@@ -64,7 +64,7 @@ def read_layer(path: str | Path, name: str = "") -> Layer:
     for package in ("pyogrio", "shapely"):
         need(package, f"{path}: reading labels of a map")
     import pyogrio
-    import shapely  # type: ignore[import-untyped]  # it has none
+    import shapely
 
     looks_right(path)
     try:

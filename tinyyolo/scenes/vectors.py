@@ -197,7 +197,7 @@ def geodataframe(part: Part, names: Mapping[int, str]) -> Any:
         UserError: geopandas is not installed.
     """
     need("geopandas", "a GeoDataFrame", "geopandas")
-    import geopandas  # type: ignore[import-untyped]  # nor stubs
+    import geopandas
 
     crs = common_crs([part], "")
     geometry = geopandas.GeoSeries.from_wkb([row.tobytes() for row in polygons(shapes(part, crs))], crs=crs or None)
@@ -279,7 +279,7 @@ def dated(when: str) -> Iterator[None]:
 
 def write_parquet(made: Path, table: Mapping[str, Any], binary: np.ndarray, there: np.ndarray, crs: str) -> None:
     """GeoParquet: the columns, polygons in well-known binary, and what they are as the standard has it."""
-    import pyarrow as arrow  # type: ignore[import-untyped]  # nor stubs
+    import pyarrow as arrow
     from pyarrow import parquet
     from rasterio.crs import CRS
 
