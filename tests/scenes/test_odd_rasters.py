@@ -319,3 +319,13 @@ def test_gdal_remembers_a_row_of_windows_and_no_more(tmp_path):
     wide = open_raster(tmp_path / "a.tif")
     overview(wide, 600)
     assert get_gdal_config("GDAL_CACHEMAX") == 32_000_000
+
+
+def test_gdal_remembers_two_windows_of_a_file_in_tiles(tmp_path):
+    """2,000 rows and a quarter more, and two tiles of 512: 3,524; twice 2,000 columns and two tiles: 6,048; 3 bytes."""
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "photometric": "rgb", "SPARSE_OK": True}
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    with rasterio.open(tmp_path / "a.tif", "w", width=30_000, height=3000, **profile, **tiles):
+        pass
+    open_raster(tmp_path / "a.tif").read(Window(Span(0, 2000, 0, 2000), Span(0, 2000, 0, 2000)))
+    assert get_gdal_config("GDAL_CACHEMAX") == 3524 * 6048 * 3

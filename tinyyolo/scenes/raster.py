@@ -107,7 +107,8 @@ class Raster:
         large = self.size_hw[0] * self.size_hw[1] > MANY and not self.source.overviews(self.bands[0])
         if zoom < COARSE and large:  # the mean would decode every pixel of it for one picture
             way = Resampling.nearest
-        remember(self.source, part.height if zoom >= COARSE else 0)
+        beside = zoom >= COARSE and part.width < self.size_hw[1]  # another window of these rows is read next
+        remember(self.source, *((part.height, part.width) if beside else (0, 0)))
         with readable(f"{self.path}: {width}x{height} px at {x}, {y}"):
             wanted = sorted(set(self.bands))
             found = values_of(self.source, wanted, window=part, out_shape=(len(wanted), height, width), resampling=way)
@@ -142,18 +143,21 @@ def opened(path: Path) -> Any:
     return rasterio.open(path)
 
 
-def remember(source: Any, rows: float) -> None:
-    """Let GDAL's memory of decoded blocks hold so many rows of an open file, and not much more.
+def remember(source: Any, rows: float, columns: float) -> None:
+    """Let GDAL's memory of decoded blocks hold two windows of an open file, rows x columns, and not much more.
 
-    A row of windows then decodes a strip once, not once a window (20,000 px wide and deflated: 2.2 s instead of 5.6 for
-    111 windows), and memory does not grow with the height of the scene. It is one memory for the whole process.
+    A file in strips is held over its width: a row of windows then decodes a strip once, not once a window (20,000 px
+    wide and deflated: 2.2 s instead of 5.6 for 111 windows), and memory does not grow with the height of the scene. It
+    is one memory for the whole process.
     """
     import rasterio
 
     kinds = [np.dtype(kind).itemsize if not kind.startswith("complex") else 0 for kind in source.dtypes]
-    rows = SPARE * rows + 2 * max(height for height, _ in source.block_shapes)
+    height, width = (max(sides) for sides in zip(*source.block_shapes, strict=True))
+    rows = SPARE * rows + 2 * height
+    columns = source.width if width >= source.width else min(source.width, 2 * (columns + 2 * width))
     least, most = CACHE
-    rasterio.env.set_gdal_config("GDAL_CACHEMAX", int(min(max(least, rows * source.width * sum(kinds)), most)))
+    rasterio.env.set_gdal_config("GDAL_CACHEMAX", int(min(max(least, rows * columns * sum(kinds)), most)))
 
 
 def open_raster(path: str | Path, rendering: Rendering = AS_DECLARED) -> Raster:
