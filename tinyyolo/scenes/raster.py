@@ -108,7 +108,7 @@ class Raster:
         if zoom < COARSE and large:  # the mean would decode every pixel of it for one picture
             way = Resampling.nearest
         beside = zoom >= COARSE and part.width < self.size_hw[1]  # another window of these rows is read next
-        remember(self.source, *((part.height, part.width) if beside else (0, 0)))
+        remember(self.source, part.height if beside else 0, part.width)
         with readable(f"{self.path}: {width}x{height} px at {x}, {y}"):
             wanted = sorted(set(self.bands))
             found = values_of(self.source, wanted, window=part, out_shape=(len(wanted), height, width), resampling=way)
@@ -154,7 +154,7 @@ def remember(source: Any, rows: float, columns: float) -> None:
 
     kinds = [np.dtype(kind).itemsize if not kind.startswith("complex") else 0 for kind in source.dtypes]
     height, width = (max(sides) for sides in zip(*source.block_shapes, strict=True))
-    rows = SPARE * rows + 2 * height
+    rows = SPARE * rows + 2 * height if rows else SPARE * height  # an overview is read line by line
     columns = source.width if width >= source.width else min(source.width, 2 * (columns + 2 * width))
     least, most = CACHE
     rasterio.env.set_gdal_config("GDAL_CACHEMAX", int(min(max(least, rows * columns * sum(kinds)), most)))
