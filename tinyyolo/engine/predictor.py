@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from ultralytics.engine.results import Results
@@ -18,7 +15,6 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
-from tinyyolo.boxes.convert import convert
 from tinyyolo.compat import FileLoader
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
@@ -29,6 +25,7 @@ from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_word
 from tinyyolo.engine.keys import OWN, share_of
 from tinyyolo.engine.predict.maps import maps_of
 from tinyyolo.engine.predict.results import WRITES, SceneResults, TinyResults, run_folder, scene_result
+from tinyyolo.engine.predict.rows import name_in, write_rows
 from tinyyolo.engine.predict.scenes import (
     Damaged,
     detect,
@@ -42,13 +39,12 @@ from tinyyolo.engine.predict.scenes import (
 )
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.engine.predict.unfinished import FOLDERS, Unfinished, appended, settings_of
-from tinyyolo.io import new_file, place_in, tell
+from tinyyolo.engine.predict.videos import VIDEO, check_videos
+from tinyyolo.io import place_in, tell
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
 NO_FRAMES = "not one frame can be read"
-VIDEO = {"Darwin": ".mp4"}.get(platform.system(), ".avi")  # upstream's
-RIFF_HEAD = 8  # bytes of an AVI before those that its length counts
 SHOW = 80  # characters of a wrong source in a message
 
 
@@ -290,69 +286,3 @@ class TinyPredictor(DetectionPredictor):
             else:
                 out.append(self.construct_result(next(results), img, image, path))
         return out
-
-
-def check_videos(frames: Mapping[Path, int]) -> None:
-    """Remove videos that are shorter than what was written: OpenCV says nothing of a full disk.
-
-    Raises:
-        UserError: there is one; names it.
-    """
-    short = [path for path, count in frames.items() if not whole_video(path, count)]
-    for path in short:
-        path.unlink(missing_ok=True)
-    if short:
-        raise UserError(f"{short[0]}: the video could not be written to its end; is the disk full?")
-
-
-def whole_video(path: Path, frames: int) -> bool:
-    """Whether a video has its last frame, and an AVI the length that its header says."""
-    with path.open("rb") as file:
-        kind, length = file.read(4), int.from_bytes(file.read(4), "little")
-    video = cv2.VideoCapture(str(path))
-    video.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
-    return (kind != b"RIFF" or length + RIFF_HEAD <= path.stat().st_size) and bool(video.grab())
-
-
-def name_in(folder: Path | None, path: str | Path) -> str:
-    """The name of an image in what is written of several: its path in `folder`, or the file's name.
-
-    Examples:
-        >>> name_in(Path("/data"), "/data/a/b.png"), name_in(None, "/data/a/b.png")
-        ('a/b.png', 'b.png')
-    """
-    source = Path(path)
-    return source.relative_to(folder).as_posix() if folder and folder in source.parents else source.name
-
-
-def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path | None]) -> Iterator[Results]:
-    """Pass `results` on and write each to `path` as COCO results: holding them would fill the memory.
-
-    `file_name` is the file's name, or its path in the folder `within()`, known from the first result on. The image id
-    is that without its ending, a number where it can be one, and for a video with the frame from 1; category_id is the
-    model's class from 0, bbox x, y, w, h in pixels of the image. `evaluate` joins them with annotations by file name
-    and category_name, as ids there count otherwise. A consumer that stops early leaves a whole file of what it has
-    seen.
-    """
-    frames: Counter[Path] = Counter()
-    mark = "["
-    with new_file(path, overwrite=True) as file:
-        try:
-            for result in results:
-                source, name = Path(result.path), Path(name_in(within(), result.path))
-                boxes: Any = result.boxes  # upstream's type says that there may be none
-                frames[source] += 1
-                stem = name.with_suffix("").as_posix()
-                image_id: int | str = int(stem) if stem.isdecimal() else stem
-                if is_video(source):
-                    image_id = f"{stem}_{frames[source]}"
-                xywh = convert(boxes.xyxy.cpu().double().numpy(), "xyxy", "xywh").round(3).tolist()
-                for label, bbox, score in zip(boxes.cls.int().tolist(), xywh, boxes.conf.tolist(), strict=True):
-                    row = {"image_id": image_id, "file_name": name.as_posix(), "category_id": label}
-                    row |= {"category_name": result.names[label], "bbox": bbox, "score": round(score, 5)}
-                    file.write(f"{mark}\n{json.dumps(row)}")
-                    mark = ","
-                yield result
-        except GeneratorExit:  # the consumer has seen enough
-            LOGGER.info(f"{path}: of the first {sum(frames.values())} images")
-        file.write("\n]\n" if mark == "," else "[]\n")
