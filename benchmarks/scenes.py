@@ -51,8 +51,8 @@ SLICERS = ("tinyyolo", "sahi", "supervision")
 # What joins the parts of a scene, by slicer; what a later version no longer has is left out.
 MERGING = {
     "tinyyolo": (
-        ("tinyyolo.engine.predict.scenes", "gathered"),
-        ("tinyyolo.detectors.postprocess", "Postprocess.of_candidates"),
+        ("tinyyolo.engine.predict.scenes", "joined"),
+        ("tinyyolo.engine.predict.scenes", "united"),
     ),
     "sahi": (("sahi.postprocess.combine", "GreedyNMMPostprocess.__call__"),),
     "supervision": (

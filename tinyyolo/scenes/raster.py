@@ -298,7 +298,7 @@ def overview(raster: Raster, side: int = OVERVIEW) -> np.ndarray:
     """The whole scene (h, w, 3) uint8 BGR, its longer side at most `side` px; what is not valid is grey."""
     height, width = raster.size_hw
     zoom = min(1.0, side / max(height, width))
-    h, w = max(1, round(height * zoom)), max(1, round(width * zoom))
+    h, w = thinned(raster.size_hw, side)
     pixels, valid = raster.read(Window(Span(0, w, 0, w), Span(0, h, 0, h)), zoom)
     pixels[~valid] = PAD
     return pixels

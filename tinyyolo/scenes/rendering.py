@@ -210,14 +210,14 @@ def spots(size_hw: tuple[int, int]) -> list[tuple[slice, slice]]:
     return [(y, x) for y in rows for x in columns]
 
 
-def thinned(size_hw: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of what percentiles are taken from, its longer side at most OVERVIEW px.
+def thinned(size_hw: tuple[int, int], side: int = OVERVIEW) -> tuple[int, int]:
+    """Height and width of an overview whose longer side is at most `side` px; as it is, what percentiles are taken from.
 
     Examples:
         >>> thinned((3000, 6000)), thinned((3, 6))
         ((512, 1024), (3, 6))
     """
-    factor = max(1, max(size_hw) / OVERVIEW)
+    factor = max(1, max(size_hw) / side)
     height, width = (max(1, round(side / factor)) for side in size_hw)
     return height, width
 

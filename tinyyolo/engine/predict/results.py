@@ -25,11 +25,11 @@ from tinyyolo.plots.scene import Detections, scene_sheet
 from tinyyolo.scenes import vectors
 from tinyyolo.scenes.picture import Picture
 from tinyyolo.scenes.place import Place
-from tinyyolo.scenes.raster import place_of_file
+from tinyyolo.scenes.raster import overview, place_of_file
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
 WRITES = ("save", "save_txt", "save_crop", "save_json", "save_geojson", "out")  # what predict makes of detections
-OWN_PARTS = ("raster", "place")  # of results here, which upstream does not copy
+OWN_PARTS = ("raster", "place", "drawn")  # of results here, which upstream does not copy
 BEGUN = {"args.yaml", MARK}  # what a run writes before it has a result
 
 
@@ -115,6 +115,20 @@ class SceneResults(TinyResults):
 
     raster: Any = None
     dropped = False
+    drawn: Any = None  # the picture; None while it has not been asked for
+
+    @property
+    def orig_img(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR: of a raster an overview, read when it is asked for."""
+        if self.drawn is None:
+            self.drawn = overview(self.raster, SHOWN)
+            self.raster.close()
+        pixels: np.ndarray = self.drawn
+        return pixels
+
+    @orig_img.setter
+    def orig_img(self, image: np.ndarray) -> None:
+        self.drawn = None if getattr(image, "blank", False) else np.asarray(image)
 
     def plot(self, *args: Any, **kwargs: Any) -> Any:
         """As upstream, of a scene that can be shown at its own size; of a larger one its sheet, see `plots.scene`.
@@ -168,7 +182,7 @@ class SceneResults(TinyResults):
 def scene_result(rows: Tensor, image: np.ndarray, path: str, names: dict[int, str]) -> SceneResults:
     """The result of a scene from its detections (K, 6) in pixels of the scene."""
     raster = getattr(image, "raster", None)
-    result = SceneResults(np.asarray(image), path, names, boxes=rows)
+    result = SceneResults(image, path, names, boxes=rows)
     if raster is not None:
         result.raster, result.orig_shape = raster, raster.size_hw
         result.place = Place(raster.crs, raster.transform)

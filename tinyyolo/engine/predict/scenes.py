@@ -23,10 +23,10 @@ from tinyyolo.io import Bar
 from tinyyolo.scenes.bands import Bands, rows_of
 from tinyyolo.scenes.picture import Picture, Scene
 from tinyyolo.scenes.raster import Raster, overview
-from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
-from tinyyolo.scenes.sweep import PAD, Found, gathered, sweep
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering, thinned
+from tinyyolo.scenes.sweep import PAD, Found, gathered, joined, sweep
 from tinyyolo.scenes.tiling import Tiling
-from tinyyolo.scenes.windows import Window
+from tinyyolo.scenes.windows import Span, Window
 
 SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
 MOST_HELD = 1_000_000  # candidates of a scene, 24 bytes each, of which none is left out
@@ -34,14 +34,21 @@ WHOLE = "detections"  # of a scene, beside its bands
 
 
 class SceneImage(np.ndarray):
-    """An overview (h, w, 3) uint8 BGR of a scene read by windows, its `raster`; or a picture with a mask, `masked`."""
+    """An image (h, w, 3) uint8 BGR with more to it.
+
+    Attributes:
+        raster: the scene that is read by windows. Its overview is drawn when it is asked for (`blank`): until then all
+            of it is grey, of one byte.
+        masked: the picture with its mask.
+    """
 
     raster: Raster | None = None
     masked: Picture | None = None
+    blank = False
 
 
 def load(path: str, rendering: Rendering = AS_DECLARED) -> np.ndarray:
-    """An image as training reads it; of what is read by windows its overview.
+    """An image as training reads it; of what is read by windows its overview, `blank` where that is not all of it.
 
     Raises:
         ValueError: it cannot be read; says why.
@@ -54,7 +61,12 @@ def load(path: str, rendering: Rendering = AS_DECLARED) -> np.ndarray:
         image = scene.pixels.view(SceneImage)
         image.masked = scene
         return image
-    image = overview(scene, SHOWN).view(SceneImage)
+    if max(scene.size_hw) <= SHOWN:
+        image = overview(scene, SHOWN).view(SceneImage)
+    else:
+        scene.read(Window(*(Span(0, 1, 0, 1),) * 2))  # what cannot be read at all is told at once
+        image = np.broadcast_to(np.full((1, 1, 3), PAD, np.uint8), (*thinned(scene.size_hw, SHOWN), 3)).view(SceneImage)
+        image.blank = True
     image.raster = scene
     return image
 
@@ -172,7 +184,7 @@ def look_at(
                 seen += len(group)
                 if bar is not None:
                     bar.add(len(group))
-            bands.put(i, gathered(parts), empty)
+            bands.put(i, joined(parts), empty)
 
 
 def united(rules: Postprocess, bands: Bands, count: int, max_det: int | None) -> tuple[Found, int]:
@@ -181,13 +193,14 @@ def united(rules: Postprocess, bands: Bands, count: int, max_det: int | None) ->
     Where there are very many candidates, those that nobody can hear are left out band by band, which changes nothing.
     """
     total = empty = 0
-    best: list[Found] = []
+    parts: list[Found] = []
     for found, without in bands.all(count):
         total, empty = total + len(found.scores), empty + without
-        best.append(found.of(rules.able(found.scores, found.labels)))
-    able = gathered(best)
-    parts = (found if total <= MOST_HELD else heard(rules, able, found) for found, _ in bands.all(count))
-    return Found(*rules.of_candidates(*gathered(list(parts)), max_det)), empty
+        parts += [found] if total <= MOST_HELD else []
+    if total > MOST_HELD:
+        able = joined([found.of(rules.able(found.scores, found.labels)) for found, _ in bands.all(count)])
+        parts = [heard(rules, able, found) for found, _ in bands.all(count)]
+    return Found(*rules.of_candidates(*gathered(parts), max_det)), empty
 
 
 def heard(rules: Postprocess, able: Found, part: Found) -> Found:
@@ -198,7 +211,7 @@ def heard(rules: Postprocess, able: Found, part: Found) -> Found:
     own = rules.able(part.scores, part.labels)
     voters = part.of(~own)
     voters = voters.of(electorate(voters.boxes, voters.labels, near.boxes, near.labels))
-    return gathered([part.of(own), voters])
+    return joined([part.of(own), voters])
 
 
 class Ground:
