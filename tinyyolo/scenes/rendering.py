@@ -211,7 +211,7 @@ def spots(size_hw: tuple[int, int]) -> list[tuple[slice, slice]]:
 
 
 def thinned(size_hw: tuple[int, int], side: int = OVERVIEW) -> tuple[int, int]:
-    """Height and width of an overview whose longer side is at most `side` px; as it is, what percentiles are taken from.
+    """Height and width of an overview whose longer side is at most `side` px; by default that of percentiles.
 
     Examples:
         >>> thinned((3000, 6000)), thinned((3, 6))
