@@ -1,6 +1,7 @@
 """predict looks at large images in windows: what it says, what it returns, and what stays as it was."""
 
 import json
+import logging
 import pickle
 import re
 
@@ -232,3 +233,11 @@ def test_a_raster_that_cannot_be_read_is_named(model, tmp_path):
     assert len(model.predict(tmp_path / "in", imgsz=64, **QUIET)) == 1
     (fault,) = model.predictor.bad_images
     assert "bands=[r,g,b]; Choices: 1 gray, 2 undefined" in fault
+
+
+def test_the_line_of_a_scene_says_its_own_size_and_time(model, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ultralytics"), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        model.predict(scene(300, 400), imgsz=128, conf=0.3, save=False, verbose=True)
+    (line,) = (line for text in caplog.messages for line in text.splitlines() if line.startswith("0: "))
+    assert "300x400 " in line and float(line.split(", ")[-1].removesuffix("ms")) > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -239,7 +240,7 @@ class TinyPredictor(DetectionPredictor):
         Raises:
             UserError: what is found cannot be kept.
         """
-        bands, rows = None, None
+        bands, rows, started = None, None, time.perf_counter()
         if self.unfinished:
             self.unfinished.begin(self.save_dir, self.there)
             bands = self.unfinished.scene(path)
@@ -253,7 +254,11 @@ class TinyPredictor(DetectionPredictor):
         except Damaged as error:
             self.bad_images.append(str(error))
         self.looked += 1
-        return self.dropped(scene, path) if rows is None else scene_result(rows, scene, path, self.model.names)
+        if rows is None:
+            return self.dropped(scene, path)
+        result = scene_result(rows, scene, path, self.model.names)
+        result.took = 1e3 * (time.perf_counter() - started)
+        return result
 
     def dropped(self, image: np.ndarray, path: str) -> SceneResults:
         """What stands for an image without a result."""
@@ -262,9 +267,17 @@ class TinyPredictor(DetectionPredictor):
         return result
 
     def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
-        """As upstream; nothing of a `dropped` result."""
+        """As upstream; nothing of a `dropped` result, and of a scene its own size and time."""
         results: Any = self.results
-        return "" if getattr(results[i], "dropped", False) else super().write_results(i, p, im, s)
+        result = results[i]
+        if not isinstance(result, SceneResults):
+            return super().write_results(i, p, im, s)
+        if result.dropped:
+            return ""
+        speed: Any = result.speed
+        speed["inference"] += result.took
+        speed["postprocess"] -= result.took
+        return super().write_results(i, p, torch.empty((1, 3, *result.orig_shape), device="meta"), s)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""

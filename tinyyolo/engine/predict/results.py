@@ -111,10 +111,12 @@ class SceneResults(TinyResults):
     Attributes:
         raster: the file's bands, CRS and transform, None for a plain picture.
         dropped: there is no result, and nothing is written of it.
+        took: what looking at it took, ms.
     """
 
     raster: Any = None
     dropped = False
+    took = 0.0  # ms
     drawn: Any = None  # the picture; None while it has not been asked for
 
     @property
