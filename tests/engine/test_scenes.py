@@ -239,5 +239,5 @@ def test_the_line_of_a_scene_says_its_own_size_and_time(model, caplog, monkeypat
     monkeypatch.setattr(logging.getLogger("ultralytics"), "propagate", True)
     with caplog.at_level(logging.INFO):
         model.predict(scene(300, 400), imgsz=128, conf=0.3, save=False, verbose=True)
-    (line,) = (line for text in caplog.messages for line in text.splitlines() if line.startswith("0: "))
+    (line,) = {line for text in caplog.messages for line in text.splitlines() if line.startswith("0: ")}
     assert "300x400 " in line and float(line.split(", ")[-1].removesuffix("ms")) > 1
