@@ -27,6 +27,11 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)  # BGR
 SIXTEEN = np.random.default_rng(1).integers(0, 65536, (H, W, 4), np.uint16)
 
 
+def divided(values):
+    """Values that use all 16 bits: 65,535 becomes 255."""
+    return (values.astype(np.float32) / 65535 * 255 + 0.5).astype(np.uint8)
+
+
 def by_percentiles(values):
     """The 2nd and 98th percentiles of each band become 0 and 255."""
     low, high = np.percentile(values.reshape(-1, 3), [2, 98], axis=0).astype(np.float32)
@@ -99,6 +104,7 @@ SOUND = {  # name -> how it is written, and what the header says
     "deep grey.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., 0])), Look((H, W), 1, "uint16")),
     "deep.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
     "four bands.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN)), Look((H, W), 4, "uint16")),
+    "twelve bits.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN[..., :3] // 16)), Look((H, W), 3, "uint16")),
     "point.png": (lambda p: p.write_bytes(encoded(".png", PIXELS[:1, :1])), Look((1, 1), 3, "uint8")),
 }
 FAULTY = {  # name -> how it is written, why it cannot be used, and whether the header alone tells
@@ -133,9 +139,10 @@ def test_what_is_read_of_a_sound_file(tmp_path, name):
         ("turned.tif", PIXELS[:, ::-1].transpose(1, 0, 2)),  # 8: turned counterclockwise
         ("grey.png", PIXELS[..., :1].repeat(3, 2)),
         ("alpha.png", PIXELS),
-        ("deep.png", by_percentiles(SIXTEEN[..., :3])),
-        ("deep.tif", by_percentiles(SIXTEEN[..., :3])),
-        ("four bands.tif", by_percentiles(SIXTEEN[..., :3])),
+        ("deep.png", divided(SIXTEEN[..., :3])),
+        ("deep.tif", divided(SIXTEEN[..., :3])),
+        ("four bands.tif", divided(SIXTEEN[..., :3])),
+        ("twelve bits.tif", by_percentiles(SIXTEEN[..., :3] // 16)),
     ],
 )
 @pytest.mark.parametrize("gdal", (True, False))

@@ -14,6 +14,8 @@ from tinyyolo.config import UserError, shown
 
 COLOURS = ("red", "green", "blue")
 MASKS = ("alpha",)  # of a band that is no picture
+SATURATED = 65535  # of 16 bits: also where nothing was measured
+HIGHEST_BIT, NOT_DARK = 2**15, 2**13  # of 16 bits
 PERCENTILES = ("2%", "98%")  # of the valid pixels of a band: what becomes 0 and 255 unless `stretch` says it
 OVERVIEW = 1024  # px of the longer side of what percentiles are taken from
 MANY = 64_000_000  # pixels above which those of a scene without overviews are taken at spots
@@ -29,7 +31,8 @@ class Rendering:
     Attributes:
         bands: one or three bands of the file, from 1, shown as red, green and blue; None takes the declared ones.
         stretch: what becomes 0 and 255, a pair of values or percentiles ("2%") of the whole file, or such a pair for
-            each colour; None takes PERCENTILES where the file has not 8 bits, and those as they are.
+            each colour; None takes PERCENTILES where the file has not 8 bits, those as they are, and divides those
+            of 16 bits that use them all.
     """
 
     bands: int | Sequence[int] | None = None
@@ -60,7 +63,7 @@ class Rendering:
     def words(self) -> str:
         """What becomes 0 and 255."""
         if self.stretch is None:
-            return f"{PERCENTILES[0]} to {PERCENTILES[1]} of each image"
+            return f"{PERCENTILES[0]} to {PERCENTILES[1]} of each image that uses fewer than 16 bits"
         return " and ".join(f"{low} to {high}" for low, high in dict.fromkeys(map(tuple, pairs(self.stretch))))
 
 
@@ -161,6 +164,8 @@ def limits_of(path: object, values: Sequence[np.ndarray], stretch: Sequence[Any]
         >>> limits_of("a.tif", [np.arange(101)] * 3, ["2%", 50])[0].tolist()
         [2.0, 50.0]
     """
+    if stretch is None and all_bits(values):
+        return np.array([[0.0, SATURATED]] * len(values))
     limits = []
     for sample, given in zip(values, pairs(stretch), strict=True):
         shares = [share_of(limit) for limit in given]
@@ -178,8 +183,26 @@ def limits_of(path: object, values: Sequence[np.ndarray], stretch: Sequence[Any]
     return np.array(limits)
 
 
+def all_bits(values: Sequence[np.ndarray]) -> bool:
+    """Whether values of 16 bits use the highest and are no darker for it: those of 8 bits at 16, for one.
+
+    They are divided then, as pictures of 8 bits stay as they are. A few bright pixels of a sensor of 11 bits are no
+    reason to, nor is 65,535, which means that nothing was measured.
+
+    Examples:
+        >>> all_bits([np.array([25_700, 59_110], np.uint16)]), all_bits([np.array([900, 2047, 65_535], np.uint16)])
+        (True, False)
+    """
+    if any(sample.dtype != np.uint16 or not sample.size for sample in values):
+        return False
+    most = max(int(sample.max(initial=0, where=sample != SATURATED)) for sample in values)
+    return most >= HIGHEST_BIT and max(float(np.percentile(sample, 98)) for sample in values) >= NOT_DARK
+
+
 def words_of(limits: np.ndarray, stretch: Sequence[Any] | None) -> str:
     """What was done to values, in words."""
+    if stretch is None and (limits == [0, SATURATED]).all():
+        return f"values 0 to {SATURATED}, as they use all 16 bits"
     said = "; ".join(f"{low:g} to {high:g}" for low, high in dict.fromkeys(map(tuple, limits.tolist())))
     shares = [limit for limit in dict.fromkeys(pairs(stretch)[0]) if share_of(limit) is not None]
     return f"values {said}" + (f" ({' and '.join(shares)} of the scene)" if shares else "")
