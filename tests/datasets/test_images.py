@@ -260,7 +260,7 @@ def test_what_becomes_of_every_kind_is_told(tmp_path):
         "a palette": 1,
         "four inks (CMYK)": 1,
         "transparency": 1,
-        "values of uint16": 4,
+        "values of uint16": 5,
         "4 bands": 1,
     }
     assert kinds.told_kinds([images.Look((9, 9), 4, "uint8", fault=UNKNOWN)]) == []
@@ -323,7 +323,8 @@ def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):
     coco(tmp_path / "a.json", records, [], [(1, "ship")])
     data = spec.load(data_yaml(tmp_path / "d.yaml", train=".", annotations={"train": "a.json"}))
     assert check.inspect(data)[0]["notes"]["image mode"] == [
-        "train: 1 image with values of uint16, of which 2% to 98% of each image become 0 and 255 (stretch=)",
+        "train: 1 image with values of uint16, of which 2% to 98% of each image, or the full 16 bits where they are used, "
+        "become 0 and 255 (stretch=)",
         "train: 1 image with 4 bands, of which those declared as red, green and blue are taken",
         "train: 1 image with a palette, whose colours are taken",
     ]

@@ -187,7 +187,7 @@ KEYS: dict[str, Key] = {
     "stretch": Key(
         "tvp",
         STRETCH,
-        "what becomes 0 and 255; null: [2%,98%] of each file, values of 8 or full 16 bits as they are; kept as bands are",
+        "what becomes 0 and 255; null: [2%,98%] of each file, 8 and full 16 bits as they are; kept as bands are",
         "the checkpoint's goes into the file",
     ),
     "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),

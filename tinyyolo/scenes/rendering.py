@@ -63,7 +63,7 @@ class Rendering:
     def words(self) -> str:
         """What becomes 0 and 255."""
         if self.stretch is None:
-            return f"{PERCENTILES[0]} to {PERCENTILES[1]} of each image that uses fewer than 16 bits"
+            return f"{PERCENTILES[0]} to {PERCENTILES[1]} of each image, or the full 16 bits where they are used,"
         return " and ".join(f"{low} to {high}" for low, high in dict.fromkeys(map(tuple, pairs(self.stretch))))
 
 
