@@ -323,8 +323,8 @@ def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):
     coco(tmp_path / "a.json", records, [], [(1, "ship")])
     data = spec.load(data_yaml(tmp_path / "d.yaml", train=".", annotations={"train": "a.json"}))
     assert check.inspect(data)[0]["notes"]["image mode"] == [
-        "train: 1 image with values of uint16, of which 2% to 98% of each image, or the full 16 bits where they are used, "
-        "become 0 and 255 (stretch=)",
+        "train: 1 image with values of uint16, of which 2% to 98% of each image, or the full 16 bits "
+        "where they are used, become 0 and 255 (stretch=)",
         "train: 1 image with 4 bands, of which those declared as red, green and blue are taken",
         "train: 1 image with a palette, whose colours are taken",
     ]
