@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -94,10 +95,23 @@ class TinyLoader(InfiniteDataLoader):
         Batch i is made by process i modulo their number: a new process takes the place of the one whose turn it is.
         """
         self.first, turn = first, first % (self.num_workers or 1)
-        self.worker_init_fn = (
-            partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
-        )
+        start = partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
+        self.worker_init_fn = partial(begin_silent, start)
         self.reset()
+
+
+def begin_silent(start: Callable[[int], None], worker: int) -> None:
+    """Begin as `start` does, with nothing to say of a training that is gone.
+
+    The thread that hands tensors over calls the hook then; what else goes wrong here is an error of the training, too.
+    A process that was forked has the training's hook already, one of a fork server or spawned has not.
+    """
+    sys.excepthook = say_nothing
+    start(worker)
+
+
+def say_nothing(*_: Any) -> None:
+    """An excepthook."""
 
 
 def begin_worker(count: int, turn: int, places: Mapping[int, Any], worker: int) -> None:
