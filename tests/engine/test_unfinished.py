@@ -18,6 +18,7 @@ from tinyyolo.engine.predict.unfinished import STORE, Unfinished, files_of
 
 KEYS = {"imgsz": 64, "conf": 0.4, "name": "p", "project": "runs", "verbose": False}
 OUTPUTS = ("save", "save_txt", "save_crop", "save_json", "save_geojson")
+WRITTEN = "tinyyolo.engine.predict.results:TinyResults.save_txt"
 PUT = "tinyyolo.scenes.bands:Bands.put"  # of a.png 4 rows and their detections, then of b.png
 
 
@@ -74,8 +75,8 @@ def same_as_never_interrupted(place, again=True):
     (
         (PUT, 2, "before", 1),
         (PUT, 3, "behind", 3),
-        (PUT, 6, "behind", 2),  # of a.png the detections, of b.png a row
-        ("tinyyolo.engine.predict.results:TinyResults.save_txt", 2, "behind", 2),  # their detections
+        pytest.param(PUT, 6, "behind", 2, marks=pytest.mark.slow),  # of a.png the detections, of b.png a row
+        pytest.param(WRITTEN, 2, "behind", 2, marks=pytest.mark.slow),  # their detections
         ("tinyyolo.engine.predict.unfinished:Unfinished.finish", 1, "before", 2),
     ),
 )
