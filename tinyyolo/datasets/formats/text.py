@@ -112,7 +112,7 @@ class TextFormat:
         if not every:
             raise UserError(f"{images_dir}: {self.name} labels carry no class names; give `names:` in the data YAML")
         images_dir, categories = Path(images_dir), self.categories(every, tuple(ignore))
-        found = image_files.list_images(images_dir) if file_names is None else list(file_names)
+        found = listed(images_dir, file_names)
         folder, placed = self.find_labels(images_dir, found, labels)
         problems: list[Problem] = []
         kept, size_hw = readable(images_dir, found, problems)
@@ -240,9 +240,14 @@ def sibling(images_dir: str | Path, folder: str) -> Path:
     return images_dir.parent / folder
 
 
-def readable(folder: Path, names: Sequence[str], problems: list[Problem]) -> tuple[list[str], np.ndarray]:
-    """The images whose header can be read, and their sizes (I, 2); the others become problems."""
-    kept, sizes = [], []
+def listed(folder: Path, names: Sequence[str] | None) -> list[str]:
+    """The images that a reader is given by name; None for all of the folder."""
+    return image_files.list_images(folder) if names is None else list(names)
+
+
+def readable(folder: Path, names: Sequence[str] | None, problems: list[Problem]) -> tuple[list[str], np.ndarray]:
+    """Those of the `listed` images whose header can be read, and their sizes (I, 2); the others become problems."""
+    kept, sizes, names = [], [], listed(folder, names)
     looks = in_threads(lambda name: image_files.look(folder / name), names, "sizes")
     for name, found in zip(names, looks, strict=True):
         if found.fault:

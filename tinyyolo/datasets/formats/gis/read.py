@@ -12,7 +12,6 @@ import numpy as np
 
 from tinyyolo.boxes.convert import clip, sides
 from tinyyolo.config import UserError
-from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import (
     Annotations,
     Problem,
@@ -67,8 +66,7 @@ def read(
         class_field: the attribute that names the class; "" looks for it.
     """
     images_dir, problems, remarks = Path(images_dir), list[Problem](), list[Problem]()
-    there = image_files.list_images(images_dir) if file_names is None else list(file_names)
-    kept, size_hw = readable(images_dir, there, problems)
+    kept, size_hw = readable(images_dir, file_names, problems)
     scenes = in_threads(lambda i: scene_of(images_dir, kept[i], size_hw[i]), range(len(kept)), "places")
     source = images_dir if labels is None else Path(labels)
     every = [] if names is None else list(dict.fromkeys((*as_names(names).values(), *ignore)))

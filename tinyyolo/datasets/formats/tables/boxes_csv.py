@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from tinyyolo.config import UserError, shown
-from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import (
     IGNORED,
     Annotations,
@@ -54,8 +53,7 @@ def read(
     if labels is None:
         raise UserError(f"{images_dir}: give the CSV: annotations: {{split: file.csv}}")
     path, images_dir, problems = Path(labels), Path(images_dir), list[Problem]()
-    there = image_files.list_images(images_dir) if file_names is None else list(file_names)
-    kept, size_hw = readable(images_dir, there, problems)
+    kept, size_hw = readable(images_dir, file_names, problems)
     index, classes, boxes, lines, remarks = parse(path, {name: i for i, name in enumerate(kept)}, problems)
     every = names_in(classes) if names is None else list(dict.fromkeys((*as_names(names).values(), *ignore)))
     keys = keys_of(path, classes, every, problems, remarks)
