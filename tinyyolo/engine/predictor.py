@@ -39,7 +39,7 @@ from tinyyolo.engine.predict.scenes import (
     stride_of,
 )
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
-from tinyyolo.engine.predict.unfinished import FOLDERS, Unfinished, appended, settings_of
+from tinyyolo.engine.predict.unfinished import FOLDERS, Unfinished, any_left, appended, settings_of
 from tinyyolo.engine.predict.videos import VIDEO, check_videos
 from tinyyolo.io import place_in, tell
 from tinyyolo.scenes.rendering import Rendering
@@ -78,10 +78,17 @@ class TinyPredictor(DetectionPredictor):
                 raise UserError(f"shard={self.own['shard']}: of image files in tiles alone; source={self.shown}")
             self.args.save = self.args.save_txt = self.args.save_crop = self.args.show = False  # shards write nothing
         keys = {**vars(self.args), **self.own}
-        if self.found and self.tiling.tile and (self.share or any(keys.get(key) for key in WRITES)):
-            depends = settings_of(self.model, keys, self.found[0], self.tiling, self.rules)
+        self.keeps = bool(self.found and self.tiling.tile and (self.share or any(keys.get(key) for key in WRITES)))
+        if self.keeps and (self.share or any_left(self.save_dir.parent)):
+            self.save_dir = self.kept().run_folder(self.save_dir)
+
+    def kept(self) -> Unfinished:
+        """`unfinished`, made when it is first needed: its key is a hash of all weights, of no use to small images."""
+        if self.unfinished is None:
+            files, _ = self.found or ([], None)
+            depends = settings_of(self.model, {**vars(self.args), **self.own}, files, self.tiling, self.rules)
             self.unfinished = Unfinished(self.save_dir.parent, depends, bool(self.share))
-            self.save_dir = self.unfinished.run_folder(self.save_dir)
+        return self.unfinished
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
         """As upstream; files are read one by one, and what cannot be read is noted in `bad_images`.
@@ -222,8 +229,8 @@ class TinyPredictor(DetectionPredictor):
                 said.append(raster.words)
             elif raster is not None:
                 raster.close()
-                whole = image.shape[:2] == raster.size_hw
-                im[i] = np.asarray(image) if whole else images.opened(raster.path, self.rendering)
+                at_its_size = image.shape[:2] == raster.size_hw
+                im[i] = np.asarray(image) if at_its_size else images.opened(raster.path, self.rendering)
             if words := ", ".join(filter(None, said)):
                 LOGGER.info(words)
         small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]
@@ -241,9 +248,9 @@ class TinyPredictor(DetectionPredictor):
             UserError: what is found cannot be kept.
         """
         bands, rows, started = None, None, time.perf_counter()
-        if self.unfinished:
-            self.unfinished.begin(self.save_dir, self.there)
-            bands = self.unfinished.scene(path)
+        if self.keeps:
+            self.kept().begin(self.save_dir, self.there)
+            bands = self.kept().scene(path)
         parts, what = (self.tiling, self.model, self.rules, scene_of(scene), self.args.batch), Path(path).name
         try:
             if self.share and bands is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tinyyolo.boxes.convert import Core, clip
 from tinyyolo.scenes.windows import Window
-from tinyyolo.sizes import PAD as PAD
+from tinyyolo.sizes import PAD
 
 AHEAD = 2  # batches that are read while the network looks at one
 Item = TypeVar("Item")

@@ -17,8 +17,8 @@ from tinyyolo.datasets.scene_files import by_windows, open_scene
 from tinyyolo.scenes.picture import Picture
 from tinyyolo.scenes.raster import Raster
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
-from tinyyolo.scenes.sweep import PAD
 from tinyyolo.scenes.windows import Span, Window
+from tinyyolo.sizes import PAD
 
 MOST_BYTES = 512 * 2**20  # of decoded scenes that a process holds; one that is larger is held alone
 MOST_OPEN = 16  # files that are read by windows

@@ -24,9 +24,10 @@ from tinyyolo.scenes.bands import Bands, rows_of
 from tinyyolo.scenes.picture import Picture, Scene
 from tinyyolo.scenes.raster import Raster, overview
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering, thinned
-from tinyyolo.scenes.sweep import PAD, Found, gathered, joined, sweep
+from tinyyolo.scenes.sweep import Found, gathered, joined, sweep
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Span, Window
+from tinyyolo.sizes import PAD
 
 SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
 MOST_HELD = 1_000_000  # candidates of a scene, 24 bytes each, of which none is left out

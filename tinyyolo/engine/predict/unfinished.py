@@ -165,6 +165,11 @@ class Unfinished:
         return notes if isinstance(notes, dict) else {}
 
 
+def any_left(parent: Path) -> bool:
+    """Whether there is the store of any unfinished run among these run folders."""
+    return any(parent.glob(f"{STORE}*"))
+
+
 def settings_of(
     model: Any, args: Mapping[str, Any], files: Sequence[str], tiling: Tiling, rules: Postprocess
 ) -> dict[str, Any]:
