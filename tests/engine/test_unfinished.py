@@ -23,7 +23,18 @@ PUT = "tinyyolo.scenes.bands:Bands.put"  # of a.png 4 rows and their detections,
 
 
 @pytest.fixture(scope="module")
-def place(model, tmp_path_factory):  # noqa: F811
+def one_thread():
+    """As in the processes of `apart`, which are forks: torch's last bits follow the number of its threads."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ultralytics.utils.torch_utils.NUM_THREADS", 1)  # which every prediction sets anew
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(model, tmp_path_factory, one_thread):  # noqa: F811
     """A folder with weights, two scenes of four and three rows of windows, and runs/p, which nothing interrupted."""
     folder = tmp_path_factory.mktemp("place")
     model.save(folder / "m.pt")
