@@ -20,6 +20,7 @@ from tinyyolo.config import UserError, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.dataset import TinyDataset, must_have_objects
+from tinyyolo.datasets.train.drawn import DrawnDataset
 from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
@@ -78,7 +79,8 @@ def split_dataset(
         UserError: no such split, or not one readable image.
     """
     own = {"imgsz": args.imgsz, "hyp": args, "single_cls": args.single_cls, "stride": ENGINE_STRIDE, "pad": 0.0}
-    return TinyDataset(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
+    kind = DrawnDataset if mode == "train" and data["spec"].fresh(split) else TinyDataset
+    return kind(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
 
 
 def with_gains(spec: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
