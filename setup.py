@@ -48,6 +48,8 @@ setup(
         "geo": [
             "rasterio>=1.4",  # reads scenes by windows; the first with wheels for numpy 2 and Python 3.13
             "pyogrio>=0.10",  # writes vectors without geopandas; the first with wheels for Python 3.13
+            "pyarrow>=17",  # writes GeoParquet, which pyogrio's wheels cannot; the first built for numpy 2
+            "shapely>=2.0",  # outlines of labels as arrays; the first with vectorised functions
         ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
@@ -55,6 +57,10 @@ setup(
             "pycocotools>=2.0.8",  # the referee of the evaluation; first release that works with numpy 2
             "rasterio>=1.4",  # the extra geo, whose files the tests read and write
             "pyogrio>=0.10",  # likewise
+            "pyarrow>=17",  # likewise
+            "shapely>=2.0",  # likewise
+            "geopandas>=1.0",  # the referee of GeoParquet, and of results as frames; the first for numpy 2
+            "pyproj>=3.6",  # the referee of lengths on the ground
             "ruff>=0.6",  # formatter and linter in one
             "mypy>=1.18",  # checks types in .ci/run and before commits
             "types-PyYAML>=6.0",  # PyYAML's types, for mypy

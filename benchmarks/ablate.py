@@ -168,6 +168,8 @@ class Ablation:
         args = resolve("train", model.get("train") or {}, plain)
         # A key that is new to tinyyolo and left at its default changes no result, and so no fingerprint.
         args = {key: value for key, value in args.items() if key not in OWN or value != OWN[key]}
+        if args.get("tile") == "off":  # what runs did that were recorded before images were cut
+            del args["tile"]
         settings = {key: value for key, value in args.items() if key not in NOT_SETTINGS}
         return settings | {"model": {k: v for k, v in model.items() if k not in {"published", "train"}}}
 

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school           # goes on where it stopped
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school --finish  # then: the rate falls to 0
 
-Pictures are drawn as they are asked for (data/school.yaml), another one every time; an epoch is 1,000 of them. The rate of
-learning stays as it is, so that any day's work can be added to; stop it with Ctrl-C, or kill it. `--finish` learns from the
-state so far for some epochs with a falling rate, and leaves that state for more. SIZE/record.jsonl has a line for each
-epoch: pictures seen, CPU seconds, AP on 300 drawn pictures, seed, commit, machine.
+Pictures are drawn as they are asked for (data/school.yaml), another one every time; an epoch is 1,000 of them. The
+rate of learning stays as it is, so that any day's work can be added to; stop it with Ctrl-C, or kill it. `--finish`
+learns from the state so far for some epochs with a falling rate, and leaves that state for more. SIZE/record.jsonl has
+a line for each epoch: pictures seen, CPU seconds, AP on 300 drawn pictures, seed, commit, machine.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ UNREADABLE = {
     "truncated TIFF": (half(".tiff"), "neither Pillow nor OpenCV can read it as an image"),
     "zero-size": (png(0, 5), "neither Pillow nor OpenCV can read it as an image"),
     "too many pixels": (png(60_000, 60_000), "more than 536,870,912 pixels"),
-    "floats": (cv2.imencode(".tiff", np.ones((9, 9, 3), np.float32))[1].tobytes(), "cannot decode"),
+    "no numbers": (cv2.imencode(".tiff", np.full((SIZE, SIZE, 3), np.nan, np.float32))[1].tobytes(), "no valid pixel"),
 }
 NO_PIXELS = png(SIZE, SIZE)  # what only decoding finds out
 
@@ -180,7 +180,8 @@ def test_unreadable_sources_are_counted(weights, tmp_path, caplog, monkeypatch, 
 
 def detections(weights, image, path):
     cv2.imwrite(str(path), image)
-    (result,) = Model(weights).predict(path, conf=0.0, max_det=20, imgsz=SIZE)
+    stretch = [0, 65535] if image.dtype == np.uint16 else None
+    (result,) = Model(weights).predict(path, conf=0.0, max_det=20, imgsz=SIZE, stretch=stretch)
     return result.boxes.data
 
 
@@ -203,19 +204,18 @@ def test_kinds_of_images_give_the_same_boxes(weights, tmp_path, kind):
 
 def test_validation_sees_16_bits_and_alpha_as_8_bit_colours(weights, tmp_path, capsys):
     found = []
-    for name in ("plain", "other"):
+    for name, more in (("plain", []), ("alpha", []), ("deep", ["stretch=[0,65535]"])):
         data = write_set(tmp_path / name)
-        if name == "other":
-            for i in range(4):
-                path = tmp_path / name / "images" / f"val_{i}.png"
-                image = cv2.imread(str(path))
-                deep = image.astype(np.uint16) * 257
-                cv2.imwrite(str(path), deep if i % 2 else cv2.merge([image, np.full_like(image[..., 0], 9)]))
-        words = ["conf=0", "max_det=20", f"imgsz={SIZE}", "plots=false", f"name={name}"]
+        for i in range(4 * (name != "plain")):
+            path = tmp_path / name / "images" / f"val_{i}.png"
+            image = cv2.imread(str(path))
+            deep = image.astype(np.uint16) * 257
+            cv2.imwrite(str(path), deep if name == "deep" else cv2.merge([image, np.full_like(image[..., 0], 9)]))
+        words = [*more, "conf=0", "max_det=20", f"imgsz={SIZE}", "plots=false", f"name={name}"]
         code, _, err = call("val", f"model={weights}", f"data={data}", *words, capsys=capsys)
         assert code == 0, err
         found.append(json.loads((tmp_path / "runs" / name / "predictions.json").read_text()))
-    assert len(found[0]) == 80 and found[0] == found[1]
+    assert len(found[0]) == 80 and found[0] == found[1] == found[2]
 
 
 def test_one_pixel_is_an_image(weights, tmp_path):

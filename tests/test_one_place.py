@@ -18,7 +18,7 @@ PLACES = {
     "bounds of sizes": (r"\b8(?:\.0)?, ?16(?:\.0)?, ?32(?:\.0)?, ?64\b|\"very tiny\"|\(0, 8\)", {"sizes.py"}),
     "a parser of JSON": (r"json\.loads?\(|msgspec\.json\.", {"datasets/formats/", "detectors/tensor_files.py"}),
     "a parser of YAML": (r"\byaml\.(?:safe_)?load|SafeLoader", {"plain_yaml.py"}),
-    "decoding of images": (r"cv2\.im(?:read|decode)|Image\.open\(", {"datasets/images.py"}),
+    "decoding of images": (r"cv2\.im(?:read|decode)|Image\.open\(", {"datasets/images.py", "datasets/pixels.py"}),
     "a file renamed into place": (r"os\.replace|mkstemp", {"io.py"}),
     "suppression": (r"(?<!\w)nms\(", {"boxes/nms.py"}),
     "overlap of boxes": (r"\bbox_iou\b|minimum\(.*2:\].*maximum\(", {"boxes/similarity.py"}),

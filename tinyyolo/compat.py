@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -37,6 +37,7 @@ __all__ = ["SPPF", "C2f", "Conv", "initialize_weights"]  # for the folders that 
 NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5  # Muon's polynomial, upstream's values
 upstream_orthogonalised = ultralytics.optim.muon.zeropower_via_newtonschulz5
 DECODERS: list[Callable[[str], np.ndarray]] = []  # see `read_images_by`; the last one counts
+READS: ContextVar[Callable[[str], np.ndarray] | None] = ContextVar("READS", default=None)  # see `reading_by`
 MIN_VISIBLE = 0.1  # share of an object's area that must stay in the picture after augmentation; ultralytics' own value
 
 
@@ -61,7 +62,17 @@ def imread(path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     """
     if not DECODERS:
         import_module("tinyyolo.datasets.train.dataset")  # which says what decodes; scripts outside import us alone
-    return read_by(DECODERS[-1], path, flags)
+    return read_by(READS.get() or DECODERS[-1], path, flags)
+
+
+@contextmanager
+def reading_by(load: Callable[[str], np.ndarray]) -> Iterator[None]:
+    """Within this context, in this thread, the engine's loaders of image files decode by `load`."""
+    token = READS.set(load)
+    try:
+        yield
+    finally:
+        READS.reset(token)
 
 
 def read_by(load: Callable[[str], np.ndarray], path: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
@@ -74,16 +85,11 @@ def read_by(load: Callable[[str], np.ndarray], path: str, flags: int = cv2.IMREA
         return None
 
 
-def read_images_by(load: Callable[[str], np.ndarray], *, sources: bool = False) -> None:
+def read_images_by(load: Callable[[str], np.ndarray]) -> None:
     """Let `imread`, and with it the engine's loaders of image files, decode by `load`; its ValueError means no image.
-
-    With `sources` those of prediction alone.
 
     Upstream's own is stopped by too many pixels, misled by floats and two bands, and fills up a JPEG that is cut short.
     """
-    if sources:
-        vars(ultralytics.data.loaders).update(imread=partial(read_by, load))
-        return
     DECODERS.append(load)
     for module in (ultralytics.data.base, ultralytics.data.loaders):
         vars(module).update(imread=imread)
@@ -99,6 +105,7 @@ class FileLoader(LoadImagesAndVideos):
         vid_stride: every which frame of a video.
         bad: called with the path of a file that cannot be read.
         good: called with the path of an image that was.
+        load: decodes an image; what training reads by unless given.
     """
 
     files: Any  # upstream's types know what it starts with
@@ -112,12 +119,18 @@ class FileLoader(LoadImagesAndVideos):
         vid_stride: int,
         bad: Callable[[str], None],
         good: Callable[[str], None],
+        load: Callable[[str], np.ndarray] | None = None,
     ):
         self.files, self.ni, self.nf = [*images, *videos], len(images), len(images) + len(videos)
         self.video_flag = [False] * len(images) + [True] * len(videos)
         self.mode, self.bs, self.vid_stride = "image" if images else "video", batch, vid_stride
         self.cv2_flag, self.cap, self.source_type = cv2.IMREAD_COLOR, None, SourceTypes()
-        self.bad, self.good = bad, good
+        self.bad, self.good, self.load = bad, good, load
+
+    def __next__(self) -> Any:
+        """As upstream, decoding by `load`."""
+        with nullcontext() if self.load is None else reading_by(self.load):
+            return super().__next__()
 
     def _append_image(self, paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
         """As upstream; tells of the image."""

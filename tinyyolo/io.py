@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ THREADS = min(8, os.cpu_count() or 1)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 WIDTH = 30  # characters of a bar
+REFRESH = 0.5  # s between two rates
 # How editors begin a file.
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 TOLD: set[str] = set()
@@ -94,12 +96,15 @@ def draft_file(folder: Path) -> tuple[int, str]:
         os.close(handle)
 
 
-def locked(handle: int) -> bool:
-    """Take the lock of an open file, which the system takes back when its process ends; False if another has it."""
+def locked(handle: int, shared: bool = False) -> bool:
+    """Take the lock of an open file, which the system takes back when its process ends; False if another has it.
+
+    A `shared` one may be held by many, while nobody has it alone.
+    """
     if fcntl is None:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks: nothing is swept there
@@ -294,18 +299,65 @@ def current_umask() -> int:
     return mask
 
 
+class Bar:
+    """One line of stderr that says how many are done; silent where stderr is no terminal.
+
+    Args:
+        total: how many there are.
+        what: the words before the bar.
+        done: how many are done already.
+        unit: of the rate that is shown, with the time left; "" for neither.
+    """
+
+    def __init__(self, total: int, what: str, done: int = 0, unit: str = ""):
+        self.total, self.what, self.done, self.first, self.unit = total, what, done, done, unit
+        self.live, self.shown, self.width = sys.stderr.isatty(), -1, 0
+        self.begun = self.told = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live and self.shown >= 0:
+            print(file=sys.stderr)
+
+    def add(self, count: int = 1) -> None:
+        """Say that so many more are done."""
+        self.done += count
+        part, now = WIDTH * self.done // max(self.total, 1), time.monotonic()
+        late = bool(self.unit) and now - self.told >= REFRESH
+        if self.live and (part != self.shown or self.done == self.total or late):
+            self.shown, self.told = part, now
+            line = f"{self.what} {'#' * part}{'.' * (WIDTH - part)} {self.done}/{self.total}{self.pace(now)}"
+            self.width = max(self.width, len(line))  # what a longer line left is overwritten
+            print(f"\r{line:<{self.width}}", end="", file=sys.stderr, flush=True)
+
+    def pace(self, now: float) -> str:
+        """Rate and time left by what has been done since the start."""
+        if not self.unit or now <= self.begun or self.done == self.first:
+            return ""
+        rate = (self.done - self.first) / (now - self.begun)
+        return f", {rate:.1f} {self.unit}/s, {clock((self.total - self.done) / rate)} left"
+
+
+def clock(seconds: float) -> str:
+    """A duration.
+
+    Examples:
+        >>> clock(59.6), clock(3725)
+        ('1:00', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def bar(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """The items, while one line of stderr says how many are done; silent where stderr is no terminal."""
-    shown = -1
-    live = sys.stderr.isatty()
-    for done, item in enumerate(items, 1):
-        yield item
-        part = WIDTH * done // max(total, 1)
-        if live and (part != shown or done == total):
-            shown = part
-            print(f"\r{what} {'#' * part}{'.' * (WIDTH - part)} {done}/{total}", end="", file=sys.stderr, flush=True)
-    if live and shown >= 0:
-        print(file=sys.stderr)
+    """The items, while a `Bar` counts them."""
+    with Bar(total, what) as shown:
+        for item in items:
+            yield item
+            shown.add()
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:

@@ -28,6 +28,7 @@ FARTHEST = 1e6  # px; no scene has a side this long
 SHRINK = 1.5  # an image whose longer side is over so many times the network's loses what is tiny
 SEEN = 4  # px, longer side of the smallest object that is still seen as one
 MOST_PIXELS = 2**29  # of an image, as its file or its annotations say; DOTA's scenes have up to 400 million
+PAD = 114  # grey beyond an image where the network needs a multiple of its stride, as the engine pads; and of no pixel
 LARGEST_SIDE = 1e5  # px, the upper bound of a side in COCO's evaluator
 # What the evaluators call the ranges: least and greatest side, px, both inclusive. The first and last are open.
 AITOD: dict[str, tuple[float, float]] = {

@@ -20,10 +20,22 @@ from tinyyolo.datasets.formats.coco import read as read_coco
 from tinyyolo.datasets.images import CUT_SHORT, EMPTY, MISSING, NOT_DECODED, UNKNOWN, Look
 from tinyyolo.datasets.train.dataset import TinyDataset, why_not
 from tinyyolo.engine.arguments import resolve
+from tinyyolo.scenes.rendering import Rendering
 
 H, W = 40, 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)  # BGR
 SIXTEEN = np.random.default_rng(1).integers(0, 65536, (H, W, 4), np.uint16)
+
+
+def divided(values):
+    """Values that use all 16 bits: 65,535 becomes 255."""
+    return (values.astype(np.float32) / 65535 * 255 + 0.5).astype(np.uint8)
+
+
+def by_percentiles(values):
+    """The 2nd and 98th percentiles of each band become 0 and 255."""
+    low, high = np.percentile(values.reshape(-1, 3), [2, 98], axis=0).astype(np.float32)
+    return (((values - low) / (high - low)).clip(0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
 
 
 def encoded(suffix, pixels=PIXELS):
@@ -92,6 +104,7 @@ SOUND = {  # name -> how it is written, and what the header says
     "deep grey.png": (lambda p: p.write_bytes(encoded(".png", SIXTEEN[..., 0])), Look((H, W), 1, "uint16")),
     "deep.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN[..., :3])), Look((H, W), 3, "uint16")),
     "four bands.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN)), Look((H, W), 4, "uint16")),
+    "twelve bits.tif": (lambda p: p.write_bytes(encoded(".tif", SIXTEEN[..., :3] // 16)), Look((H, W), 3, "uint16")),
     "point.png": (lambda p: p.write_bytes(encoded(".png", PIXELS[:1, :1])), Look((1, 1), 3, "uint8")),
 }
 FAULTY = {  # name -> how it is written, why it cannot be used, and whether the header alone tells
@@ -104,8 +117,6 @@ FAULTY = {  # name -> how it is written, why it cannot be used, and whether the 
     "half.tif": (half(".tif"), UNKNOWN, True),
     "half.bmp": (half(".bmp"), NOT_DECODED, False),
     "large.png": (too_large, "more than 536,870,912 pixels", True),
-    "float.tif": (lambda p: p.write_bytes(encoded(".tif", np.ones((H, W), np.float32))), NOT_DECODED, True),
-    "floats.tif": (lambda p: p.write_bytes(encoded(".tif", np.ones((H, W, 3), np.float32))), NOT_DECODED, True),
 }
 
 
@@ -128,28 +139,113 @@ def test_what_is_read_of_a_sound_file(tmp_path, name):
         ("turned.tif", PIXELS[:, ::-1].transpose(1, 0, 2)),  # 8: turned counterclockwise
         ("grey.png", PIXELS[..., :1].repeat(3, 2)),
         ("alpha.png", PIXELS),
-        ("deep.png", SIXTEEN[..., :3] >> 8),
-        ("deep.tif", SIXTEEN[..., :3] >> 8),
-        ("four bands.tif", SIXTEEN[..., :3] >> 8),
+        ("deep.png", divided(SIXTEEN[..., :3])),
+        ("deep.tif", divided(SIXTEEN[..., :3])),
+        ("four bands.tif", divided(SIXTEEN[..., :3])),
+        ("twelve bits.tif", by_percentiles(SIXTEEN[..., :3] // 16)),
     ],
 )
-def test_pixels_by_hand(tmp_path, name, expected):
+@pytest.mark.parametrize("gdal", (True, False))
+def test_pixels_by_hand(tmp_path, name, expected, gdal, monkeypatch):
+    """With rasterio and without."""
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: gdal or None)
     SOUND[name][0](tmp_path / name)
     np.testing.assert_array_equal(images.load(tmp_path / name), expected)
 
 
-@pytest.mark.parametrize(("bits", "shift"), [(8, 0), (9, 2), (10, 2), (11, 3), (12, 4), (13, 6), (14, 6), (15, 8)])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bits_are_divided_by_those_that_are_used(tmp_path, bits, shift, suffix):
-    values = (SIXTEEN[..., :3] >> (16 - bits)) | (1 << (bits - 1))  # the highest bit is set somewhere
-    for name, pixels in (("colour", values), ("grey", values[..., 0])):
-        path = tmp_path / f"{name}{suffix}"
-        path.write_bytes(encoded(suffix, pixels))
-        grey = pixels if pixels.ndim == 3 else pixels[..., None].repeat(3, 2)
-        np.testing.assert_array_equal(images.load(path), grey >> shift)
-    values[0, 0] = images.NO_VALUE  # says nothing of the bits, and is white
-    path.write_bytes(encoded(suffix, values))
-    np.testing.assert_array_equal(images.load(path), np.minimum(values >> shift, 255))
+@pytest.mark.parametrize("gdal", (True, False))
+def test_values_of_16_bits_by_limits_and_by_percentiles(tmp_path, suffix, gdal, monkeypatch):
+    """500, 1,000 and 2,000 of 0 to 1,000 are 127.5, 255 and over; the 10th percentile of 0 to 100 is 10."""
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: gdal or None)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encoded(suffix, np.array([[0, 500, 1000, 2000]], np.uint16)))
+    limited = images.load(path, Rendering(stretch=[0, 1000]))
+    assert limited[..., 0].tolist() == limited[..., 2].tolist() == [[0, 128, 255, 255]]
+    path.write_bytes(encoded(suffix, np.arange(101, dtype=np.uint16)[None]))
+    shares = images.load(path, Rendering(stretch=["10%", "90%"]))
+    assert shares[0, [10, 50, 90], 0].tolist() == [0, 128, 255]
+    colours = np.array([[[300, 200, 100]]], np.uint16)  # blue first
+    path.write_bytes(encoded(suffix, colours))
+    each = images.load(path, Rendering(stretch=[[0, 100], [0, 400], [0, 1200]]))  # red first
+    assert each[0, 0].tolist() == [64, 128, 255]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
+@pytest.mark.parametrize("gdal", (True, False))
+def test_bands_that_are_asked_for(tmp_path, name, gdal, monkeypatch):
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: gdal or None)
+    SOUND[name][0](tmp_path / name)
+    declared = images.load(tmp_path / name)
+    swapped = images.load(tmp_path / name, Rendering(bands=[3, 2, 1]))
+    np.testing.assert_array_equal(swapped, declared[..., ::-1])
+    np.testing.assert_array_equal(images.load(tmp_path / name, Rendering(bands=2)), declared[..., [1, 1, 1]])
+    with pytest.raises(ValueError, match=r"bands=\[1, 2, 4\]: expected one or three of its bands; Choices: 1 red, 2 "):
+        images.load(tmp_path / name, Rendering(bands=[1, 2, 4]))
+    assert "Choices: 1 red, 2 " in images.look(tmp_path / name, rendering=Rendering(bands=4)).fault
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+@pytest.mark.parametrize("gdal", (True, False))
+def test_what_is_transparent_is_no_pixel(tmp_path, suffix, gdal, monkeypatch):
+    """Wholly transparent is the grey that the engine pads with; nearly so is as it was."""
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: gdal or None)
+    alpha = np.full((H, W, 1), 255, np.uint8)
+    alpha[:, :5], alpha[:, 5:9] = 0, 1
+    picture = Image.fromarray(np.concatenate([PIXELS[..., ::-1], alpha], axis=2))
+    picture.save(tmp_path / f"a{suffix}", lossless=True, exact=True)
+    found = images.load(tmp_path / f"a{suffix}")
+    assert (found[:, :5] == 114).all()
+    np.testing.assert_array_equal(found[:, 5:], PIXELS[:, 5:])
+    turned = Image.Exif()
+    turned[images.EXIF_ORIENTATION] = 6  # clockwise: the left columns are the upper rows
+    if suffix != ".tif":
+        picture.save(tmp_path / f"a{suffix}", lossless=True, exact=True, exif=turned)
+        found = images.load(tmp_path / f"a{suffix}")
+        assert (found[:5] == 114).all() and not (found[5:] == 114).all(axis=(1, 2)).any() and len(found) == W
+
+
+@pytest.mark.parametrize("gdal", (True, False))
+def test_nodata_is_no_pixel_with_and_without_gdal(tmp_path, gdal, monkeypatch):
+    rasterio = pytest.importorskip("rasterio")
+    values = np.tile(np.arange(0, 300, 10, np.uint16), (3, 2, 1)) + np.array([0, 1, 2], np.uint16)[:, None, None]
+    values[:, :, 0] = 7
+    profile = {"driver": "GTiff", "width": 30, "height": 2, "count": 3, "dtype": "uint16", "nodata": 7}
+    with rasterio.open(tmp_path / "a.tif", "w", photometric="rgb", **profile) as file:
+        file.write(values)
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: gdal or None)
+    found = images.load(tmp_path / "a.tif", Rendering(stretch=["0%", "100%"]))
+    assert (found[:, 0] == 114).all() and not found[:, 1].any() and (found[:, -1] == 255).all()
+
+
+def test_what_gdal_alone_knows_is_refused_without_it(tmp_path, monkeypatch):
+    rasterio = pytest.importorskip("rasterio")
+    profile = {"driver": "GTiff", "width": 9, "height": 8, "count": 3, "dtype": "uint8"}
+    for name, more in (("order.tif", {}), ("mask.tif", {}), ("beside.tif", {}), ("five.tif", {"count": 5})):
+        inside = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=name == "mask.tif")
+        with inside, rasterio.open(tmp_path / name, "w", **{**profile, **more}) as file:
+            if name == "order.tif":
+                file.colorinterp = [rasterio.enums.ColorInterp[c] for c in ("blue", "green", "red")]
+            file.write(np.tile(np.arange(1, file.count + 1, dtype=np.uint8)[:, None, None], (1, 8, 9)))
+            if name in ("mask.tif", "beside.tif"):
+                file.write_mask(np.eye(8, 9) > 0)
+    for name in ("a.vrt", "a.jp2"):
+        (tmp_path / name).write_text("<VRTDataset/>")
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: None)
+    said = {
+        "mask.tif": "it has a mask: pip install 'tinyyolo[geo]' reads it",
+        "beside.tif": "beside.tif.msk is its mask: pip install 'tinyyolo[geo]' reads it",
+        "a.vrt": "a .vrt file needs the package rasterio: pip install 'tinyyolo[geo]'",
+        "a.jp2": "a .jp2 file needs the package rasterio: pip install 'tinyyolo[geo]'",
+    }
+    for name, words in said.items():
+        assert images.look(tmp_path / name).fault == words
+        with pytest.raises(ValueError, match=re.escape(words)):
+            images.load(tmp_path / name)
+    assert images.load(tmp_path / "order.tif")[0, 0].tolist() == [1, 2, 3]
+    assert images.look(tmp_path / "five.tif").fault == ""  # which reads labels, not pixels
+    with pytest.raises(ValueError, match=r"which bands are red, green and blue: bands=\[r,g,b\]; Choices: 1 "):
+        images.load(tmp_path / "five.tif")
 
 
 def test_what_becomes_of_every_kind_is_told(tmp_path):
@@ -158,13 +254,13 @@ def test_what_becomes_of_every_kind_is_told(tmp_path):
         write(tmp_path / name)
         looks.append(images.look(tmp_path / name))
     lines = kinds.told_kinds(looks)
-    counts = {line.partition(" with ")[2].split(",")[0]: int(line.split()[0]) for line in lines}
+    counts = {line.partition(" with ")[2].split(",")[0].split(":")[0]: int(line.split()[0]) for line in lines}
     assert counts == {
         "an EXIF orientation": 6,
         "a palette": 1,
         "four inks (CMYK)": 1,
         "transparency": 1,
-        "16-bit values": 4,
+        "values of uint16": 5,
         "4 bands": 1,
     }
     assert kinds.told_kinds([images.Look((9, 9), 4, "uint8", fault=UNKNOWN)]) == []
@@ -227,9 +323,9 @@ def test_check_notes_what_is_not_eight_bit_colour_or_grey(tmp_path):
     coco(tmp_path / "a.json", records, [], [(1, "ship")])
     data = spec.load(data_yaml(tmp_path / "d.yaml", train=".", annotations={"train": "a.json"}))
     assert check.inspect(data)[0]["notes"]["image mode"] == [
-        "train: 1 image with 16-bit values, divided to 8 bits by the bits (8, 10, 11, 12, 14 or 16) that the image "
-        "uses",
-        "train: 1 image with 4 bands, of which the first three are red, green and blue",
+        "train: 1 image with values of uint16, of which 2% to 98% of each image, or the full 16 bits "
+        "where they are used, become 0 and 255 (stretch=)",
+        "train: 1 image with 4 bands, of which those declared as red, green and blue are taken",
         "train: 1 image with a palette, whose colours are taken",
     ]
 

@@ -124,17 +124,17 @@ def tiff_of_four_bands(width, height):
 
 
 @pytest.mark.parametrize("make", [png, tiff_of_four_bands])
-def test_declared_pixels_are_bounded_before_decoding(make, tmp_path):
+def test_declared_pixels_are_bounded_before_decoding(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: None)  # GDAL reads windows of what is larger
     file = tmp_path / ("a.png" if make is png else "a.tif")
     file.write_bytes(make(30_000, 30_000))
     tracemalloc.start()
-    assert images.too_large(file.read_bytes()) and images.decode(file.read_bytes()) is None
+    assert images.decode(file.read_bytes()) is None
     assert images.look(file).fault == images.look(file, to_end=True).fault == "more than 536,870,912 pixels"
     with pytest.raises(UserError, match=re.escape(str(file))) as caught:
         images.opened(file)
     assert len(str(caught.value).splitlines()) == 1 and tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
-    assert not images.too_large(make(30, 40)) and not images.too_large(b"") and not images.too_large(b"II*\0 no tiff")
 
 
 @pytest.mark.parametrize("name", ["\ud800", "", 7, None])

@@ -148,7 +148,7 @@ def test_several_folders_and_lists(tmp_path, listed):
         ({"train": "images", "names": "a"}, r"names: expected a list or a mapping"),
         ({"train": "images", "names": ["a"], "nc": 2}, r"nc: 2, but there are 1 names"),
         ({"train": "images", "names": ["a"], "ignore": "b"}, r"ignore: expected a list of category names"),
-        ({"train": "images", "names": ["a"], "format": "voc"}, r"format: 'voc' unknown; .*visdrone"),
+        ({"train": "images", "names": ["a"], "format": "kml"}, r"format: 'kml' unknown; .*visdrone"),
         (
             {"train": "images", "names": ["a"], "annotations": {"vall": "x"}},
             r"annotations\.vall: no images for it.*train",

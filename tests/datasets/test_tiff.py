@@ -2,12 +2,12 @@
 
 import itertools
 
-import cv2
 import numpy as np
 import pytest
 
 from tests.support.tiff import DEFLATE, LZW, NONE, write_tiff
 from tinyyolo.datasets import images, tiff
+from tinyyolo.datasets.pixels import opencv
 
 H, W = 37, 45
 
@@ -23,7 +23,7 @@ def expected(bands):
 
 def read(path):
     content = path.read_bytes()
-    return tiff.pixels(content, tiff.read(content), lambda part: images._decode(part, cv2.IMREAD_UNCHANGED))
+    return tiff.pixels(content, tiff.read(content), opencv)
 
 
 LAYOUTS = list(itertools.product((1, 2, 3, 4, 5, 8), (8, 16), (1, 2), (NONE, LZW, DEFLATE), (0, 32)))
@@ -61,7 +61,8 @@ def test_alpha_is_left_aside_and_white_may_be_zero(tmp_path, bits):
 
 
 @pytest.mark.parametrize("kind", ["i1", "i2", "u4", "f4"])
-def test_other_numbers_are_refused_by_name(tmp_path, kind):
+def test_other_numbers_are_refused_by_name_without_gdal(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: None)
     sample = {"i": 2, "u": 1, "f": 3}[kind[0]]
     path = write_tiff(tmp_path / "a.tif", np.zeros((3, H, W), kind), sample=sample)
     with pytest.raises(ValueError, match=f"cannot decode.*it holds {np.dtype(kind).name}"):

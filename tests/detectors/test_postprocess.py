@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.detectors.build import build_model
-from tinyyolo.detectors.postprocess import Postprocess, class_indices, of_run
+from tinyyolo.detectors.postprocess import Postprocess, class_indices, class_scores, of_run, score_words
 
 NAMES = {0: "car", 1: "ship", 2: "person"}
 
@@ -36,6 +36,7 @@ BAD = [
     ({"iou": -0.1}, "test.iou=-0.1"),
     ({"score": None}, "test.score=(None|null)"),
     ({"score": True}, "test.score=[tT]rue"),
+    ({"score": [0.1, 0.2]}, r"test.score=\[0.1, 0.2\]: expected a number; conf= of predict takes one a class"),
 ]
 
 
@@ -114,6 +115,91 @@ def test_every_setting_reaches_the_suppression():
     assert left(agnostic=True) == ([0.9, 0.7], [0, 1])
     assert left(max_candidates=2) == ([0.9], [0])
     assert left(votes=2) == ([0.45, 0.35, 0.15], [0, 1, 0])
+
+
+# Of 60 boxes in three classes; some neighbours suppress and vote on each other.
+CROWD = torch.rand(1, 60, 4, generator=torch.Generator().manual_seed(1)) * 20
+CROWD[..., 2:] = CROWD[..., :2] + 8
+SCORES = torch.rand(1, 60, 3, generator=torch.Generator().manual_seed(2)) ** 2
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_scores_by_class_keep_of_all_detections_those_that_reach_their_class(votes):
+    """So what validation has counted, with its low score, is what predict shows, to the bit."""
+    least = (0.1, 0.3, 0.02)
+    ((boxes, scores, labels),) = Postprocess(score=0.001, votes=votes)(CROWD, SCORES)
+    kept = scores > torch.tensor(least)[labels]
+    assert kept.any() and [bool((~kept & (labels == k)).any()) for k in range(3)] == [True] * 3
+    rules = Postprocess(score=least, votes=votes)
+    ((*found,),) = rules(CROWD, SCORES)
+    for a, b in zip(found, (boxes, scores, labels), strict=True):
+        assert_close(a, b[kept], rtol=0, atol=0)
+    for a, b in zip(rules.of_candidates(*rules.candidates(CROWD[0], SCORES[0])), found, strict=True):  # of a scene
+        assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_one_score_for_each_class_is_that_score_for_all(votes, agnostic):
+    one, each = (Postprocess(score=s, votes=votes, agnostic=agnostic, classes=(0, 2)) for s in (0.25, (0.25,) * 3))
+    assert len(one(CROWD, SCORES)[0][1]) > 3
+    for a, b in zip(one(CROWD, SCORES)[0], each(CROWD, SCORES)[0], strict=True):
+        assert_close(a, b, rtol=0, atol=0)
+
+
+def test_what_its_own_class_hides_suppresses_no_other_class():
+    """The car of .5 is under its .6; at agnostic NMS it would take the ship of .3 under it away."""
+    boxes, scores = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10]]]), torch.tensor([[[0.5, 0.0], [0.0, 0.3]]])
+    for car, expected in ((0.6, [1]), (0.4, [0])):
+        ((_, _, labels),) = Postprocess(score=(car, 0.1), agnostic=True)(boxes, scores)
+        assert labels.tolist() == expected
+
+
+OWN = [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("conf", "thresholds", "expected"),
+    [
+        ("auto", OWN, (0.1, 0.2, 0.3)),
+        ("auto", None, 0.25),
+        (0.7, OWN, 0.7),
+        (None, OWN, None),
+        ({"ship": 0.5}, OWN, (0.1, 0.5, 0.3)),
+        ({"2": 0, 0: 1}, OWN, (1, 0.2, 0)),
+        ({"person": 0.5}, None, (0.25, 0.25, 0.5)),
+    ],
+)
+def test_what_conf_says(conf, thresholds, expected):
+    assert class_scores(conf, NAMES, thresholds, 0.25) == expected
+
+
+def test_a_class_whose_name_is_a_number_is_meant_by_its_name():
+    assert class_scores({"0": 0.5}, {0: "7", 1: "0"}, None, 0.25) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize("key", ["boat", 3, -1, "3", "-1", "", True])
+def test_scores_of_no_class(key):
+    with pytest.raises(UserError, match=rf"^conf={key}: no such class; Choices: 0 car, 1 ship, 2 person$"):
+        class_scores({key: 0.1}, NAMES, None, 0.25)
+
+
+def test_a_class_by_name_and_number():
+    with pytest.raises(UserError, match="ship stands there twice"):
+        class_scores({"ship": 0.1, "1": 0.2}, NAMES, None, 0.25)
+
+
+def test_scores_in_words():
+    assert score_words([0.1, 0.25, 0.12345], NAMES) == "car 0.1, ship 0.25, person 0.1235"
+    assert score_words([0.1, 0.25, 0.5], NAMES, (2, 0)) == "person 0.5, car 0.1"
+
+
+def test_a_models_own_scores_are_taken_where_conf_is_auto_and_nowhere_else():
+    model = types.SimpleNamespace(names=NAMES, test={"score": 0.05}, thresholds=OWN)
+    assert of_run(model, {"conf": "auto"}, 0.25).score == (0.1, 0.2, 0.3)
+    assert (of_run(model, {}, 0.001).score, of_run(model, {"conf": 0.4}, 0.25).score) == (0.05, 0.4)
+    model.thresholds = None
+    assert of_run(model, {"conf": "auto"}, 0.25).score == 0.25
 
 
 def test_the_engines_wrapper_of_a_detector_and_an_export_carry_the_section():

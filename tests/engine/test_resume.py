@@ -49,7 +49,8 @@ def stand_in(folder, seed):
 def of(saved):
     """The checkpoint of a stand-in after epoch index 2."""
     resume = checkpoint.state(saved)
-    return {"model": saved.ema.ema.state_dict(), "epoch": 2, "train_args": {"epochs": 9}, "resume": resume}
+    held = {"model": saved.ema.ema.state_dict(), "epoch": 2, "train_args": {"epochs": 9}, "resume": resume}
+    return {**held, "thresholds": [0.1, 0.2]}
 
 
 @pytest.fixture
@@ -111,6 +112,9 @@ class TestRestored:
         other = pair[1]
         assert other.best_fitness == pytest.approx(0.3)
         assert (other.stopper.best_fitness, other.stopper.best_epoch) == (pytest.approx(0.6), 3)
+
+    def test_scores_of_the_classes(self, pair):
+        assert pair[1].thresholds == [0.1, 0.2]
 
     def test_epoch(self, pair):
         assert pair[1].start_epoch == 3

@@ -1,6 +1,7 @@
 """predict looks at large images in windows: what it says, what it returns, and what stays as it was."""
 
 import json
+import logging
 import pickle
 import re
 
@@ -13,9 +14,10 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform as reproject
 from torchvision.ops import box_iou
 
+from tests.support.scenes import lively_model, scene
 from tinyyolo import Model
 from tinyyolo.config import UserError
-from tinyyolo.scenes.sweep import network_input
+from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import spans
 
@@ -24,29 +26,7 @@ QUIET = {"verbose": False, "save": False}
 
 @pytest.fixture(scope="module")
 def model():
-    """A detector of chance that finds something: its norms know a scene, so that its maps are alive."""
-    torch.manual_seed(1)
-    made = Model("tinyyolo-n.yaml")
-    net = made.model
-    for part in net.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = 1.0
-    images = network_input([scene(320, 320), scene(320, 320, seed=9)], 32)
-    with torch.no_grad():
-        net.train().bbox_head(net.features(images))
-    for branch in net.bbox_head.class_branch:
-        torch.nn.init.normal_(branch[1].weight, std=0.5)
-        torch.nn.init.constant_(branch[1].bias, -4.0)
-    net.eval()
-    return made
-
-
-def scene(height, width, seed=0):
-    rng = np.random.default_rng(seed)
-    image = np.full((height, width, 3), 90, np.uint8) + rng.integers(0, 20, (height, width, 3), dtype=np.uint8)
-    for x, y in rng.integers(0, (width - 9, height - 9), (height * width // 2000, 2)):
-        image[y : y + 7, x : x + 9] = rng.integers(0, 255, 3)
-    return image
+    return lively_model()
 
 
 def test_a_scene_is_not_shrunk(model):
@@ -100,6 +80,7 @@ def test_no_number_of_detections_is_too_large_unless_asked_for(model, monkeypatc
     image = scene(700, 700)
     monkeypatch.setitem(model.spec, "test", {**model.spec["test"], "max_det": 5})
     monkeypatch.setattr(model.model, "test", model.spec["test"])
+    monkeypatch.setattr(model, "predictor", None)  # it holds the model as it was
     (few,) = model.predict(image[:128, :128], imgsz=128, conf=0.2, **QUIET)
     (many,) = model.predict(image, imgsz=128, conf=0.2, **QUIET)
     (asked,) = model.predict(image, imgsz=128, conf=0.2, max_det=7, **QUIET)
@@ -111,6 +92,27 @@ def test_zoom_gives_boxes_of_the_scene(model):
     (found,) = model.predict(image, imgsz=128, zoom=2, conf=0.3, **QUIET)
     boxes = found.boxes.xyxy
     assert len(boxes) and boxes[:, 2].max() > 200 and boxes.max() <= 300 and boxes[:, 2].max() <= 260
+
+
+def test_the_network_is_set_up_once_for_calls_with_other_keys(model, monkeypatch):
+    """Tools that cut scenes themselves call once a window."""
+    count, image = [], scene(300, 260)
+    set_up = TinyPredictor.setup_model
+    monkeypatch.setattr(TinyPredictor, "setup_model", lambda self, *a, **k: count.append(1) or set_up(self, *a, **k))
+    monkeypatch.setattr(model, "predictor", None)
+    found = [len(model.predict(image, imgsz=128, conf=0.3, tile=tile, **QUIET)[0]) for tile in ("off", 128, "off")]
+    assert len(count) == 1 and found[0] == found[2] < found[1]
+    assert (
+        len(model.predict(image, imgsz=128, conf=0.3, tile=128, device="cpu", **QUIET)[0]) == found[1]
+        and len(count) == 2
+    )
+
+    class Another(TinyPredictor):
+        pass
+
+    (other,) = model.predict(image, predictor=Another, imgsz=128, conf=0.3, tile=128, **QUIET)
+    assert type(model.predictor) is Another and len(other) == found[1]
+    monkeypatch.setattr(model, "predictor", None)
 
 
 @pytest.mark.parametrize("keys", ({"tile": "of"}, {"tile": 16}, {"overlap": 1.5}, {"overlap": -1}, {"zoom": 0}))
@@ -169,8 +171,8 @@ def test_a_georeferenced_scene_becomes_a_map(model, tmp_path, monkeypatch):
     keys = {"imgsz": 128, "conf": 0.3, "save_geojson": True, "save_crop": True, "project": str(tmp_path), "name": "p"}
     (found,) = model.predict(tmp_path / "a.tif", **keys, **QUIET)
     torch.testing.assert_close(found.boxes.data, plain.boxes.data, rtol=0, atol=1e-3)
-    assert found.orig_shape == (1200, 400) and found.orig_img.shape == (1024, 341, 3) and len(found) > 20
-    assert found.plot().shape == (1024, 341, 3)
+    assert found.orig_shape == (1200, 400) and found.orig_img.shape == (1200, 400, 3) and len(found) > 20
+    assert found.plot().shape == (1200, 400, 3)
     (first, *_) = sorted((tmp_path / "p" / "crops").rglob("a.jpg"), key=lambda file: file.parent.name)
     box = found.boxes[found.boxes.cls == found.boxes.cls.min()][0].xyxy[0].tolist()
     h, w = cv2.imread(str(first)).shape[:2]
@@ -191,7 +193,7 @@ def test_a_small_georeferenced_picture_has_its_place_too(model, tmp_path, bands)
     image, place = scene(128, 128)[..., ::-1].transpose(2, 0, 1), from_origin(500_000, 5_000_000, 0.5, 0.5)
     raster(tmp_path / "a.tif", np.concatenate([image, image])[:bands], crs="EPSG:32633", transform=place)
     keys = {"imgsz": 128, "conf": 0.3, "save_geojson": True, "project": str(tmp_path), "name": "p"}
-    (found,) = model.predict(tmp_path / "a.tif", **keys, **QUIET)
+    (found,) = model.predict(tmp_path / "a.tif", bands=[1, 2, 3], **keys, **QUIET)
     lon, lat = json.loads((tmp_path / "p" / "a.geojson").read_text())["features"][0]["geometry"]["coordinates"][0][0]
     (x,), (y,) = reproject("EPSG:4326", "EPSG:32633", [lon], [lat])
     assert -0.5 <= (x - 500_000) / 0.5 <= 128.5 and -0.5 <= (5_000_000 - y) / 0.5 <= 128.5 and len(found)
@@ -221,7 +223,7 @@ def test_a_raster_that_is_shrunk_is_told_and_closed(model, tmp_path, monkeypatch
     monkeypatch.setattr("tinyyolo.engine.predictor.LOGGER.info", said.append)
     monkeypatch.setattr("tinyyolo.scenes.raster.Raster.close", lambda self: closed.append(self.path.name))
     (found,) = model.predict(tmp_path / "a.tif", imgsz=128, tile="off", **QUIET)
-    assert said[0] == "1100x60: shrunk by 8.6 (tile=off)" and closed == ["a.tif"] and found.orig_shape == (60, 1100)
+    assert said[0] == "1100x60: shrunk by 8.6 (tile=off)" and {*closed} == {"a.tif"} and found.orig_shape == (60, 1100)
 
 
 def test_a_raster_that_cannot_be_read_is_named(model, tmp_path):
@@ -231,3 +233,11 @@ def test_a_raster_that_cannot_be_read_is_named(model, tmp_path):
     assert len(model.predict(tmp_path / "in", imgsz=64, **QUIET)) == 1
     (fault,) = model.predictor.bad_images
     assert "bands=[r,g,b]; Choices: 1 gray, 2 undefined" in fault
+
+
+def test_the_line_of_a_scene_says_its_own_size_and_time(model, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ultralytics"), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        model.predict(scene(300, 400), imgsz=128, conf=0.3, save=False, verbose=True)
+    (line,) = {line for text in caplog.messages for line in text.splitlines() if line.startswith("0: ")}
+    assert "300x400 " in line and float(line.split(", ")[-1].removesuffix("ms")) > 1

@@ -229,9 +229,9 @@ def test_globs(model, scattered, capsys):
 def test_what_becomes_of_sixteen_bits_is_told(model, files, expected, tmp_path, told):
     deep = cv2.imread(str(files[0])).astype(np.uint16) * 16
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
-    (found,) = model.predict(tmp_path / "deep.png", **HOW)
+    (found,) = model.predict(tmp_path / "deep.png", stretch=[0, 255 * 16], **HOW)
     torch.testing.assert_close(found.boxes.data, expected[0], atol=1e-3, rtol=1e-4)
-    assert "1 image with 16-bit values" in told()
+    assert "1 image with values of uint16, of which 0 to 4080 become 0 and 255" in told()
 
 
 def test_what_predict_writes(weights, files, expected, tmp_path, capsys):

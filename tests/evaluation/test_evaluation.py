@@ -50,7 +50,7 @@ def same(first, second):
 
 def test_figures_stand_under_their_names():
     result = evaluate(truth(), found())
-    assert list(result) == [*OVERALL.split(), "per_class"]
+    assert list(result) == [*OVERALL.split(), "threshold", "per_class"]
     assert list(result["per_class"]) == ["car", "ship"]
     assert list(result["per_class"]["ship"]) == [*OVERALL.split(), "threshold"]
     ship, car = result["per_class"]["ship"], result["per_class"]["car"]

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.support.report_scene import COLOURS, pixel_of, write_run
+from tests.support.report_scene import COLOURS, box, pixel_of, write_run
+from tinyyolo.evaluation.commands import report_command
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +209,52 @@ def test_embedded_images_need_no_other_file(browser, written, tmp_path):
     view = browser.script("return view")
     x, y = (int((v + 0.5 - view[key]) * view["scale"]) for v, key in ((30, "x"), (50, "y")))
     assert tuple(browser.canvas()[y, x]) == pixel_of(1, 50, 30)
+
+
+def large_run(folder, embed):
+    """A TIFF of 3,000 x 600 px with a missed object in the one half and a right one in the other."""
+    rows, columns = np.mgrid[:600, :3000]
+    scene = np.repeat(((rows // 8 + columns // 8) % 2 * 180 + 40)[..., None], 3, -1).astype(np.uint8)
+    cv2.imwrite(str(folder / "large.tif"), scene)
+    objects = [box(1, 1, [2600, 300, 16, 16]), box(1, 1, [100, 100, 16, 16])]
+    image = {"id": 1, "file_name": "large.tif", "width": 3000, "height": 600}
+    rows = [{"id": i, "iscrowd": 0, **one} for i, one in enumerate(objects, 1)]
+    truth = {"images": [image], "categories": [{"id": 1, "name": "ship"}], "annotations": rows}
+    (folder / "gt.json").write_text(json.dumps(truth))
+    (folder / "dt.json").write_text(json.dumps([box(1, 1, [100, 100, 16, 16], 0.9)]))
+    files = {"gt": folder / "gt.json", "dt": folder / "dt.json", "images": folder}
+    report_command(**files, out=folder / "out", threshold=0.5, pngs=1, embed=embed)
+    text = (folder / "out/report.html").read_text()
+    return scene, json.loads(re.search('id="data">(.*?)</script>', text)[1])["images"][0]
+
+
+@pytest.mark.parametrize("embed", (False, True))
+def test_a_large_image_is_an_overview_and_parts(tmp_path, embed):
+    """Parts of 256 px and 32 around: 2600 lies in column 10, from 2560 - 32 on; 300 in row 1, from 256 - 32 on."""
+    scene, entry = large_run(tmp_path, embed)
+    assert [part[:4] for part in entry["parts"]] == [[2528, 224, 320, 320], [0, 0, 288, 288]]
+    assert entry["size"] == [3000, 600] and (tmp_path / "out/report.html").stat().st_size < scene.size / 4
+    pictures = []
+    for source in (entry["source"], *(part[4] for part in entry["parts"])):
+        assert source.startswith("data:image/jpeg;base64," if embed else "report_parts/001_")
+        data = base64.b64decode(source.partition(",")[2]) if embed else (tmp_path / "out" / source).read_bytes()
+        pictures.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    assert pictures[0].shape == (320, 1600, 3)
+    assert np.abs(pictures[1].astype(int) - scene[224:544, 2528:2848]).mean() < 12
+    drawn = cv2.imread(str(tmp_path / "out/images/001_large.png"))
+    assert drawn.shape == (320, 1600, 3)
+    assert tuple(drawn[160, 1387]) == COLOURS["FN"][::-1]  # 300 and 2600 px by 1600 / 3000
+
+
+def test_parts_are_drawn_where_they_are(browser, tmp_path):
+    scene, _ = large_run(tmp_path, embed=False)
+    browser.open(tmp_path / "out/report.html")
+    browser.click(".box:nth-child(1)")
+    waited = """const done = arguments[0];
+        const see = () => parts[0].pixels && parts[0].pixels.naturalWidth ? (draw(), done()) : setTimeout(see, 20);
+        see();"""
+    browser.call("/execute/async", {"script": waited, "args": []})
+    view, picture = browser.script("return view"), browser.canvas()
+    for x, y in ((2604, 304), (2612, 304), (2604, 312)):
+        at = [int((v + 0.5 - view[key]) * view["scale"]) for v, key in ((x, "x"), (y, "y"))]
+        assert np.abs(picture[at[1], at[0]].astype(int) - scene[y, x, ::-1]).max() < 40

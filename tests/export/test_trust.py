@@ -1,6 +1,7 @@
 """TorchScript is code: it runs where someone says that its maker is known, and where this process has written it."""
 
 import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -107,8 +108,10 @@ class TestDamaged:
     def test_a_flipped_bit(self, export, tmp_path):
         content = bytearray(export.read_bytes())
         with zipfile.ZipFile(export) as file:
-            record = max(file.infolist(), key=lambda one: one.file_size)
-        content[record.header_offset + record.file_size] ^= 1
+            record = max(file.infolist(), key=lambda one: one.compress_size)
+        lengths = content[record.header_offset + 26 : record.header_offset + 30]  # of its name and of what fills up
+        start = record.header_offset + 30 + sum(struct.unpack("<HH", lengths))
+        content[start + record.compress_size // 2] ^= 1
         (tmp_path / "a.torchscript").write_bytes(content)
         with pytest.raises(UserError, match=r"a\.torchscript: damaged: its record"):
             Model(tmp_path / "a.torchscript", trust=True)
@@ -127,6 +130,7 @@ class TestDamaged:
             ("imgsz: expected height and width", {"imgsz": [64]}),
             (r"imgsz\[0\]: expected a whole number", {"imgsz": ["64", 64]}),
             ("left out the test settings", {"test": 3}),
+            (r"its config.txt: thresholds=\[0.5\]: expected 2, one a class", {"thresholds": [0.5]}),
             ("damaged", "[" * 100_000),
             ("left out the test settings", "[]"),
         ],

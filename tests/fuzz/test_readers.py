@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.data_sets import picture
+from tests.support.maps import scene
 from tinyyolo import plain_yaml
 from tinyyolo.config import UserError, load_model_yaml, load_yaml
-from tinyyolo.datasets.formats import coco, dota, text, visdrone, yolo
+from tinyyolo.datasets.formats import coco, dota, text, visdrone, voc, yolo
+from tinyyolo.datasets.formats.gis import read as gis
+from tinyyolo.datasets.formats.tables import boxes_csv
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 from tinyyolo.evaluation import evaluate
@@ -153,6 +156,63 @@ def test_labels_of_any_lines(kind, tmp_path):
         assert np.isfinite(found.boxes).all() and (found.boxes[:, 2:] > found.boxes[:, :2]).all()
 
     read()
+
+
+CELL = st.one_of(st.text(max_size=6), st.floats().map(str), st.integers().map(str), st.sampled_from(["a.png", "ship"]))
+
+
+@FEW
+@given(st.lists(st.lists(CELL, max_size=7).map(",".join), max_size=4), st.booleans(), st.binary(max_size=4))
+def test_a_table_of_any_cells(tmp_path_factory, rows, header, tail):
+    folder = tmp_path_factory.getbasetemp() / "table"
+    if not folder.is_dir():
+        picture(folder / "a.png", 32, 32)
+    lines = [",".join(boxes_csv.HEADER)] * header + rows
+    (folder / "any.csv").write_bytes("\n".join(lines).encode("utf-8", "surrogatepass") + tail)
+    for names in (["ship"], None):
+        try:
+            found = boxes_csv.read(folder, names, labels=folder / "any.csv", strict=False)
+            assert np.isfinite(found.boxes).all() and (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+        except UserError as error:
+            assert str(error).startswith(str(folder)) and len(str(error).splitlines()) == 1
+
+
+PART = st.sampled_from(
+    ["<object>", "</object>", "<name>ship</name>", "<bndbox>", "</bndbox>", "<xmin>1</xmin>", "<a/>"]
+)
+
+
+@FEW
+@given(st.lists(st.one_of(PART, st.text(max_size=4)), max_size=8).map("".join), st.booleans(), st.binary(max_size=4))
+def test_an_xml_of_any_parts(tmp_path_factory, parts, whole, tail):
+    folder = tmp_path_factory.getbasetemp() / "xml"
+    if not folder.is_dir():
+        picture(folder / "a.png", 32, 32)
+    content = f"<annotation>{parts}</annotation>" if whole else parts
+    (folder / "a.xml").write_bytes(content.encode("utf-8", "surrogatepass") + tail)
+    found = voc.FORMAT.read(folder, ["ship"], labels=folder, strict=False)
+    assert not len(found.labels) and all(len(problem.splitlines()) == 1 for problem in found.problems)
+
+
+FEATURE = st.fixed_dictionaries(
+    {"type": st.just("Feature"), "properties": st.one_of(VALUE, st.fixed_dictionaries({"class": LEAF}))},
+    optional={"geometry": st.one_of(VALUE, st.fixed_dictionaries({"type": st.just("Polygon"), "coordinates": VALUE}))},
+)
+
+
+@FEW
+@given(st.lists(st.one_of(FEATURE, VALUE), max_size=3))
+def test_a_map_of_any_features(tmp_path_factory, features):
+    folder = tmp_path_factory.getbasetemp() / "map"
+    if not folder.is_dir():
+        scene(folder / "a.tif")
+    (folder / "any.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    for names in (["ship"], None):
+        try:
+            found = gis.read(folder, names, labels=folder / "any.geojson", strict=False)
+            assert np.isfinite(found.boxes).all() and (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+        except UserError as error:
+            assert str(error).startswith(str(folder)) and len(str(error).splitlines()) == 1
 
 
 def test_a_checkpoint_of_any_bytes(tmp_path):

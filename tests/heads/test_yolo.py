@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from tinyyolo.assigners import RankingAssigner
 from tinyyolo.assigners.assignment import Assignment
+from tinyyolo.heads.dense import flat
 from tinyyolo.heads.yolo import YoloHead
 
 LN2, LN3, LN4_3 = math.log(2), math.log(3), math.log(4 / 3)
@@ -250,3 +251,20 @@ def test_mistakes_are_told(wrong, says):
 
 def test_a_constant_below_a_pixel_is_one():
     assert one_level(constant=0.5).constant == 0.5
+
+
+@pytest.mark.parametrize("core", [(16, 8, 72, 100), (0, 0, 128, 120), (40, 40, 44, 48), (17, 41, 30, 47)])
+def test_candidates_of_a_core_are_those_of_the_whole(core):
+    """Of maps of 16 x 15 and 8 x 8 cells; in (17, 41, 30, 47) no cell of 8 px begins in y, nor one of 16."""
+    torch.manual_seed(0)
+    head, size = two_levels().eval(), (120, 128)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    maps = [torch.randn(2, 3, 15, 16), torch.randn(2, 4, 8, 8)]
+    logits, deltas = (flat(x, n) for x, n in zip(head(maps), (2, 4), strict=True))
+    owned = torch.cat(head.owned(maps, size, core))
+    anchors, strides = head._lattice(maps, size)
+    boxes, scores = head.candidates(maps, size, core)
+    assert int(owned.sum()) == {16: 7 * 12 * 2 + 4 * 6, 0: 15 * 16 * 2 + 8 * 8, 40: 2, 17: 0}[core[0]]
+    assert_close(boxes, head.coder.decode(anchors[owned], deltas[:, owned], strides[owned]))
+    assert_close(scores, logits[:, owned].sigmoid())

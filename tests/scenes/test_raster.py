@@ -7,8 +7,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from tinyyolo.config import UserError
-from tinyyolo.scenes.raster import chosen_bands, open_raster, overview
-from tinyyolo.scenes.rendering import Rendering
+from tinyyolo.scenes.raster import open_raster, overview
+from tinyyolo.scenes.rendering import Rendering, chosen_bands
 from tinyyolo.scenes.windows import Span, Window, windows
 
 SIZE = (50, 70)
@@ -98,7 +98,7 @@ def test_limits_that_are_given(tmp_path):
     pixels, _ = whole(open_raster(path, Rendering(stretch=[0, 500])))
     assert pixels[20, 30].tolist() == [255, 102, 153]  # 500, 200 and 300 of 500
     for limits in ([5, 5], [9, 1], [1]):
-        with pytest.raises(UserError, match="expected the values that become 0 and 255"):
+        with pytest.raises(UserError, match="expected the values or percentiles that become 0 and 255"):
             open_raster(path, Rendering(stretch=limits))
 
 
@@ -148,7 +148,7 @@ def test_damage_in_the_middle_names_the_place(tmp_path):
 
 
 def test_nothing_but_nodata(tmp_path):
-    with pytest.raises(UserError, match=r"a\.tif: no valid pixel in band 1: nothing but nodata"):
+    with pytest.raises(UserError, match=r"a\.tif: no valid pixel: nothing but nodata"):
         open_raster(tif(tmp_path / "a.tif", np.zeros((1, 9, 9), np.uint16), nodata=0))
 
 

@@ -130,6 +130,7 @@ def same_runs(found: Path, expected: Path) -> None:
         assert a["resume"] is b["resume"] is None and a["epoch"] == b["epoch"]
         same(a["model"], b["model"], name)
         same(a["metrics"], b["metrics"], name)
+        same(a["thresholds"], b["thresholds"], name)
     for name in ("metrics.json", "predictions.json"):
         same(*(json.loads((run / name).read_text()) for run in (found, expected)), name)
     same(*(torch.load(Path(f"{run.name}.pt"), weights_only=False) for run in (found, expected)), "trainer")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -11,9 +11,11 @@ from torchvision.ops import nms
 from tinyyolo.boxes.sparse import overlapping, survive
 
 VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much vote on it
+VOTER_SLACK = 5e-8  # "at least" is "more than" half a step of float32 below
 VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
 MANY = 20_000  # above so many boxes, one NMS that looks at near pairs alone is quicker, by the same rule
 LEAST = 0.1  # below this IoU too many pairs are near
+MinScore = float | Sequence[float]  # of all classes, or of each
 
 
 def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
@@ -53,6 +55,22 @@ def _survive(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tenso
 _traceable = torch.jit.script_if_tracing(_survive)  # a trace keeps the loop
 
 
+def electorate(boxes: Tensor, labels: Tensor, able: Tensor, able_labels: Tensor) -> Tensor:
+    """(N,) bool: which candidates overlap one of the `able` of their class so that they could vote on it.
+
+    `vote` hears nobody else, so the others need not be held.
+
+    Examples:
+        >>> boxes, labels = torch.tensor([[0.0, 0, 4, 4], [9, 9, 12, 12], [0, 0, 4, 4]]), torch.tensor([0, 0, 1])
+        >>> electorate(boxes, labels, torch.tensor([[0.0, 0, 4, 5]]), torch.tensor([0])).tolist()
+        [True, False, False]
+    """
+    heard = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    for _, voter, _ in overlapping(able, boxes, able_labels, labels, VOTER_IOU - VOTER_SLACK):
+        heard[voter] = True
+    return heard
+
+
 def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int) -> tuple[Tensor, Tensor]:
     """Boxes and scores of the detections `keep` after the candidates that found the same object have voted.
 
@@ -78,8 +96,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         (True, 4.4)
     """
     voted, means = boxes[keep], scores[keep]  # copies, as indexing by a tensor makes them
-    # "at least" is "more than" half a step of float32 below.
-    found = [*overlapping(boxes[keep], boxes, labels[keep], labels, VOTER_IOU - 5e-8)]
+    found = [*overlapping(boxes[keep], boxes, labels[keep], labels, VOTER_IOU - VOTER_SLACK)]
     if not found:  # no box has an area
         return voted, means / votes
     detection, voter, _ = (torch.cat(column) for column in zip(*found, strict=True))
@@ -102,7 +119,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
 def select(
     boxes: Tensor,
     scores: Tensor,
-    min_score: float,
+    min_score: MinScore,
     iou: float,
     max_det: int,
     max_candidates: int | None = None,
@@ -115,7 +132,7 @@ def select(
     Args:
         boxes: (N, 4) xyxy in pixels, one for all classes of a candidate.
         scores: (N, C) class scores; every class above `min_score` is a detection of its own.
-        min_score: detections must score more than this.
+        min_score: detections must score more than this; a number, or one for each class (C,).
         iou: NMS threshold.
         max_det: at most this many detections.
         max_candidates: at most this many enter NMS, the best ones (all if None).
@@ -127,21 +144,43 @@ def select(
     Returns:
         boxes (K, 4), scores (K,), labels (K,) int64, by falling score.
     """
-    boxes, scores, labels = pick(boxes, scores, min_score if votes == 1 else min(min_score, VOTER_SCORE), classes)
+    boxes, scores, labels = pick(boxes, scores, candidate_score(min_score, votes), classes)
     if max_candidates is not None and len(scores) > max_candidates:
         top = scores.topk(max_candidates).indices
         boxes, scores, labels = boxes[top], scores[top], labels[top]
     return suppress(boxes, scores, labels, min_score, iou, max_det, agnostic, votes)
 
 
+def candidate_score(min_score: MinScore, votes: int) -> MinScore:
+    """What a candidate must score more than: to become a detection, or, where candidates vote, to vote on one.
+
+    Examples:
+        >>> candidate_score(0.25, votes=1), candidate_score([0.25, 0.0005], votes=4)
+        (0.25, [0.001, 0.0005])
+    """
+    if votes == 1:
+        return min_score
+    if isinstance(min_score, Sequence):
+        return [min(score, VOTER_SCORE) for score in min_score]
+    return min(min_score, VOTER_SCORE)
+
+
+def above(scores: Tensor, min_score: MinScore, labels: Tensor | None = None) -> Tensor:
+    """Which scores (N, C), or scores (P,) of classes `labels` (P,), are more than `min_score`."""
+    if not isinstance(min_score, Sequence):
+        return scores > min_score
+    of_class = scores.new_tensor(min_score)
+    return scores > (of_class if labels is None else of_class[labels])
+
+
 def pick(
-    boxes: Tensor, scores: Tensor, min_score: float, classes: Collection[int] | None = None
+    boxes: Tensor, scores: Tensor, min_score: MinScore, classes: Collection[int] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of candidates (N, 4) and (N, C) the (box, class) pairs that score more: boxes (P, 4), scores and labels (P,)."""
-    above = scores > min_score
+    chosen = above(scores, min_score)
     if classes is not None:
-        above[:, [label for label in range(scores.shape[1]) if label not in classes]] = False
-    rows, labels = above.nonzero(as_tuple=True)
+        chosen[:, [label for label in range(scores.shape[1]) if label not in classes]] = False
+    rows, labels = chosen.nonzero(as_tuple=True)
     return boxes[rows].float(), scores[rows, labels].float(), labels
 
 
@@ -149,7 +188,7 @@ def suppress(
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
-    min_score: float,
+    min_score: MinScore,
     iou: float,
     max_det: int | None = None,
     agnostic: bool = False,
@@ -159,12 +198,13 @@ def suppress(
 
     Args and returns: as `select`, of boxes (P, 4), scores (P,) and labels (P,).
     """
-    able = (scores > min_score).nonzero().squeeze(1)
+    able = above(scores, min_score, labels).nonzero().squeeze(1)
     groups = torch.zeros_like(able) if agnostic else labels[able]
     keep = able[grouped_nms(boxes[able], scores[able], groups, iou)[:max_det]]
     if votes == 1:
         return boxes[keep], scores[keep], labels[keep]
     voted, means = vote(boxes, scores, labels, keep, votes)
     order = means.sort(descending=True, stable=True).indices
-    order = order[means[order] > min_score]
-    return voted[order], means[order], labels[keep][order]
+    labels = labels[keep]
+    order = order[above(means, min_score, labels)[order]]
+    return voted[order], means[order], labels[order]

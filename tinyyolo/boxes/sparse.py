@@ -11,7 +11,7 @@ from tinyyolo.boxes.convert import sides
 from tinyyolo.boxes.similarity import measure
 
 IOU = measure("iou")
-PAIRS = 1 << 20  # pairs looked at at once, which bounds the memory
+PAIRS = 1 << 18  # pairs looked at at once, which bounds the memory
 FIRST = 1 << 16  # boxes decided at once, by falling score
 ROW = 16.0  # px, height of the rows that boxes are hung into: about that of a tiny object
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
-import mmap
 import os
 import threading
 import warnings
-from collections.abc import Set
-from contextlib import nullcontext
+from collections.abc import Sequence, Set
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +17,16 @@ from PIL import Image, ImageMode, UnidentifiedImageError
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets import tiff
+from tinyyolo.datasets.pixels import DEPTHS, EXIF_ORIENTATION, GEO, Pixels, decode
+from tinyyolo.datasets.readers import check_plain, read_by_gdal, tiff_of, without
 from tinyyolo.io import new_file
-from tinyyolo.sizes import MOST_PIXELS
+from tinyyolo.scenes import has
+from tinyyolo.scenes.raster import RASTERS, header, open_raster, overview, read_all
+from tinyyolo.scenes.rendering import AS_DECLARED, COLOURS, MASKS, Rendering, chosen_bands
+from tinyyolo.sizes import MOST_PIXELS, PAD
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-EXIF_ORIENTATION = 274
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp", *RASTERS})
 TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height; OpenCV applies them on reading
-DEPTHS = ("uint8", "uint16")  # what is read
-BITS = (8, 10, 11, 12, 14, 16)  # that sensors give; files of 16 bits hold any of them
-NO_VALUE = 65535  # of 16 bits: saturated, or nothing was measured there
 LARGE_PIXELS = 50_000_000  # images above this are decoded one at a time when they are looked through
 ONE_LARGE = threading.Lock()
 JPEGS = ("JPEG", "MPO")  # MPO is several JPEGs, as drones write; the first counts
@@ -72,59 +71,98 @@ class Look(NamedTuple):
     inks: bool = False
 
 
-def look(path: str | Path, *, to_end: bool = False) -> Look:
+def look(path: str | Path, *, to_end: bool = False, rendering: Rendering | None = None) -> Look:
     """What an image file holds, by its header; it does not raise for a file that is no image.
 
     Args:
         path: the file.
         to_end: look whether all of it is there too: a PNG's checksums, the end of a JPEG (which OpenCV reads without a
             word when it is cut short), the pixels of other formats, which have neither.
+        rendering: look too whether it has these bands, or says which they are.
     """
-    path, kind, found = Path(path), "", Look()
+    path, kind, found, gdal = Path(path), "", Look(), False
     try:
         if not path.stat().st_size:
             return Look(fault=EMPTY)
+        gdal = read_by_gdal(path)
         if (described := _of_tiff(path)) is not None:
             kind, found = "TIFF", described
-        else:
+        elif not gdal:
             with Image.open(path) as image:
                 kind, found = image.format or "", _described(image)
                 if to_end:
                     image.verify()
+        if gdal:
+            found = _of_raster(path, found)
     except FileNotFoundError:
         return Look(fault=MISSING)
     except UnidentifiedImageError:
         return Look(fault=UNKNOWN)
     except Image.DecompressionBombError:
         return found._replace(fault=TOO_LARGE)
+    except UserError as error:
+        return found._replace(fault=without(path, error))
     except (OSError, SyntaxError, ValueError) as error:
         system = isinstance(error, OSError) and error.strerror
         words = f"not readable: {system}" if system else str(error) or type(error).__name__
         return found._replace(fault=" ".join(words.split()))
-    if math.prod(found.size_hw) > MOST_PIXELS:
+    if not gdal and math.prod(found.size_hw) > MOST_PIXELS:
         return found._replace(fault=TOO_LARGE)
-    if found.depth not in DEPTHS:
-        return found._replace(fault=f"{NOT_DECODED}, it holds {found.depth}")
-    turned = found.orientation in TURNED and kind not in (*JPEGS, "TIFF")  # not every OpenCV turns these
-    with ONE_LARGE if math.prod(found.size_hw) > LARGE_PIXELS else nullcontext():
-        if turned or (to_end and kind not in (*JPEGS, "PNG")):
-            pixels = decode(path.read_bytes())
-            return found._replace(fault=NOT_DECODED) if pixels is None else found._replace(size_hw=pixels.shape[:2])
-        return found._replace(fault=CUT_SHORT) if to_end and kind in JPEGS and not _ends(path) else found
+    if not gdal and found.depth not in DEPTHS:
+        return found._replace(fault=f"{NOT_DECODED}, it holds {found.depth}{f'; {GEO}' if kind == 'TIFF' else ''}")
+    if not gdal and found.orientation in TURNED and kind not in (*JPEGS, "TIFF"):  # not every OpenCV turns these
+        pixels = decode(path.read_bytes())
+        return found._replace(fault=NOT_DECODED) if pixels is None else found._replace(size_hw=pixels.image.shape[:2])
+    fault = _fault(path, found, kind, gdal, to_end, rendering)
+    return found if not fault else found._replace(fault=fault)
+
+
+def _fault(path: Path, found: Look, kind: str, gdal: bool, to_end: bool, rendering: Rendering | None) -> str:
+    """Why a file whose header is sound cannot be shown, or is not all there; "" if it can and is."""
+    try:
+        if rendering is not None:
+            chosen_bands(path, names_of(path, found, gdal), rendering.bands)
+        if gdal and to_end:
+            read_all(path, rendering or Rendering(bands=1))
+        if gdal:
+            return ""
+        check_plain(path)
+        if to_end and kind not in (*JPEGS, "PNG"):
+            with ONE_LARGE if math.prod(found.size_hw) > LARGE_PIXELS else nullcontext():
+                if decode(path.read_bytes(), rendering or Rendering(bands=1)) is not None:
+                    return ""
+            return NOT_DECODED if kind != "TIFF" or has("rasterio") else f"{NOT_DECODED}; {GEO}"
+    except UserError as error:
+        return without(path, error)
+    return CUT_SHORT if to_end and kind in JPEGS and not _ends(path) else ""
+
+
+def names_of(path: Path, found: Look, gdal: bool) -> Sequence[str]:
+    """What each band of a file is declared to be."""
+    if gdal:
+        return header(path)[1]
+    if (directory := tiff_of(path)) is not None:
+        return directory.names
+    return [*(["gray"] if found.bands - found.alpha == 1 and not found.palette else COLOURS), *MASKS * found.alpha]
+
+
+def _of_raster(path: Path, found: Look) -> Look:
+    """What GDAL says of a file."""
+    size_hw, names, depth = header(path)
+    return found._replace(
+        size_hw=size_hw,
+        bands=len(names),
+        depth=depth,
+        palette="palette" in names,
+        alpha="alpha" in names,
+        orientation=1,
+    )
 
 
 def _of_tiff(path: Path) -> Look | None:
-    """What a TIFF's directory says; None for another format.
-
-    Raises:
-        UnidentifiedImageError: it begins as a TIFF, and is none.
-    """
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:4] not in tiff.MAGIC:
-            return None
-        found = tiff.read(content)
-    if found is None:
-        raise UnidentifiedImageError
+    """What a TIFF's directory says; None for another format."""
+    if (found := tiff_of(path)) is None:
+        return None
     return Look(
         found.size_hw,
         found.bands,
@@ -167,32 +205,49 @@ def _ends(path: Path) -> bool:
     return True
 
 
-def load(path: str | Path) -> np.ndarray:
-    """The decoded image (H, W, 3) uint8 BGR, from a path with any characters in it.
+def read(path: str | Path, rendering: Rendering = AS_DECLARED) -> Pixels:
+    """The decoded image (H, W, 3) uint8 BGR and where it is valid, from a path with any characters in it.
 
     Raises:
-        ValueError: it is missing, cut short or no image, in the words of `look`.
+        ValueError: it is missing, cut short or no image, or its bands are not known, in the words of `look`.
     """
+    path = Path(path)
     try:
-        data = Path(path).read_bytes()
-    except OSError:
-        data = b""
-    image = decode(data)
+        if read_by_gdal(path):
+            with closing(open_raster(path, rendering)) as scene:
+                if math.prod(scene.size_hw) > MOST_PIXELS:
+                    raise UserError(TOO_LARGE)
+                return Pixels(overview(scene, max(scene.size_hw)), None)
+        check_plain(path)
+        data = path.read_bytes()
+        image = decode(data, rendering)
+    except UserError as error:
+        raise ValueError(without(path, error)) from error
+    except (OSError, UnidentifiedImageError):
+        data, image = b"", None
     if image is None or any(data.startswith(start) and not data.endswith(end) for start, end in ENDS.items()):
-        fault = look(path, to_end=True).fault or ("" if image is not None else NOT_DECODED)
+        fault = look(path, to_end=True, rendering=rendering).fault or ("" if image is not None else NOT_DECODED)
         if image is None or fault:
             raise ValueError(fault)
     return image
 
 
-def opened(path: str | Path) -> np.ndarray:
+def load(path: str | Path, rendering: Rendering = AS_DECLARED) -> np.ndarray:
+    """The decoded image (H, W, 3) uint8 BGR, what is not valid as grey as what the engine pads with; see `read`."""
+    image, valid = read(path, rendering)
+    if valid is not None:
+        image[~valid] = PAD
+    return image
+
+
+def opened(path: str | Path, rendering: Rendering = AS_DECLARED) -> np.ndarray:
     """As `load`, for a path that a user gave.
 
     Raises:
         UserError: it is missing, cut short or no image; names the file.
     """
     try:
-        return load(path)
+        return load(path, rendering)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -223,64 +278,6 @@ def save(path: str | Path, image: np.ndarray, *, overwrite: bool = False) -> Pat
     with new_file(path, overwrite=overwrite, mode="wb") as stream:
         stream.write(data)
     return path
-
-
-def decode(data: bytes) -> np.ndarray | None:
-    """Pixels (H, W, 3) uint8 BGR of a file's content; None for what is not decoded.
-
-    Of a TIFF's bands the first three are taken, of its pages the first, and of 16 bits those that `eight_bits` says.
-    """
-    if data[:4] in tiff.MAGIC:
-        found = tiff.read(data)
-        if found is None or math.prod(found.size_hw) > MOST_PIXELS:
-            return None
-        image = tiff.pixels(data, found, lambda content: _decode(content, cv2.IMREAD_UNCHANGED))
-    elif too_large(data):
-        return None
-    else:
-        image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if image is None or image.dtype not in DEPTHS:
-        return None
-    image = eight_bits(image)
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-
-
-def eight_bits(image: np.ndarray) -> np.ndarray:
-    """An image of 8 or 16 bits in 8: of 16 the highest eight of the bits that its values use.
-
-    The bits are those of BITS that hold every value; 65,535 does not count, unless others come near it.
-
-    Examples:
-        >>> eight_bits(np.array([[0, 16, 4095]], np.uint16)), eight_bits(np.array([[257, 65534]], np.uint16))
-        (array([[  0,   1, 255]], dtype=uint8), array([[  1, 255]], dtype=uint8))
-    """
-    if image.dtype == np.uint8:
-        return image
-    most = int(image.max(initial=0))
-    if most == NO_VALUE:
-        most = int(image.max(initial=0, where=image != NO_VALUE))
-    used = next(bits for bits in BITS if most < 2**bits)
-    shifted: np.ndarray = np.minimum(np.right_shift(image, used - 8), 255)
-    return shifted.astype(np.uint8)
-
-
-def _decode(data: bytes, flags: int) -> np.ndarray | None:
-    """What OpenCV makes of a file's content."""
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # nothing, or more pixels than OpenCV takes
-        return None
-
-
-def too_large(data: bytes) -> bool:
-    """Whether Pillow reads more than MOST_PIXELS in a file's header; of what it knows not it does not."""
-    try:
-        Image.open(io.BytesIO(data)).close()
-    except Image.DecompressionBombError:
-        return True
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return False
 
 
 def list_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[str]:

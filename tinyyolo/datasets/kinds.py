@@ -10,28 +10,30 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyyolo.config import shown
 from tinyyolo.datasets.annotations import IGNORED, Annotations, Problem
 from tinyyolo.datasets.images import Look, look
 from tinyyolo.io import in_threads, tell
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 from tinyyolo.sizes import SEEN, SHRINK
 
 
-def remarks(found: Look) -> list[str]:
+def remarks(found: Look, rendering: Rendering = AS_DECLARED) -> list[str]:
     """What is done to a picture of this kind on the way to three bands of 8 bits, besides decoding.
 
     Examples:
         >>> remarks(Look((9, 9), 3, "uint8")), remarks(Look((9, 9), 4, "uint8", alpha=True))
-        ([], ['transparency, which is not used: the colours count as they are under it'])
+        ([], ['transparency: what is wholly transparent is left grey, all else counts as it is'])
     """
     bands = 3 if found.inks else found.bands - found.alpha
+    which = "those declared as" if rendering.bands is None else f"bands={shown(rendering.bands)} as"
     said = {
-        "16-bit values, divided to 8 bits by the bits (8, 10, 11, 12, 14 or 16) that the image uses": (
-            found.depth == "uint16"
+        f"values of {found.depth}, of which {rendering.words} become 0 and 255 (stretch=)": (
+            found.depth != "uint8" or rendering.stretch is not None
         ),
-        "transparency, which is not used: the colours count as they are under it": found.alpha,
-        f"{bands} bands, of which the first {'three are red, green and blue' if bands > 3 else 'is taken as grey'}": (
-            bands == 2 or bands > 3
-        ),
+        "transparency: what is wholly transparent is left grey, all else counts as it is": found.alpha,
+        f"{bands} bands, of which {which} red, green and blue are taken": bands not in (1, 3)
+        or (rendering.bands is not None),
         "four inks (CMYK), which become colours by a plain rule, without a profile": found.inks,
         "a palette, whose colours are taken": found.palette,
         "an EXIF orientation, by which they are turned upright before boxes count": found.orientation > 1,
@@ -52,13 +54,13 @@ def shrunk(notes: Annotations, imgsz: int) -> list[str]:
     lost = ((sides >= SEEN) & (after < SEEN)).sum() / max(len(sides), 1)
     return [
         f"{count:,} of {len(factor):,} images are shrunk by up to {factor.max():.1f} to imgsz={imgsz}: {lost:.0%} of "
-        f"the objects fall under {SEEN} px; `tinyyolo data convert ... tile={imgsz}` cuts them instead"
+        f"the objects fall under {SEEN} px; tile=auto reads them in windows of their own resolution"
     ]
 
 
-def told_kinds(looks: Iterable[Look]) -> list[str]:
+def told_kinds(looks: Iterable[Look], rendering: Rendering = AS_DECLARED) -> list[str]:
     """A line for each kind of picture that is not simply decoded, with how many there are."""
-    return lines_of_kinds(Counter(words for found in looks for words in remarks(found)))
+    return lines_of_kinds(Counter(words for found in looks for words in remarks(found, rendering)))
 
 
 def lines_of_kinds(counts: Mapping[str, int]) -> list[str]:
@@ -66,9 +68,9 @@ def lines_of_kinds(counts: Mapping[str, int]) -> list[str]:
     return [f"{count:,} image{'s' if count > 1 else ''} with {words}" for words, count in counts.items()]
 
 
-def tell_kinds(folder: Path, names: Sequence[str]) -> None:
+def tell_kinds(folder: Path, names: Sequence[str], rendering: Rendering = AS_DECLARED) -> None:
     """Say on stderr what is done to the pictures of a folder, by their headers."""
-    for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds")):
+    for line in told_kinds(in_threads(lambda name: look(folder / name), names, f"{folder.name}: kinds"), rendering):
         tell(f"{folder}: {line}")
 
 

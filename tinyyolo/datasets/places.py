@@ -13,12 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tinyyolo.config import UserError, path_of
-from tinyyolo.datasets.images import list_images
+from tinyyolo.datasets.images import SUFFIXES, list_images
 from tinyyolo.io import plain_text, tell
 
 DRIVE = re.compile(r"^[A-Za-z]:(?=/)")
 # What exporters say besides, and we have no use for.
 EXPORTED = ("roboflow", "flip_idx", "kpt_names", "minival", "license", "version", "author", "description", "date")
+LIST = ".txt"  # how a list of images ends
 SPLITS = ("train", "val", "test", "trainval")
 LEAST_TAIL = 2  # parts of a path of another machine that must be the same here
 
@@ -118,7 +119,7 @@ def not_used(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]:
-    """Images of several folders or of txt lists, relative to the root, each once.
+    """Images of several folders, of txt lists, or named themselves, relative to the root, each once.
 
     A line that begins with `./` is relative to its list, others are to the root, or to the list if they are there; a
     line that begins with `#` is a comment.
@@ -128,7 +129,9 @@ def listed_images(file: Path, places: tuple[Path, ...], root: Path) -> list[str]
     """
     found: list[Path] = []
     for one in places:
-        if one.suffix != ".txt":
+        if one.suffix.lower() in SUFFIXES and not one.is_dir():
+            found.append(one)
+        elif one.suffix != LIST:
             found += [one / name for name in list_images(one)]
         elif not one.is_file():
             raise UserError(f"{file}: no such list of images: {one}")

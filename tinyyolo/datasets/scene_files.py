@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from tinyyolo.datasets import images
+from tinyyolo.datasets.readers import read_by_gdal
 from tinyyolo.scenes.picture import Picture
-from tinyyolo.scenes.raster import OVERVIEW, RASTERS, Raster, open_raster
+from tinyyolo.scenes.raster import Raster, open_raster
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
 
 def open_scene(path: str | Path, rendering: Rendering = AS_DECLARED) -> Picture | Raster:
-    """An image file whose windows can be read: a larger TIFF from its file, where the extra `geo` is installed.
+    """An image file whose windows can be read: what GDAL reads from its file, all else decoded.
 
     Args:
         path: the file.
@@ -21,7 +21,12 @@ def open_scene(path: str | Path, rendering: Rendering = AS_DECLARED) -> Picture 
     Raises:
         ValueError: it cannot be read; says why.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in RASTERS or find_spec("rasterio") is None or max(images.look(path).size_hw) <= OVERVIEW:
-        return Picture(images.load(path))
-    return open_raster(path, rendering)
+    return open_raster(path, rendering) if by_windows(path) else Picture(*images.read(path, rendering))
+
+
+def by_windows(path: str | Path) -> bool:
+    """Whether the windows of a file are read from it: of others all pixels are decoded first."""
+    try:
+        return read_by_gdal(path)
+    except (OSError, ValueError):
+        return False  # said elsewhere, in the words of all other images

@@ -14,12 +14,14 @@ import yaml
 
 from tinyyolo.config import ROOTS, UserError, find_yaml, path_of, suggest, with_base
 from tinyyolo.datasets.annotations import Annotations, Problem, as_names, raise_fatal, subset
-from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
+from tinyyolo.datasets.formats.gis import read as gis
+from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON, Format
 from tinyyolo.datasets.formats.yolo import with_keypoints
-from tinyyolo.datasets.images import nearest_folder
+from tinyyolo.datasets.images import SUFFIXES, nearest_folder
 from tinyyolo.datasets.kinds import with_own_sizes
 from tinyyolo.datasets.places import (
     EXPORTED,
+    LIST,
     SPLITS,
     holds,
     listed_images,
@@ -33,7 +35,9 @@ from tinyyolo.io import LEADS_OUT, name_fault, new_file, tell
 
 DATASETS_VARIABLE = "TINYYOLO_DATASETS"
 MOST_CLASSES = 100_000  # that may go without names
-FILES = (".json", ".geojson")  # annotations that are one file for all images; others lie in a folder
+MAPS = {".geojson": "geojson", ".gpkg": "gpkg", ".shp": "shp", ".fgb": "gpkg"}  # labels of a map -> the format's name
+OTHERS = MAPS | {".csv": "csv"}  # and other files whose end says the format, unless the YAML does
+FILES = (".json", *OTHERS)  # annotations that are one file for all images; others lie in a folder
 Text = str | int | float  # a number is a name too: `path: 2019`
 
 
@@ -52,8 +56,9 @@ class Counts(Whole, total=False):
 
 # Key -> the kind of its value, and what it should be in words.
 KINDS: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(SPLITS, (Text | list[Text], "an image folder, a txt list of images, or a list of these")),
-    **dict.fromkeys(("path", "format", "base"), (Text, "a text")),
+    **dict.fromkeys(SPLITS, (Text | list[Text], "an image folder, an image, a txt list of images, or a list of these")),
+    **dict.fromkeys(("path", "format", "base", "class_field"), (Text, "a text")),
+    "layer": (Text | dict[str, Text], "a layer's name, or split: name"),
     "annotations": (dict[str, Text | None], "split: file.json or label folder"),
     "names": (list[Text] | dict[Text, Text], "a list or a mapping id: name"),
     "ignore": (list[Text], "a list of category names"),
@@ -72,10 +77,16 @@ AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels", "kpt_shape"}
 
 @dataclass(frozen=True)
 class Split:
-    """Where one split lies: the `train:` of the YAML made absolute, and its JSON or label folder if it names one."""
+    """Where one split lies: the `train:` of the YAML made absolute, and its label file or folder and its layer."""
 
     images: tuple[Path, ...]
     annotations: Path | None = None
+    layer: str = ""
+
+    @property
+    def listed(self) -> bool:
+        """Whether its images are those of lists, of several places, or one image alone."""
+        return len(self.images) > 1 or self.images[0].suffix.lower() in (LIST, *SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -131,16 +142,22 @@ class DataSpec:
         """The folder that the split's file names are relative to.
 
         Raises:
-            UserError: no such split or folder.
+            UserError: no such split, folder or image.
         """
-        folder = self.folder_of(self.split(split))
+        place = self.split(split)
+        folder = self.folder_of(place)
+        image = place.images[0]
+        if place.listed and len(place.images) == 1 and image.suffix != LIST and not image.exists():
+            raise UserError(f"{self.file}: {split}: no such image: {image}")
         if not folder.is_dir():
             raise UserError(f"{self.file}: {split}: no such image folder: {folder}{nearest_folder(folder)}")
         return folder
 
     def folder_of(self, place: Split) -> Path:
         """As `image_dir`, whether or not it is there."""
-        return place.images[0] if len(place.images) == 1 and place.images[0].suffix != ".txt" else self.path
+        if not place.listed:
+            return place.images[0]
+        return place.images[0].parent if len(place.images) == 1 and place.images[0].suffix != LIST else self.path
 
     def image_path(self, split: str, file_name: str) -> Path:
         """The absolute path of one image of a split."""
@@ -165,15 +182,31 @@ class DataSpec:
             if place.annotations is not None and place.annotations.suffix == ".json":
                 layout, folder, listed = FORMATS[JSON], self.path, None
             else:
-                points = self.content.get("kpt_shape") if self.format == DEFAULT else None
-                layout, folder = with_keypoints(points) if points else FORMATS[self.format], self.image_dir(split)
-                listed = None if (folder,) == place.images else listed_images(self.file, place.images, folder)
+                layout, folder = self.layout_of(place), self.image_dir(split)
+                listed = listed_images(self.file, place.images, folder) if place.listed else None
             names = as_names(self.content["names"]) if self.content.get("names") else self.names or None
             found = layout.read(folder, names, self.ignore, labels=place.annotations, file_names=listed, strict=False)
             self.parsed[place] = self.within(split, found)
         if strict:
             raise_fatal(self.parsed[place].problems)
         return self.parsed[place]
+
+    def layout_of(self, place: Split) -> Format:
+        """The format of labels that are no COCO JSON: the YAML's `format:`, else by the end of the file's name."""
+        kind = OTHERS.get(place.annotations.suffix.lower(), "") if place.annotations is not None else ""
+        name = self.format if self.content.get("format") or not kind else kind
+        if (
+            not kind
+            and not self.content.get("format")
+            and place.annotations is not None
+            and place.annotations.is_file()
+        ):
+            what = suggest(place.annotations.suffix, FILES)
+            raise UserError(f"{place.annotations}: not a file of labels by its name (a folder would be YOLO's); {what}")
+        if name in MAPS.values():
+            return gis.layout(f".{name}", place.layer, str(self.content.get("class_field") or ""))
+        points = self.content.get("kpt_shape") if name == DEFAULT else None
+        return with_keypoints(points) if points else FORMATS[name]
 
     def measured(self, split: str) -> Annotations:
         """As `read`, with the sizes of the pictures themselves where a JSON says others: boxes are pixels of them.
@@ -206,7 +239,7 @@ class DataSpec:
         if not faults:
             return found
         names, folder = list(found.file_names), os.path.realpath(self.image_dir(split))
-        named = [self.path, *(p for place in self.splits.values() for p in place.images if p.suffix != ".txt")]
+        named = [self.path, *(p for place in self.splits.values() for p in place.images if p.suffix != LIST)]
         roots, kept, problems = [os.path.realpath(root) for root in named], np.ones(len(names), bool), []
         for i, fault in faults.items():
             place = os.path.normpath(os.path.join(folder, names[i]))
@@ -230,7 +263,8 @@ class DataSpec:
             raise UserError(self.absent())
         for split in self.splits if splits is None else splits:
             place = self.split(split)
-            needed = {path: "list of images" if path.suffix == ".txt" else "image folder" for path in place.images}
+            kinds = {LIST: "list of images", **dict.fromkeys(SUFFIXES, "image")}
+            needed = {path: kinds.get(path.suffix.lower(), "image folder") for path in place.images}
             if place.annotations is not None:
                 needed[place.annotations] = "annotation file" if place.annotations.suffix in FILES else "label folder"
             for path, what in needed.items():
@@ -318,7 +352,15 @@ def find_splits(file: Path, root: Path, content: Mapping[str, Any]) -> dict[str,
     def places(given: Any) -> tuple[Path, ...]:
         return tuple(place(file, root, one, inside=inside) for one in several(given))
 
-    found = {s: Split(places(images[s]), *places(jsons.get(s) or [])) for s in images}
+    layer = content.get("layer") or ""
+    layers = layer if isinstance(layer, dict) else dict.fromkeys(images, layer)
+    for split in layers:
+        if split not in images:
+            raise UserError(f"{file}: layer.{split}: no images for it; {suggest(split, images)}")
+    found = {
+        s: Split(places(images[s]), next(iter(places(jsons.get(s) or [])), None), str(layers.get(s, "")))
+        for s in images
+    }
     there = [split for split, its in found.items() if any(map(os.path.exists, its.images))]
     if there and "test" in found and "test" not in (*there, *jsons):  # exporters name it whether or not there is one
         tell(f"{file}: test: left out, as there is no {found.pop('test').images[0]}")
@@ -345,8 +387,9 @@ def find_names(spec: DataSpec) -> dict[int, str]:
     ):
         tell(f"{file}: no names: the {count} classes are called class_0 and so on")
         return {i: f"class_{i}" for i in range(count)}
-    if any(split.annotations is None or split.annotations.suffix != ".json" for split in spec.splits.values()):
-        raise UserError(f"{file}: no names: give `names:` (only a COCO JSON carries them)")
+    of_map = spec.format in MAPS.values()
+    if not of_map and any(s.annotations is None or s.annotations.suffix not in FILES for s in spec.splits.values()):
+        raise UserError(f"{file}: no names: give `names:` (only a COCO JSON, a CSV and labels of a map carry them)")
     return spec.read(next(iter(spec.splits)), strict=False).names
 
 

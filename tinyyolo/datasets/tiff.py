@@ -7,8 +7,9 @@ names one band, or one wide row of all bands, is put behind the file, and OpenCV
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,14 +18,18 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, ORIENTATION = 254, 256, 257, 258, 259, 262, 273, 274
 SAMPLES, COUNTS, PLANAR, PREDICTOR, TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS = 277, 279, 284, 317, 322, 324, 325
 EXTRA, SAMPLE_FORMAT = 338, 339
+GDAL_METADATA, GDAL_NODATA = 42112, 42113
+COLOURS = rb'sample="(\d{1,4})" role="colorinterp">(\w+)<'  # in GDAL_METADATA
+PLACE = frozenset({33550, 33922, 34264, 34735})  # pixel scale, tie points, transformation, keys of GeoTIFF
 USED = {KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, ORIENTATION, SAMPLES, COUNTS, PLANAR, PREDICTOR}
 USED |= {TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS, EXTRA, SAMPLE_FORMAT}
-NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of the tags that are looked at
+USED |= {GDAL_METADATA, GDAL_NODATA}
+NUMBERS = {1: "B", 2: "B", 3: "H", 4: "I", 16: "Q"}  # types of the tags that are looked at; 2 is text
 SHORT, LONG, LONG8 = 3, 4, 16
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS = 0, 1, 2, 3, 5
 BAND_BY_BAND, DIFFERENCES = 2, 2  # values of PLANAR and PREDICTOR
 LOSSLESS = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})  # none, LZW, deflate, PackBits, LZMA, Zstandard
-REDUCED = 1 | 4  # KIND of an overview or a mask, which is no page of its own
+MASK, REDUCED = 4, 1 | 4  # KIND of an overview or a mask, which is no page of its own
 MOST_TAGS = 4096
 FORMATS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # 4 says nothing
 # Orientation -> the picture upright, of the pixels as they are stored.
@@ -49,6 +54,7 @@ class Directory(NamedTuple):
         entries: tag -> its bytes in the directory.
         tags: tag -> its values, of those that are looked at.
         pages: pictures in the file, overviews and masks aside; counted to two.
+        masked: a page of the file is the mask of the first.
     """
 
     order: str
@@ -56,6 +62,7 @@ class Directory(NamedTuple):
     entries: dict[int, bytes]
     tags: dict[int, tuple[int, ...]]
     pages: int = 1
+    masked: bool = False
 
     def first(self, tag: int, default: int) -> int:
         """The first value of a tag."""
@@ -84,6 +91,53 @@ class Directory(NamedTuple):
         return self.first(PHOTOMETRIC, RGB if self.bands >= 3 else BLACK_IS_ZERO)
 
     @property
+    def plain(self) -> bool:
+        """Whether its bands are stored as they are, whole bytes each."""
+        photometric = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+        return photometric and max(self.tags.get(BITS, (1,))) in (8, 16)
+
+    @property
+    def placed(self) -> bool:
+        """Whether it says where on the map it lies."""
+        return not PLACE.isdisjoint(self.entries)
+
+    @property
+    def names(self) -> list[str]:
+        """What each band is declared to be, in the words that GDAL has."""
+        if self.photometric == PALETTE:
+            return ["palette"]
+        black = self.first(PHOTOMETRIC, BLACK_IS_ZERO) in (WHITE_IS_ZERO, BLACK_IS_ZERO)  # where nothing is said, grey
+        base = ["gray"] if black else ["red", "green", "blue"]
+        if not self.plain:
+            return base
+        told = self.declared
+        extra = self.tags.get(EXTRA, ())
+        spare = ["alpha" if kind in (1, 2) else "undefined" for kind in (*extra, *[0] * self.bands)]
+        return [told.get(i, name) for i, name in enumerate([*base, *spare][: self.bands])]
+
+    @property
+    def declared(self) -> dict[int, str]:
+        """What bands, from 0, are declared to be in GDAL's own words, where these differ from the other tags."""
+        found = re.findall(COLOURS, bytes(self.tags.get(GDAL_METADATA, ())))
+        return {int(band): name.decode().lower() for band, name in found}
+
+    @property
+    def nodata(self) -> float | None:
+        """The value of what is no pixel, as GDAL writes it."""
+        text = bytes(self.tags.get(GDAL_NODATA, ())).rstrip(b"\0 ")
+        try:
+            return float(text) if text else None
+        except ValueError:
+            return None
+
+    @property
+    def needs_gdal(self) -> str:
+        """What the file says that only GDAL knows how to read; "" if nothing."""
+        if not self.plain and list(self.declared.values()) not in ([], self.names):
+            return "it declares what its bands are in GDAL's own way"
+        return "it has a mask" if self.masked else ""
+
+    @property
     def alpha(self) -> bool:
         """Whether the spare bands of the colours are transparency."""
         return any(kind in (1, 2) for kind in self.tags.get(EXTRA, ()))
@@ -97,11 +151,12 @@ def read(data: Any) -> Directory | None:
     try:
         at = struct.unpack_from(f"{order}Q", data, 8)[0] if big else struct.unpack_from(f"{order}I", data, 4)[0]
         entries, tags, following = _directory(data, at, order, big)
-        pages = 1
+        pages, masked = 1, False
         while following and pages == 1 and following > at:  # a circle would never end
             at, (_, more, following) = following, _directory(data, following, order, big)
             pages += not more.get(KIND, (0,))[0] & REDUCED
-        return Directory(order, big, entries, tags, pages) if min(tags[WIDTH][0], tags[HEIGHT][0]) > 0 else None
+            masked |= bool(more.get(KIND, (0,))[0] & MASK)
+        return Directory(order, big, entries, tags, pages, masked) if min(tags[WIDTH][0], tags[HEIGHT][0]) > 0 else None
     except (struct.error, KeyError, IndexError, OverflowError, ValueError):
         return None
 
@@ -146,38 +201,47 @@ def said_anew(data: bytes, found: Directory, changes: Mapping[int, tuple[int, ..
     return b"".join([start, data[len(start) :], b"\0" * (len(data) % 2), table, bytes(room), spare])
 
 
-def pixels(data: bytes, found: Directory, decode: Callable[[bytes], np.ndarray | None]) -> np.ndarray | None:
+def pixels(
+    data: bytes,
+    found: Directory,
+    decode: Callable[[bytes], np.ndarray | None],
+    wanted: Sequence[int] | None = None,
+) -> np.ndarray | None:
     """(H, W, 1 or 3) uint8 or uint16, grey or blue, green, red, as the file says; None for what cannot be read right.
-
-    Of several bands the first three are taken as red, green and blue, of two the first; alpha is not used.
 
     Args:
         data: the file's content.
         found: its first directory.
         decode: what reads a file's content by OpenCV, unchanged.
+        wanted: bands of the file, from 0, that are red, green and blue, or grey; the first three, or the first of two,
+            unless given. Of a palette, YCbCr or CMYK they are those of the colours that it stands for.
     """
     if found.depth not in ("uint8", "uint16"):
         return None
-    wanted = 3 if found.bands >= 3 else 1
-    plain = max(found.tags.get(BITS, (1,))) in (8, 16) and found.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
-    if not plain:  # colours of a palette, YCbCr, CMYK, 1 and 12 bits
+    wanted = range(3 if found.bands >= 3 else 1) if wanted is None else wanted
+    if not found.plain:  # colours of a palette, YCbCr, CMYK, 1 and 12 bits
         image = decode(data) if found.bands == 1 or found.first(PLANAR, 1) != BAND_BY_BAND else None
         image = None if image is None else image.reshape(*image.shape[:2], -1)
-        return image[..., :3] if image is not None and image.shape[2] in (1, 3, 4) else None
+        if image is None or image.shape[2] not in (1, 3, 4):
+            return None
+        image = image[..., :3]
+        return image if image.shape[2] == 1 else np.ascontiguousarray(image[..., [2 - band for band in wanted[::-1]]])
     grey: dict[int, Any] = {BITS: found.tags[BITS][:1], SAMPLES: (1,), PLANAR: (1,), PHOTOMETRIC: (BLACK_IS_ZERO,)}
     grey |= dict.fromkeys((EXTRA, SAMPLE_FORMAT, ORIENTATION))
     if found.bands > 1 and found.first(PLANAR, 1) == BAND_BY_BAND:
-        bands = [_band(data, found, i, grey, decode) for i in range(wanted)]
+        bands = [_band(data, found, i, grey, decode) for i in wanted]
         image = None if any(band is None for band in bands) else np.stack(bands, axis=-1)  # type: ignore[arg-type]
     elif found.bands in (3, 4):
         spare = {EXTRA: (0,) if found.bands == 4 else None, PHOTOMETRIC: (RGB,), ORIENTATION: None}
         image = decode(said_anew(data, found, spare))
-        image = None if image is None or image.ndim != 3 else image[..., 2::-1]
+        whole = image is not None and image.ndim == 3 and image.shape[2] == found.bands
+        image = image[..., [(2, 1, 0, 3)[band] for band in wanted]] if image is not None and whole else None
     else:
         image = _wide(data, found, grey, decode)
+        image = None if image is None else image[..., list(wanted)]
     if image is None or image.shape[:2] != (found.first(HEIGHT, 0), found.first(WIDTH, 0)):
         return None
-    image = image[..., wanted - 1 :: -1]
+    image = image[..., ::-1]
     image = np.iinfo(image.dtype).max - image if found.photometric == WHITE_IS_ZERO else image
     return UPRIGHT.get(found.first(ORIENTATION, 1), UPRIGHT[1])(image)
 

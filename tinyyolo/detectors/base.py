@@ -59,6 +59,7 @@ class Detector(BaseModel):
         self.nc = num_classes
         self.names = {i: str(i) for i in range(num_classes)}
         self.test = dict(test or {})
+        self.thresholds: list[float] | None = None  # scores (C,) by its validation, see `postprocess.class_scores`
         self.settings = Postprocess.of(self.test)
         normalize = normalize or {"mean": (0.0,) * 3, "std": (1.0,) * 3}
         self.register_buffer("mean", torch.tensor(normalize["mean"]).view(3, 1, 1), persistent=False)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import VOTER_SCORE, pick, select, suppress
-from tinyyolo.config import UserError, construct, whole, within
+from tinyyolo.boxes.nms import above, candidate_score, pick, select, suppress
+from tinyyolo.config import UserError, construct, kind_fault, shown, whole, within
+from tinyyolo.io import some
+
+AUTO = "auto"  # conf=auto: each class from the score on that its validation found
+SHOWN_SCORE = 0.25  # of a detection that is shown, where no validation has found a better one
+MOST_NAMED = 20  # classes in a line
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Postprocess:
     """How candidates become detections; the defaults are the published test settings.
 
     Attributes:
-        score: detections must score more than this.
+        score: detections must score more than this; a number, or one for each class.
         iou: NMS threshold within a class.
         max_det: at most this many detections an image.
         votes: so many candidates vote on a detection, see `boxes.nms.vote`; 1 for none.
@@ -27,7 +32,7 @@ class Postprocess:
         max_candidates: at most this many enter NMS, the best ones.
     """
 
-    score: float = 0.05
+    score: float | tuple[float, ...] = 0.05
     iou: float = 0.5
     max_det: int = 3000
     votes: int = 1
@@ -51,6 +56,8 @@ class Postprocess:
             (0.6, 0.001)
         """
         own: Postprocess = construct(cls, test, "test", classes=None, agnostic=False)  # these two are a run's
+        if not isinstance(own.score, (int, float)):
+            raise UserError(f"test.score={shown(own.score)}: expected a number; conf= of predict takes one a class")
         return replace(own, **{key: value for key, value in fallback.items() if key not in test})
 
     def over(self, args: Mapping[str, Any], names: Mapping[int, str]) -> Postprocess:
@@ -85,7 +92,11 @@ class Postprocess:
 
     def candidates(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What may become a detection or vote on one, of candidates (N, 4), (N, C): boxes, scores, labels (P,)."""
-        return pick(boxes, scores, self.score if self.votes == 1 else min(self.score, VOTER_SCORE), self.classes)
+        return pick(boxes, scores, candidate_score(self.score, self.votes), self.classes)
+
+    def able(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """(P,) bool: which candidates may become detections; the others only vote."""
+        return above(scores, self.score, labels)
 
     def of_candidates(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, max_det: int | None = None
@@ -105,7 +116,7 @@ def boxes_and_scores(y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Ten
 
 
 def of_run(model: Any, args: Mapping[str, Any], score: float) -> Postprocess:
-    """The settings of a run: the model's own, under the keys of the run.
+    """The settings of a run: the model's own, under the keys of the run; its conf may be auto or scores by class.
 
     Args:
         model: a Detector, the engine's wrapper of one, or of an export.
@@ -117,12 +128,72 @@ def of_run(model: Any, args: Mapping[str, Any], score: float) -> Postprocess:
     """
     for holder in (model, getattr(model, "model", None)):
         if isinstance(test := getattr(holder, "test", None), Mapping):
-            return Postprocess.of(test, score=score).over(args, model.names)
+            conf = class_scores(args.get("conf"), model.names, getattr(holder, "thresholds", None), score)
+            return Postprocess.of(test, score=score).over({**args, "conf": conf}, model.names)
     raise UserError(f"{args.get('model')}: no export of this version of tinyyolo: export the checkpoint again")
 
 
-def class_indices(classes: Any, names: Mapping[int, str]) -> list[int] | None:
+def class_scores(conf: Any, names: Mapping[int, str], thresholds: Sequence[float] | None, score: float) -> Any:
+    """What `conf=` says: auto and scores by class become one for each class; a number and null stay.
+
+    Args:
+        conf: auto, {class: score} whose other classes are auto, a number, or None.
+        names: the model's classes.
+        thresholds: its own scores, (C,); None if it has none.
+        score: of every class of such a model.
+
+    Raises:
+        UserError: no such class, or one that is named twice.
+
+    Examples:
+        >>> names = {0: "car", 1: "ship"}
+        >>> class_scores("auto", names, [0.1, 0.2], 0.25), class_scores("auto", names, None, 0.25)
+        ((0.1, 0.2), 0.25)
+        >>> class_scores({"ship": 0.5}, names, [0.1, 0.2], 0.25), class_scores({"0": 0.5}, names, None, 0.25)
+        ((0.1, 0.5), (0.5, 0.25))
+    """
+    if conf == AUTO and thresholds is None:
+        return score
+    if conf != AUTO and not isinstance(conf, Mapping):
+        return conf
+    out = dict(zip(names, thresholds or [score] * len(names), strict=True))
+    given: dict[int, Any] = {}
+    for key, value in conf.items() if isinstance(conf, Mapping) else ():
+        number = isinstance(key, str) and key.isdecimal() and key not in names.values()  # keys of YAML are text
+        for index in class_indices(int(key) if number else key, names, "conf") or ():
+            if index in given:
+                raise UserError(f"conf={shown(dict(conf))}: {names[index]} stands there twice")
+            given[index] = float(value)
+    return tuple((out | given).values())
+
+
+def score_words(scores: Sequence[float], names: Mapping[int, str], classes: Sequence[int] | None = None) -> str:
+    """'ship 0.12, car 0.3': scores (C,) by the names of `classes`; None for all."""
+    chosen = names if classes is None else classes
+    return ", ".join(some([f"{names[i]} {scores[i]:.4g}" for i in chosen], MOST_NAMED, ""))
+
+
+def thresholds_fault(given: Any, classes: int) -> str:
+    """Why something that a file holds is no list of scores by class, or ''; None is one, of a model without.
+
+    Examples:
+        >>> thresholds_fault([0.1, 2], 2), thresholds_fault([0.1], 2), thresholds_fault(None, 2)
+        ('thresholds=[0.1, 2]: expected numbers from 0 to 1', 'thresholds=[0.1]: expected 2, one a class', '')
+    """
+    if given is None:
+        return ""
+    said, place = kind_fault(given, list[float])
+    if said:
+        return f"thresholds{place}: {said}"
+    if len(given) != classes:
+        return f"thresholds={shown(given)}: expected {classes}, one a class"
+    return "" if all(0 <= score <= 1 for score in given) else f"thresholds={shown(given)}: expected numbers from 0 to 1"
+
+
+def class_indices(classes: Any, names: Mapping[int, str], key: str = "classes") -> list[int] | None:
     """Class indices of what stands behind `classes=`: a number, a name, or a list of either; None for all.
+
+    `key` is what a message calls it.
 
     Raises:
         UserError: no such class; names the choices.
@@ -139,5 +210,5 @@ def class_indices(classes: Any, names: Mapping[int, str]) -> list[int] | None:
     for item in wanted or ["[]"]:
         if isinstance(item, (bool, float)) or not isinstance(item, (int, str)) or item not in index:
             choices = ", ".join(f"{i} {name}" for i, name in names.items())
-            raise UserError(f"classes={item}: no such class; Choices: {choices}")
+            raise UserError(f"{key}={item}: no such class; Choices: {choices}")
     return list(dict.fromkeys(index[item] for item in wanted))

@@ -103,6 +103,11 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
     if mode != "train" and args["batch"] < 1:
         raise UserError(f"batch={args['batch']}: {mode} takes images per step, 1 or more")
     check_device(args["device"])
+    if mode != "predict" and not isinstance(args["conf"], (int, float, type(None))):
+        raise UserError(
+            f"conf={shown(args['conf'])}: {mode} takes a number, or null for the model's own: the figures count all"
+            " detections, and the scores of conf=auto come out of them"
+        )
     if mode == "val" and given.get("save_json") is False:
         raise UserError("save_json=false: val always writes predictions.json")
     if given.get("save_conf") and not args["save_txt"]:

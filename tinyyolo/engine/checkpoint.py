@@ -71,12 +71,14 @@ def fill(model: Detector, content: Mapping[str, Any], path: str | Path | None = 
     model.yaml = {**own_yaml(content), "nc": len(content["names"])}
     model.names = {int(key): printable(str(value)) for key, value in content["names"].items()}
     model.args = dict(content["train_args"])
+    model.thresholds = content.get("thresholds")
     model.pt_path = str(path) if path else None
     return model.float().eval()
 
 
 def of_model(model: Detector, train_args: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """The content of a checkpoint that predicts: resolved YAML, names, weights, training arguments and `more`."""
+    """The content of a checkpoint that predicts: resolved YAML, names, weights, training arguments, scores of the
+    classes and `more`."""
     return {
         "format": FORMAT,
         "tinyyolo": __version__,
@@ -85,6 +87,7 @@ def of_model(model: Detector, train_args: Mapping[str, Any] | None = None, **mor
         "names": model.names,
         "model": {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()},
         "train_args": dict(train_args or {}),
+        "thresholds": model.thresholds,
         **more,
     }
 
@@ -191,6 +194,7 @@ def restore(trainer: Any, content: Mapping[str, Any]) -> None:
     trainer.stopper.best_fitness = saved["stopper"]["best_fitness"]
     trainer.stopper.best_epoch = saved["stopper"]["best_epoch"]
     trainer.start_epoch = content["epoch"] + 1
+    trainer.thresholds = content.get("thresholds")
     trainer.scheduler.base_lrs = [group["initial_lr"] for group in trainer.optimizer.param_groups]
     trainer.last_step = saved.get("last_step", -1)
     trainer.nan_recovery_attempts = saved.get("attempts", 0)

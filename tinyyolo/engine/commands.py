@@ -9,6 +9,7 @@ from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import with_file
 from tinyyolo.engine.keys import check_keys
 from tinyyolo.engine.model import Model
+from tinyyolo.engine.stopping import stoppable
 
 # What `tinyyolo train` does when no data is named: about seven minutes on 2 CPU cores, see README.md.
 DEMO = {"data": "toy.yaml", "imgsz": 320, "epochs": 12, "batch": 8}
@@ -59,23 +60,33 @@ def train(**keys: Any) -> None:
 def val(**keys: Any) -> None:
     """Validate a checkpoint: tinyyolo val model=best.pt data=my.yaml split=test
 
-    Prints AP, AP50, AP75, AP by size, AR and oLRP in percent for all classes and each one, and writes metrics.json,
-    predictions.json (COCO results) and pictures. Without data= the training data are taken.
+    Prints AP, AP50, AP75, AP by size, AR and oLRP in percent for all classes and each one, and the scores from which on
+    `predict` would show each; writes metrics.json, predictions.json (COCO results) and pictures. Without data= the
+    training data are taken.
     """
     model, plain = model_and_keys("val", keys)
     model.val(**plain)
 
 
+def way_on(predictor: Any) -> str:
+    """What one does after an interrupted prediction."""
+    begun = predictor is not None and predictor.unfinished is not None and predictor.unfinished.begun
+    return "the same command goes on with the scene" if begun else "what is written stays"
+
+
 def predict(**keys: Any) -> None:
-    """Detect objects: tinyyolo predict model=best.pt source=images/ conf=0.25
+    """Detect objects: tinyyolo predict model=best.pt source=images/
 
     source is an image, a folder with all its folders, a glob, a video or a txt list; a damaged file is named and
-    counted, the rest goes on. Draws into runs/predict; save_txt=true, save_crop=true
-    and save_json=true write boxes as well; show_labels=true prints class names into the picture.
+    counted, the rest goes on. Each class is shown from the score on at which validation found the least error (LRP);
+    conf=0.25 is one for all, conf='{ship: 0.1}' one for a class. Draws into runs/predict; save_txt=true, save_crop=true
+    and save_json=true write boxes as well; out=boxes.gpkg (.geojson, .fgb, .parquet, .csv) is one map of all images;
+    show_labels=true prints class names into the picture.
     """
     model, plain = model_and_keys("predict", keys)
-    for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
-        pass
+    with stoppable(lambda: way_on(model.predictor)):
+        for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
+            pass
 
 
 def export(**keys: Any) -> None:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tinyyolo import __version__
 from tinyyolo.config import UserError, kind_fault, shown
 from tinyyolo.detectors.build import build_model
+from tinyyolo.detectors.postprocess import thresholds_fault
 from tinyyolo.engine.keys import KEYS, check_keys
 
 FORMAT = 1
@@ -25,7 +26,7 @@ PER_TENSOR = 10  # these few; measured: 2 to 3 with the models of cfg/models
 
 
 class Content(TypedDict):
-    """What every checkpoint holds."""
+    """What every checkpoint holds; newer ones also `thresholds`, scores of the classes or null."""
 
     format: int
     yaml: dict[str, Any]
@@ -123,6 +124,8 @@ def check_content(content: Any, path: Path) -> dict[str, Any]:
     said = content["yaml"].get("nc", len(names))
     if said != len(names):
         raise UserError(f"{path}: {len(names)} names, but nc={shown(said)} in its model YAML")
+    if fault := thresholds_fault(content.get("thresholds"), len(names)):
+        raise UserError(f"{path}: {fault}")
     check_tensors(content, path)
     return content
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, shown, suggest
+from tinyyolo.scenes.rendering import BANDS_WORDS, STRETCH_WORDS, is_bands, is_stretch
 
 MODES = {"t": "train", "v": "val", "p": "predict", "e": "export"}
 DEFAULTS = load_yaml(next(file for root in ROOTS if (file := root / "cfg/default.yaml").is_file()))
@@ -65,6 +66,19 @@ def is_list(value: Any, holds: Callable[[Any], bool], *lengths: int) -> bool:
     return isinstance(value, (list, tuple)) and all(map(holds, value)) and (not lengths or len(value) in lengths)
 
 
+def share_of(shard: str) -> tuple[int, int] | None:
+    """i and n of a shard's i/n; None if it is none.
+
+    Examples:
+        >>> share_of("0/2"), share_of("2/2"), share_of("1")
+        ((0, 2), None, None)
+    """
+    if not (found := re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)):
+        return None
+    i, n = map(int, found.groups())
+    return (i, n) if i < n else None
+
+
 ANY = Kind("", lambda v: True)
 SWITCH = Kind("true or false", lambda v: isinstance(v, bool))
 LAYOUT = Kind("true or false", lambda v: isinstance(v, bool))  # false asks for something, too
@@ -86,6 +100,16 @@ TILE = Kind(
 )  # YAML reads off as false
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
+BANDS, STRETCH = Kind(BANDS_WORDS, is_bands), Kind(STRETCH_WORDS, is_stretch)
+SCORE = Kind(
+    "auto, a number from 0 to 1, or scores by class in quotes such as '{ship: 0.1, car: 0.3}'",
+    lambda v: (
+        v == "auto" or FACTOR.holds(v) or (isinstance(v, Mapping) and bool(v) and is_list([*v.values()], FACTOR.holds))
+    ),
+)
+SHARD = Kind("i/n, such as 0/2 and 1/2", lambda v: isinstance(v, str) and share_of(v) is not None, typed=True)
+FILE = Kind("", lambda v: isinstance(v, (str, Path)) and v != "")
+OUT = Kind("a file or a list of files", lambda v: FILE.holds(v) or (bool(v) and is_list(v, FILE.holds)), typed=True)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
 CLASSES = Kind("classes such as ship, 0 or [ship,2]", lambda v: CLASS.holds(v) or is_list(v, CLASS.holds))
 SCALE = Kind("a number from 0 to 1, or [least, most]", lambda v: FACTOR.holds(v) or is_list(v, POSITIVE.holds, 2))
@@ -105,14 +129,18 @@ AUGMENTATIONS = Kind(
 )
 NOTHING: dict[Kind, tuple[Any, ...]] = {SWITCH: (False,), FACTOR: (0,)}  # what says nothing where nothing is to be said
 NULLABLE = {
+    "bands",
+    "stretch",
     "nbs",
     "iou",
     "max_det",
     "lr_steps",
     "lr_batch",
+    "shard",
     "warmup_iters",
     "clip_grad",
     "save_every",
+    "out",
 }  # and ultralytics' with null
 
 TRACED = "TorchScript has no such setting"
@@ -147,10 +175,24 @@ KEYS: dict[str, Key] = {
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
     "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
     "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, an array"),
-    "tile": Key("p", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
-    "overlap": Key("p", OVERLAP, "what neighbouring windows share"),
-    "zoom": Key("p", ZOOM, "factor by which scenes are resampled; 2 shows objects at twice their size"),
+    "tile": Key("tvp", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
+    "overlap": Key("tvp", OVERLAP, "what neighbouring windows share"),
+    "zoom": Key("tvp", ZOOM, "factor by which images that are cut are resampled; 2 shows objects at twice their size"),
+    "bands": Key(
+        "tvp",
+        BANDS,
+        "which bands of the files are red, green and blue; null: as declared; a model keeps those of its training",
+        "the checkpoint's go into the file",
+    ),
+    "stretch": Key(
+        "tvp",
+        STRETCH,
+        "what becomes 0 and 255; null: [2%,98%] of each file, 8 and full 16 bits as they are; kept as bands are",
+        "the checkpoint's goes into the file",
+    ),
+    "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
+    "out": Key("p", OUT, "one map of all images, or several: NAME.geojson, .gpkg, .fgb, .parquet or .csv"),
     "imgsz": Key(
         "tvpe",
         IMGSZ,
@@ -219,7 +261,12 @@ KEYS: dict[str, Key] = {
     # ---- validation
     "split": Key("tv", TEXT, "the split to validate on"),
     "save_json": Key("tvp", SWITCH, "write predictions.json; val always does"),
-    "conf": Key("tvp", FACTOR, "least score; predict .25, else the model's, or .001"),
+    "conf": Key(
+        "tvp",
+        SCORE,
+        "least score. predict: auto, for each class that at which LRP was least in validation, or .25 if the model has"
+        " none; {ship: .1} leaves the others at auto. train and val: a number, by default the model's, or .001",
+    ),
     "iou": Key("tvp", FACTOR, "NMS takes boxes above it for one; the model's, or .5"),
     "max_det": Key("tvp", ONE_UP, "detections an image; the model's, or 3000"),
     "agnostic_nms": Key("tvp", SWITCH, "NMS across classes"),
@@ -248,6 +295,7 @@ KEYS: dict[str, Key] = {
     "decay_all": Key("t", SWITCH, "weight decay on norms and biases too; plain SGD"),
     "skip_empty": Key("t", SWITCH, "leave images without objects out"),
     "min_side": Key("t", POSITIVE, "leave objects with a side under so many px out"),
+    "empty_tiles": Key("t", POSITIVE, "windows without objects to learn from, as a share of those with objects"),
     "paste": Key("t", COUNT, "copies of other training objects an image, at most"),
 }
 # Keys that work nowhere: what to use instead, their kind where a value of it says nothing, and their names.

@@ -14,18 +14,20 @@ from ultralytics.cfg import get_save_dir
 from ultralytics.engine.model import Model as EngineModel
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
 
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, suggest
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, shown, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
-from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.detectors.postprocess import AUTO, Postprocess
 from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
+from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.keys import OWN
-from tinyyolo.engine.predict.results import run_folder
-from tinyyolo.engine.predict.sources import check_source
+from tinyyolo.engine.predict.maps import checked
+from tinyyolo.engine.predict.results import WRITES, run_folder
+from tinyyolo.engine.predict.sources import check_source, is_files, named
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
 from tinyyolo.engine.stopping import stoppable
@@ -37,8 +39,9 @@ from tinyyolo.io import sweep
 
 FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
-KEPT = ("imgsz", "data", "single_cls")  # training arguments that validation and prediction start from
-WRITES = ("save", "save_txt", "save_crop", "save_json")  # what predict makes of detections
+SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
+KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
+KEPT_OWN = ("tile", "overlap", "zoom")  # the same, of our own keys
 PARTS = {"model": Detector, "trainer": TinyTrainer, "validator": TinyValidator, "predictor": TinyPredictor}
 # A 2 px line and a label would hide what they mark.
 DRAWING = {"line_width": 1, "show_labels": False, "show_conf": False}
@@ -89,8 +92,11 @@ class Model(EngineModel):
             raise UserError(f"task={task}: every tinyyolo model is task=detect")
         self._given = dict(overrides or {})
         self.spec: dict[str, Any] = {}  # the resolved model YAML
+        self.shown: dict[str, Any] = {}  # the bands and stretch of its training
+        self.looks: dict[str, Any] = {}  # how it looked at large images when it was trained
         self.exported: dict[str, Any] = {}  # what an export says of itself
         self._trust = trust
+        self._own: dict[str, Any] = dict(OWN)  # what the last prediction was asked for
         known = str(model).lower().endswith(FILES)
         super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
 
@@ -125,7 +131,9 @@ class Model(EngineModel):
             raise UserError(f"{path}: TorchScript: rename it NAME.torchscript, and give trust=true if you trust it")
         check_trust(path, self._trust)
         height, width = self.exported["imgsz"]
-        self._from(path, imgsz=height if height == width else [height, width])
+        shown_by = {key: value for key, value in (self.exported.get("rendering") or {}).items() if key in SHOWN}
+        self.looks = {key: value for key, value in (self.exported.get("looks") or {}).items() if key in KEPT_OWN}
+        self._from(path, imgsz=height if height == width else [height, width], **shown_by)
         self.model, self.ckpt_path, self.ckpt = str(path), str(path), None
 
     def _hold(self, path: Path, content: dict[str, Any]) -> None:
@@ -134,9 +142,11 @@ class Model(EngineModel):
         self.ckpt_path = str(path)
         kept = {key: content["train_args"].get(key) for key in KEPT}
         self._from(path, **{key: value for key, value in kept.items() if value is not None})
+        self.looks = {key: content["train_args"][key] for key in KEPT_OWN if content["train_args"].get(key) is not None}
 
     def _from(self, path: Path, **kept: Any) -> None:
         """Remember where this model is from and how to run it; the network is built when it is asked for."""
+        self.shown = {key: kept.pop(key, None) for key in SHOWN}
         self.model_name, self.overrides = str(path), {"model": str(path), "task": "detect", **kept}
         self.__dict__.pop("model", None)
         self._modules.pop("model", None)
@@ -165,11 +175,15 @@ class Model(EngineModel):
         if isinstance(weights, (str, Path)):
             source, content = str(weights), tensor_files.read(weights)
         if isinstance(content, dict) and "yaml" in content:
-            count = checkpoint.transfer(self.model, check_content(content, Path(source))["model"])
+            content = check_content(content, Path(source))
+            count = checkpoint.transfer(self.model, content["model"])
             if count < (total := len(self.model.state_dict())) // 2:
                 raise UserError(f"{source}: the weights of another model: {count} of {total} tensors fit")
+            same = count == total and content["names"] == self.model.names
+            self.model.thresholds = content.get("thresholds") if same else None
         else:
             print(load_reference(self.model, content, source))
+            self.model.thresholds = None
         self.predictor = None
         self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
@@ -212,6 +226,7 @@ class Model(EngineModel):
             given = with_file("train", kwargs)
             recipe = self.spec.get("train") or {}
             args = resolve("train", {**self.test_keys(), **recipe}, given)
+            self.tell_other_pixels(args)
             parts["spec"], gains = with_gains(self.spec, {**recipe, **given})
             args |= {**gains, "model": self.overrides["model"]}
             if isinstance(first := args["pretrained"], (str, Path)):
@@ -239,7 +254,10 @@ class Model(EngineModel):
         Raises:
             UserError: a key or value that does not fit, missing data, or no class in common with it.
         """
-        args = engine_args(self.arguments("val", {"plots": True, "rect": True}, kwargs))
+        given = with_file("val", kwargs)
+        args = self.arguments("val", {"plots": True, "rect": True}, given)
+        own = {key: args[key] for key in OWN} | {"max_det": given.get("max_det")}
+        args = engine_args(args)
         data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
@@ -247,6 +265,8 @@ class Model(EngineModel):
         with run_folder(folder):
             sweep(folder, deep=True)
             self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
+            vars(self.validator.args).update({key: own[key] for key in OWN})
+            self.validator.own = own
             self.validator(model=self.model)
         self.metrics = self.validator.metrics
         return self.metrics
@@ -259,16 +279,27 @@ class Model(EngineModel):
         """
         check_source(source)
         given = with_file("predict", kwargs)
-        args = self.arguments("predict", {"conf": 0.25, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
+        args = self.arguments("predict", {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
+        if said := [
+            f"{key}={shown(given[key])}" for key in SHOWN if given.get(key) is not None and not is_files(source)
+        ]:
+            LOGGER.warning(f"{' '.join(said)}: bands and values are for files, not for source={named(source)}")
         if args["embed"] is not None:
             self._check_is_pytorch_model()
-            if written := [key for key in WRITES if args[key]]:
+            if written := [key for key in WRITES if args.get(key)]:
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
-        own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det")}
+        self._own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}
+        self._own["out"] = checked(self._own["out"], args["exist_ok"])
+        args["conf"] = conf if isinstance(conf := args["conf"], (int, float)) else None  # upstream knows numbers alone
         if self.predictor is not None:  # kept from the last call
-            self.predictor.own = own
-        return super().predict(source, stream, partial(predictor or TinyPredictor, own=own), **args)
+            self.predictor.own = self._own
+        return super().predict(source, stream, predictor and partial(predictor, own=self._own), **args)
+
+    def _smart_load(self, key: str) -> Any:
+        """As upstream, which builds a predictor only when there is none that can be kept; ours knows more keys."""
+        part = super()._smart_load(key)
+        return partial(part, own=self._own) if key == "predictor" else part
 
     def embed(self, source: Any = None, stream: bool = False, embed: Sequence[int] | None = None, **kwargs: Any) -> Any:
         """One vector (D,) an image: the means of the neck's maps, from the finest to the coarsest, in a row.
@@ -293,11 +324,19 @@ class Model(EngineModel):
 
     def arguments(self, mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a validation or prediction; an export takes its own image size alone."""
-        args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides}, given)
+        args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides, **self.shown, **self.looks}, given)
+        self.tell_other_pixels(args)
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
             raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")
         return args
+
+    def tell_other_pixels(self, args: Mapping[str, Any]) -> None:
+        """Warn where a run shows the bands or values of files otherwise than the training of this model did."""
+        for key in SHOWN:
+            known, asked = self.shown[key], args[key]
+            if known is not None and plain(asked) != plain(known):
+                LOGGER.warning(f"{key}={shown(asked)}: {self.model_name} was trained with {key}={shown(known)}")
 
     def export(self, **kwargs: Any) -> str:
         """Write a file beside the checkpoint: TorchScript, which runs by itself, or safetensors, weights without code.

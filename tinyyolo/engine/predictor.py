@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import platform
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from ultralytics.engine.results import Results
@@ -17,27 +16,36 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import convert_torch2numpy_batch
 
-from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import FileLoader, read_images_by
+from tinyyolo.compat import FileLoader
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.datasets.images import MISSING, look, save
 from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
-from tinyyolo.detectors.postprocess import of_run
-from tinyyolo.engine.keys import OWN
-from tinyyolo.engine.predict.results import TinyResults, run_folder, scene_result
-from tinyyolo.engine.predict.scenes import detect, fault_of, is_export, load, scene_of, size_of, stride_of
+from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_words
+from tinyyolo.engine.keys import OWN, share_of
+from tinyyolo.engine.predict.maps import maps_of
+from tinyyolo.engine.predict.results import WRITES, SceneResults, TinyResults, run_folder, scene_result
+from tinyyolo.engine.predict.rows import name_in, write_rows
+from tinyyolo.engine.predict.scenes import (
+    Damaged,
+    detect,
+    fault_of,
+    is_export,
+    load,
+    look_at,
+    scene_of,
+    size_of,
+    stride_of,
+)
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
-from tinyyolo.io import new_file, place_in, tell
+from tinyyolo.engine.predict.unfinished import FOLDERS, Unfinished, any_left, appended, settings_of
+from tinyyolo.engine.predict.videos import VIDEO, check_videos
+from tinyyolo.io import place_in, tell
+from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
-read_images_by(load, sources=True)
-LEAST_SCORE = 0.25  # of a detection that is shown
 NO_FRAMES = "not one frame can be read"
-FOLDERS = ("labels", "crops")  # that a prediction writes into
-VIDEO = {"Darwin": ".mp4"}.get(platform.system(), ".avi")  # upstream's
-RIFF_HEAD = 8  # bytes of an AVI before those that its length counts
 SHOW = 80  # characters of a wrong source in a message
 
 
@@ -51,9 +59,36 @@ class TinyPredictor(DetectionPredictor):
     plotted_img: Any
 
     def __init__(self, *args: Any, own: Mapping[str, Any] = OWN, **kwargs: Any) -> None:
-        """As upstream; `own` are the keys that upstream does not know, and the `max_det` that was asked for."""
+        """As upstream; `own` are the keys that upstream does not know, `conf`, and the `max_det` that was asked for."""
         super().__init__(*args, **kwargs)
         self.own = own
+        self.unfinished: Unfinished | None = None  # what is kept of scenes until the run is done
+
+    def settle(self, source: Any) -> None:
+        """Find the rules, the files and what is left of an interrupted run; see `setup_source`."""
+        self.rules = of_run(self.model, {**vars(self.args), "conf": self.own.get("conf", AUTO)}, SHOWN_SCORE)
+        self.tell_scores()
+        self.rendering = Rendering.of(self.own)
+        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
+        self.shown, self.found = str(source)[:SHOW], files_of(source)
+        self.share = share_of(self.own["shard"]) if self.own["shard"] else None
+        self.unfinished = None
+        if self.share:
+            if self.found is None or not self.tiling.tile:
+                raise UserError(f"shard={self.own['shard']}: of image files in tiles alone; source={self.shown}")
+            self.args.save = self.args.save_txt = self.args.save_crop = self.args.show = False  # shards write nothing
+        keys = {**vars(self.args), **self.own}
+        self.keeps = bool(self.found and self.tiling.tile and (self.share or any(keys.get(key) for key in WRITES)))
+        if self.keeps and (self.share or any_left(self.save_dir.parent)):
+            self.save_dir = self.kept().run_folder(self.save_dir)
+
+    def kept(self) -> Unfinished:
+        """`unfinished`, made when it is first needed: its key is a hash of all weights, of no use to small images."""
+        if self.unfinished is None:
+            files, _ = self.found or ([], None)
+            depends = settings_of(self.model, {**vars(self.args), **self.own}, files, self.tiling, self.rules)
+            self.unfinished = Unfinished(self.save_dir.parent, depends, bool(self.share))
+        return self.unfinished
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
         """As upstream; files are read one by one, and what cannot be read is noted in `bad_images`.
@@ -61,54 +96,90 @@ class TinyPredictor(DetectionPredictor):
         Raises:
             UserError: nothing to read there, no kind of source, or a class that the model does not have.
         """
-        self.rules = of_run(self.model, vars(self.args), LEAST_SCORE)
-        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
         self.bad_images: list[str] = []
         self.kinds: Counter[str] = Counter()  # of pictures that are not simply decoded
         self.frames: Counter[Path] = Counter()  # of each video that is written
         self.maps: Counter[str] = Counter()  # by the names of their pictures
-        self.shown, self.folder = str(source)[:SHOW], None
-        if (found := files_of(source)) is not None:
-            files, self.folder = found
+        self.looked = 0  # scenes that were begun
+        self.folder = None
+        if self.found is not None:
+            files, self.folder = self.found
             images, videos, absent = parted(files)
             if not files:
                 raise UserError(f"source={self.shown}: No images or videos found")
             self.bad_images += [f"{path}: {MISSING}" for path in absent]
-            source = FileLoader(images, videos, self.args.batch, self.args.vid_stride, self.bad, self.good)
+            decode = partial(load, rendering=self.rendering)
+            source = FileLoader(images, videos, self.args.batch, self.args.vid_stride, self.bad, self.good, decode)
         try:
             super().setup_source(source, stride)
         except (OSError, TypeError, ValueError) as error:
             raise UserError(" ".join(f"source={self.shown}: {error}".split())) from error
 
+    def tell_scores(self) -> None:
+        """Which scores detections need, in a line, where the user has not given one number."""
+        conf, score = self.own.get("conf"), self.rules.score
+        said = ""
+        if isinstance(score, tuple):
+            said = score_words(score, self.model.names, self.rules.classes)
+        elif conf == AUTO:
+            said = f"{score} for every class, as {self.args.model} has no scores by a validation"
+        if said and self.args.embed is None and self.args.verbose:
+            LOGGER.info(f"{'conf=auto' if conf == AUTO else 'conf by class'}: {said}")
+
     def bad(self, path: str) -> None:
         """Note a file that cannot be read."""
-        line = f"{path}: {NO_FRAMES if is_video(path) else fault_of(path) or why_not(path)}"
+        line = f"{path}: {NO_FRAMES if is_video(path) else fault_of(path, self.rendering) or why_not(path)}"
         self.bad_images += [] if line in self.bad_images else [line]
 
     def good(self, path: str) -> None:
         """Note what kind of image was read."""
-        self.kinds.update(remarks(look(path)))
+        self.kinds.update(remarks(look(path), self.rendering))
 
-    def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
+    def stream_inference(self, source: Any = None, model: Any = None, *args: Any, **kwargs: Any) -> Iterator[Results]:
         """As upstream, then predictions.json with `save_json` and the images that could not be read.
+
+        A run with scenes that is interrupted is taken up by the same command: see `Unfinished`. A shard gives nothing.
 
         Raises:
             UserError: not one could, or a video could not be written to its end.
         """
+        if self.model is None:
+            self.setup_model(model)
+        self.settle(source if source is not None else self.args.source)
+        try:
+            yield from self.whole_run(source, model, *args, **kwargs)
+        finally:
+            if self.unfinished:
+                self.unfinished.release()
+
+    def whole_run(self, *args: Any, **kwargs: Any) -> Iterator[Results]:
+        """See `stream_inference`."""
         for name in FOLDERS:
             place_in(self.save_dir, f"{name}/file")  # no link there leads elsewhere
+        self.there = [path.relative_to(self.save_dir).as_posix() for path in appended(self.save_dir)]
         with run_folder(self.save_dir):
-            results = super().stream_inference(*args, **kwargs)
+            results: Iterator[Any] = (
+                result for result in super().stream_inference(*args, **kwargs) if not getattr(result, "dropped", False)
+            )
             count = 0
             rows = self.save_dir / "predictions.json"
-            for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
-                count += 1
-                if self.own["save_geojson"]:
-                    self.save_map(result)
-                yield result
-            if self.bad_images and not count:
+            json_too, paths = self.args.save_json and not self.share, [] if self.share else self.own["out"]
+            with maps_of(paths) as maps:
+                for result in write_rows(results, rows, lambda: self.folder) if json_too else results:
+                    count += 1
+                    if self.own["save_geojson"]:
+                        self.save_map(result)
+                    if paths:
+                        maps.add(result, name_in(self.folder, result.path))
+                    yield result
+            if self.bad_images and not count and not self.share:
                 raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
             check_videos(self.frames)
+        if self.unfinished and self.share:
+            kept = f"its tiles are in {self.unfinished.folder}"
+            LOGGER.info(f"shard={self.own['shard']}: {kept}; the same command without shard= joins all and writes")
+        elif self.unfinished:
+            self.unfinished.finish(self.save_dir)
         for line in lines_of_kinds(self.kinds):
             LOGGER.warning(line)
         report("", "unreadable images left out", self.bad_images)
@@ -158,19 +229,62 @@ class TinyPredictor(DetectionPredictor):
                 said.append(raster.words)
             elif raster is not None:
                 raster.close()
-                im[i] = images.load(raster.path)
+                at_its_size = image.shape[:2] == raster.size_hw
+                im[i] = np.asarray(image) if at_its_size else images.opened(raster.path, self.rendering)
             if words := ", ".join(filter(None, said)):
                 LOGGER.info(words)
         small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]
         return super().preprocess(small) if len(small) else torch.zeros(1, 3, self.tiling.tile, self.tiling.tile)
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As upstream; scenes wait for `postprocess`."""
-        return super().inference(im, *args, **kwargs) if len(self.scenes) < len(self.batch[0]) else None
+        """As upstream; scenes wait for `postprocess`, and small images are none of a shard's."""
+        alone = self.share or len(self.scenes) == len(self.batch[0])
+        return None if alone else super().inference(im, *args, **kwargs)
 
-    def detect_scene(self, scene: np.ndarray) -> torch.Tensor:
-        """Detections (K, 6) of a scene in its pixels."""
-        return detect(self.tiling, self.model, self.rules, scene_of(scene), self.args.batch, self.own.get("max_det"))
+    def detect_scene(self, scene: np.ndarray, path: str) -> SceneResults:
+        """The result of a scene; a `dropped` one where it cannot be read to its end, which is noted, and of a shard.
+
+        Raises:
+            UserError: what is found cannot be kept.
+        """
+        bands, rows, started = None, None, time.perf_counter()
+        if self.keeps:
+            self.kept().begin(self.save_dir, self.there)
+            bands = self.kept().scene(path)
+        parts, what = (self.tiling, self.model, self.rules, scene_of(scene), self.args.batch), Path(path).name
+        try:
+            if self.share and bands is not None:
+                i, n = self.share  # of scenes with few bands not all are the first one's
+                look_at(*parts, bands, what, ((i + self.looked) % n, n))
+            else:
+                rows = detect(*parts, self.own.get("max_det"), bands, what)
+        except Damaged as error:
+            self.bad_images.append(str(error))
+        self.looked += 1
+        if rows is None:
+            return self.dropped(scene, path)
+        result = scene_result(rows, scene, path, self.model.names)
+        result.took = 1e3 * (time.perf_counter() - started)
+        return result
+
+    def dropped(self, image: np.ndarray, path: str) -> SceneResults:
+        """What stands for an image without a result."""
+        result = scene_result(torch.zeros(0, 6), image, path, self.model.names)
+        result.dropped = True
+        return result
+
+    def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
+        """As upstream; nothing of a `dropped` result, and of a scene its own size and time."""
+        results: Any = self.results
+        result = results[i]
+        if not isinstance(result, SceneResults):
+            return super().write_results(i, p, im, s)
+        if result.dropped:
+            return ""
+        speed: Any = result.speed
+        speed["inference"] += result.took
+        speed["postprocess"] -= result.took
+        return super().write_results(i, p, torch.empty((1, 3, *result.orig_shape), device="meta"), s)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
@@ -180,68 +294,15 @@ class TinyPredictor(DetectionPredictor):
         ]
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
-        if not self.scenes:
+        if not self.scenes and not self.share:
             return self.construct_results(found, img, orig_imgs)
-        results = iter(found)
-        return [
-            scene_result(self.detect_scene(image), image, path, self.model.names)
-            if i in self.scenes
-            else self.construct_result(next(results), img, image, path)
-            for i, (image, path) in enumerate(zip(orig_imgs, self.batch[0], strict=True))
-        ]
-
-
-def check_videos(frames: Mapping[Path, int]) -> None:
-    """Remove videos that are shorter than what was written: OpenCV says nothing of a full disk.
-
-    Raises:
-        UserError: there is one; names it.
-    """
-    short = [path for path, count in frames.items() if not whole_video(path, count)]
-    for path in short:
-        path.unlink(missing_ok=True)
-    if short:
-        raise UserError(f"{short[0]}: the video could not be written to its end; is the disk full?")
-
-
-def whole_video(path: Path, frames: int) -> bool:
-    """Whether a video has its last frame, and an AVI the length that its header says."""
-    with path.open("rb") as file:
-        kind, length = file.read(4), int.from_bytes(file.read(4), "little")
-    video = cv2.VideoCapture(str(path))
-    video.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
-    return (kind != b"RIFF" or length + RIFF_HEAD <= path.stat().st_size) and bool(video.grab())
-
-
-def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path | None]) -> Iterator[Results]:
-    """Pass `results` on and write each to `path` as COCO results: holding them would fill the memory.
-
-    `file_name` is the file's name, or its path in the folder `within()`, known from the first result on. The image id
-    is that without its ending, a number where it can be one, and for a video with the frame from 1; category_id is the
-    model's class from 0, bbox x, y, w, h in pixels of the image. `evaluate` joins them with annotations by file name
-    and category_name, as ids there count otherwise. A consumer that stops early leaves a whole file of what it has
-    seen.
-    """
-    frames: Counter[Path] = Counter()
-    mark = "["
-    with new_file(path, overwrite=True) as file:
-        try:
-            for result in results:
-                source, folder = Path(result.path), within()
-                boxes: Any = result.boxes  # upstream's type says that there may be none
-                frames[source] += 1
-                name = source.relative_to(folder) if folder and folder in source.parents else Path(source.name)
-                stem = name.with_suffix("").as_posix()
-                image_id: int | str = int(stem) if stem.isdecimal() else stem
-                if is_video(source):
-                    image_id = f"{stem}_{frames[source]}"
-                xywh = convert(boxes.xyxy.cpu().double().numpy(), "xyxy", "xywh").round(3).tolist()
-                for label, bbox, score in zip(boxes.cls.int().tolist(), xywh, boxes.conf.tolist(), strict=True):
-                    row = {"image_id": image_id, "file_name": name.as_posix(), "category_id": label}
-                    row |= {"category_name": result.names[label], "bbox": bbox, "score": round(score, 5)}
-                    file.write(f"{mark}\n{json.dumps(row)}")
-                    mark = ","
-                yield result
-        except GeneratorExit:  # the consumer has seen enough
-            LOGGER.info(f"{path}: of the first {sum(frames.values())} images")
-        file.write("\n]\n" if mark == "," else "[]\n")
+        names: Any = self.batch[0]
+        results, out = iter(found), list[Results]()
+        for i, (image, path) in enumerate(zip(orig_imgs, names, strict=True)):
+            if i in self.scenes:
+                out.append(self.detect_scene(image, path))
+            elif self.share:
+                out.append(self.dropped(image, path))
+            else:
+                out.append(self.construct_result(next(results), img, image, path))
+        return out

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, colorstr
-from ultralytics.utils.torch_utils import init_seeds
+from ultralytics.utils.torch_utils import init_seeds, unwrap_model
 
 from tinyyolo.compat import own_args_yaml
 from tinyyolo.config import UserError, yaml_names
@@ -27,8 +29,11 @@ from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import class_indices
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.predict.scenes import stride_of
 from tinyyolo.heads import HEADS
 from tinyyolo.io import new_file
+from tinyyolo.scenes.rendering import Rendering
+from tinyyolo.scenes.tiling import Tiling
 
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
 
@@ -79,6 +84,7 @@ def split_dataset(
         UserError: no such split, or not one readable image.
     """
     own = {"imgsz": args.imgsz, "hyp": args, "single_cls": args.single_cls, "stride": ENGINE_STRIDE, "pad": 0.0}
+    own["rendering"] = Rendering.of(vars(args))
     kind = DrawnDataset if mode == "train" and data["spec"].fresh(split) else TinyDataset
     return kind(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
 
@@ -264,9 +270,12 @@ class PreparedTrainer(DetectionTrainer):
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> TinyDataset:
         """The dataset of the split named `img_path`."""
         classes = class_indices(self.args.classes, self.data["spec"].names)
-        options: dict[str, Any] = {"cache": self.args.cache or None, "classes": classes}
+        tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(SimpleNamespace(model=unwrap_model(self.model))))
+        options: dict[str, Any] = {"cache": self.args.cache or None, "classes": classes, "tiling": tiling}
         if mode == "train":
-            options |= {key: self.own[key] for key in ("skip_empty", "min_side")}
+            options |= {key: self.own[key] for key in ("skip_empty", "min_side", "empty_tiles")} | {
+                "seed": self.args.seed
+            }
             options |= {"augment": True, "rect": self.args.rect, "fraction": self.args.fraction}
         else:
             options |= {"augment": False, "rect": True}
@@ -279,7 +288,7 @@ class PreparedTrainer(DetectionTrainer):
         if is_auto(cfg):
             notes = self.data["spec"].read("train")
             objects = notes.labels >= 0
-            owners = notes.sizes_hw[notes.image_index[objects]]
+            owners = self.seen_hw(notes.sizes_hw)[notes.image_index[objects]]
             boxes = torch.from_numpy(notes.boxes[objects].copy())
             cfg = settle(cfg, object_sizes(boxes, torch.from_numpy(owners.copy()), self.args.imgsz))
             LOGGER.info(describe(cfg))
@@ -291,6 +300,12 @@ class PreparedTrainer(DetectionTrainer):
         if verbose and RANK in {-1, 0}:
             model.info(imgsz=self.args.imgsz)
         return model
+
+    def seen_hw(self, sizes_hw: np.ndarray) -> np.ndarray:
+        """Sizes (I, 2) of images; of those that are cut the size that one of their scale would have."""
+        tiling = Tiling.of({**vars(self.args), **self.own}, ENGINE_STRIDE)
+        cut = np.array([tiling.cuts((h, w)) for h, w in sizes_hw.tolist()], bool)
+        return np.where(cut[:, None], self.args.imgsz / tiling.zoom, sizes_hw) if cut.any() else sizes_hw
 
     def setup_model(self) -> dict[str, Any] | None:
         """The model stands already; returns the checkpoint to resume from."""

@@ -15,8 +15,8 @@ from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import keep_skipped
-from tinyyolo.datasets.train.loader import TinyLoader, go_to, place_of, unpacked
+from tinyyolo.datasets.train.loader import InBlocks, TinyLoader, go_to, place_of, unpacked
+from tinyyolo.datasets.train.skipped import keep_skipped
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import MINUTES
 from tinyyolo.engine.prepare import PreparedTrainer, under
@@ -47,6 +47,7 @@ class SteppedTrainer(PreparedTrainer):
         self.places: dict[int, Any] = {}  # worker process -> its place after the last batch that came from it
         self.files: list[str] = []  # images of the last batch
         self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
+        self.thresholds: list[float] | None = None  # scores of the classes by the last validation
         self.ruined = False  # the loss is no number
         self.good: dict[str, Any] | None = None  # the state to go back to where no checkpoint holds it
         self.saved = self.ckpt is not None  # last.pt is this run's
@@ -61,6 +62,8 @@ class SteppedTrainer(PreparedTrainer):
         """As upstream, with a loader that can begin inside an epoch; how many batches make a step is ours to count."""
         super()._build_train_pipeline()
         self.train_loader.__class__ = TinyLoader
+        batches = self.train_loader.batch_sampler.sampler
+        batches.sampler = InBlocks(batches.sampler, *self.train_loader.dataset.decoded())
         self.train_loader.dataset.placed = self.own["save_every"] is not None
         self.steps_every, self.accumulate, self.last_step = self.accumulate, 1, -1
 
@@ -193,6 +196,7 @@ class SteppedTrainer(PreparedTrainer):
             {**vars(self.args), "close_mosaic": self.close_mosaic},
             epoch=self.epoch - inside,
             metrics={**self.metrics, "fitness": self.fitness},
+            thresholds=self.thresholds,
             resume=resume,
         )
 
@@ -245,7 +249,11 @@ class SteppedTrainer(PreparedTrainer):
 
     def validate(self) -> Any:
         """As upstream; not in an epoch that will be done again."""
-        return (self.metrics, self.fitness) if self.ruined else super().validate()
+        if self.ruined:
+            return self.metrics, self.fitness
+        found = super().validate()
+        self.thresholds = self.validator.thresholds
+        return found
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Whether the epoch is done again: from the last good state, with half the learning rate, three times in a row.

@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.boxes.convert import areas
 from tinyyolo.compat import own_amp_check
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.dataset import SKIPPED, report_left_out, report_skipped
+from tinyyolo.datasets.train.skipped import SKIPPED, report_left_out, report_skipped
 from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
@@ -156,7 +156,7 @@ class TinyTrainer(SteppedTrainer):
         """Our validator, which does not know our training keys."""
         args = engine_args(vars(self.args))
         validator = TinyValidator(self.test_loader, save_dir=self.save_dir, args=args, _callbacks=self.callbacks)
-        validator.data = self.data
+        validator.data, validator.own = self.data, self.own
         return validator
 
     def plot_training_labels(self) -> None:
@@ -191,6 +191,8 @@ class TinyTrainer(SteppedTrainer):
     def final_eval(self) -> None:
         """Validate the best checkpoint, write its table and pictures, then drop what only resuming needs from both.
 
+        The best one's thresholds are then those that this validation has told.
+
         last.pt comes last: until then it says that this is left to do.
         """
         if RANK in {-1, 0} and not self.saved:  # with save=false, stopped before the last epoch
@@ -203,6 +205,7 @@ class TinyTrainer(SteppedTrainer):
             self.detector = checkpoint.fill(own.cpu(), checkpoint.load(best), best)
             self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
+            self.detector.thresholds = self.validator.thresholds
         report_left_out(self.train_loader.dataset)
         report_skipped(self.save_dir)
         if RANK in {-1, 0}:
@@ -210,7 +213,8 @@ class TinyTrainer(SteppedTrainer):
                 self.draw_curves()
             for path in (self.best, self.last):
                 if path.exists():
-                    checkpoint.save(path, {**checkpoint.load(path), "resume": None})
+                    found = {"thresholds": self.validator.thresholds} if path == best else {}
+                    checkpoint.save(path, {**checkpoint.load(path), **found, "resume": None})
             self.finished = True
 
     # ---- checkpoints

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,21 +25,30 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
-from tinyyolo.datasets.train.dataset import TinyDataset, keep_skipped, report_left_out
-from tinyyolo.detectors.postprocess import class_indices, of_run
+from tinyyolo.datasets.images import opened
+from tinyyolo.datasets.train.dataset import TinyDataset
+from tinyyolo.datasets.train.opened import Pixels
+from tinyyolo.datasets.train.skipped import keep_skipped, report_left_out
+from tinyyolo.detectors.base import Detector
+from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, class_indices, of_run, score_words
+from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import TinyResults
+from tinyyolo.engine.predict.scenes import is_export, stride_of
+from tinyyolo.engine.predict.whole import Whole
 from tinyyolo.engine.prepare import data_dict, split_dataset
-from tinyyolo.evaluation import evaluate, format_table, write_json
+from tinyyolo.evaluation import AITOD_MAX_DETS, evaluate, format_table, operating_scores, write_json
 from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
+from tinyyolo.evaluation.metrics import FEW
 from tinyyolo.io import name_fault, place_in, some
+from tinyyolo.scenes.tiling import Tiling
 
 LEAST_SCORE = 0.001  # of a detection that counts, for a model whose YAML says nothing of it
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
 DECIMALS, SCORE_DECIMALS = 3, 7  # of px and of scores: what predictions.json says is what is scored
+TOO_LITTLE = f"fewer than {FEW} objects, or no right detection"
 PICTURES = 8  # images of the comparison picture
-PICTURE_SCORE = 0.25  # least score of a box in a picture
 
 
 class TinyMetrics:
@@ -48,6 +59,7 @@ class TinyMetrics:
 
     def __init__(self) -> None:
         self.result: dict[str, Any] = {}
+        self.thresholds: dict[str, float] = {}  # by class name, what `predict` shows it from; empty if not known
         self.speed: dict[str, float] = {}
         self.save_dir: Path | None = None
 
@@ -87,12 +99,14 @@ class TinyValidator(DetectionValidator):
     device: Any
     names: Any
     metrics: Any
+    own: Mapping[str, Any] = OWN  # keys that upstream does not know, and the `max_det` that was asked for
 
     def __init__(self, dataloader: Any = None, save_dir: Path | None = None, args: Any = None, _callbacks: Any = None):
         given = (args if isinstance(args, Mapping) else vars(args)).get("conf")
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.args.conf = given  # upstream puts a score of its own for none: here the model's own counts
         self.metrics = TinyMetrics()
+        self.thresholds: list[float] | None = None  # of the model's classes, for `predict`
 
     def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
         """Run, reading data YAMLs by our own loader."""
@@ -103,8 +117,16 @@ class TinyValidator(DetectionValidator):
     def get_dataloader(self, dataset_path: str | None, batch_size: int) -> Any:
         """A loader over a split; upstream's would drop classes by their number."""
         options = {"augment": False, "rect": self.args.rect, "classes": self.data_classes()}
+        looks = {**vars(self.args), **self.own}
+        options["tiling"] = Tiling.of(looks, stride_of(self.wrapper), is_export(self.wrapper))
         dataset = split_dataset(self.data, dataset_path or self.args.split, self.args, "val", batch_size, **options)
         return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
+
+    def get_model(self, model: Any, trainer: Any = None) -> Any:
+        """As upstream; of a checkpoint what says how scenes are looked at."""
+        found = super().get_model(model, trainer)
+        self.wrapper = SimpleNamespace(model=found)
+        return found
 
     def data_classes(self) -> list[int] | None:
         """The data's indices of the classes that `classes` names; numbers there are the model's."""
@@ -121,8 +143,11 @@ class TinyValidator(DetectionValidator):
         self.truth = by_id(ground_truth(self.dataloader.dataset, self.data_classes()))
         self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
         self.class_of = match_classes(self.names, self.truth)
+        wrapper = SimpleNamespace(model=model) if isinstance(model, Detector) else model
+        most = self.own.get("max_det")
+        self.whole = Whole(self.dataloader.dataset, wrapper, self.rules, self.args.batch, most)
         self.found: dict[int, np.ndarray] = {}  # image of the truth -> (K, 6): the model's class, x, y, w, h, score
-        self.pictures: dict[int, str] = {}
+        self.pictures: dict[int, str | Pixels] = {}
         self.missing: set[int] = set()  # images of the truth that could not be read
 
     def get_desc(self) -> str:
@@ -146,9 +171,17 @@ class TinyValidator(DetectionValidator):
             if (row := int(batch["image_index"][i])) < 0:
                 self.missing.add(int(self.image_of[~row]))
                 continue
+            image, path, scene = int(self.image_of[row]), batch["im_file"][i], row in self.whole.rows
             shape, padding = batch["ori_shape"][i], batch["ratio_pad"][i]
-            boxes: Any = scale_boxes(batch["img"].shape[2:], found["bboxes"].clone(), shape, ratio_pad=padding)
-            image = int(self.image_of[row])
+            if not scene:
+                boxes: Any = scale_boxes(batch["img"].shape[2:], found["bboxes"].clone(), shape, ratio_pad=padding)
+            elif (seen := self.whole.found_in(path)) is not None:
+                found, shape = seen
+                boxes = found["bboxes"]
+            else:
+                keep_skipped(self.dataloader.dataset, self.save_dir)
+                self.missing.add(image)
+                continue
             xywh = convert(boxes.cpu().double().numpy().reshape(-1, 4), "xyxy", "xywh").round(DECIMALS)
             label, score = (found[key].cpu().double().numpy() for key in ("cls", "conf"))
             self.found[image] = np.column_stack([label, xywh, score.round(SCORE_DECIMALS)])
@@ -158,7 +191,7 @@ class TinyValidator(DetectionValidator):
                 file = place_in(self.save_dir, str(Path("labels", name).with_suffix(".txt")))
                 self.save_one_txt({**found, "bboxes": boxes}, self.args.save_conf, shape, file)
             if self.args.plots and len(self.pictures) < PICTURES and RANK in {-1, 0}:
-                self.pictures[image] = batch["im_file"][i]
+                self.pictures[image] = self.whole.pixels(path) if scene else path
 
     def save_one_txt(self, predn: dict[str, Tensor], save_conf: bool, shape: tuple[int, int], file: Path) -> None:
         """As upstream, but whole or not at all, in place of an older run's."""
@@ -180,11 +213,20 @@ class TinyValidator(DetectionValidator):
         if self.missing:
             self.leave_out()
         self.detections = self.collected()
-        result = evaluate(self.truth, self.detections, arrays=bool(self.args.plots))
+        result = evaluate(self.truth, self.detections, max_dets=self.whole.limits, arrays=bool(self.args.plots))
         self.precision: Any = result.get("precision")
         arrays = {"precision", "recall", "scores", "lrp"}
         self.metrics.result = {key: value for key, value in result.items() if key not in arrays}
+        self.find_thresholds()
         return dict(self.metrics.results_dict)
+
+    def find_thresholds(self) -> None:
+        """The scores from which on `predict` shows each class, also `metrics.thresholds`, by name."""
+        counts = np.bincount(self.truth.labels[self.truth.labels >= 0], minlength=len(self.truth.names)).tolist()
+        objects = {name: counts[i] for i, name in self.truth.names.items()}
+        found, self.common = operating_scores(self.metrics.result, objects, self.names.values())
+        self.thresholds = [found[name] for name in self.names.values()] if found else None
+        self.metrics.thresholds = found
 
     def leave_out(self) -> None:
         """Take images that could not be read out of the figures, their objects too: nothing was looked for in them."""
@@ -213,7 +255,7 @@ class TinyValidator(DetectionValidator):
     def finalize_metrics(self) -> None:
         """Write metrics.json and, outside training or with save_json, predictions.json; pictures with `plots`."""
         self.metrics.speed, self.metrics.save_dir = self.speed, self.save_dir
-        write_json(self.metrics.result, self.save_dir / "metrics.json")
+        write_json({**self.metrics.result, "thresholds": self.metrics.thresholds}, self.save_dir / "metrics.json")
         if not self.training or self.args.save_json:
             write_results(self.save_dir / "predictions.json", self.detections)
         if self.args.plots:
@@ -227,11 +269,27 @@ class TinyValidator(DetectionValidator):
             LOGGER.info(short)
             return
         LOGGER.info("\n" + format_table(result) if self.args.verbose else short)
+        if limits := self.whole.limits[len(AITOD_MAX_DETS) :]:
+            words = f"`tinyyolo evaluate` takes that as max_dets={limits[0]}"
+            LOGGER.info(f"AP of up to {limits[0]:,} detections an image, as there are scenes; {words}")
         report_left_out(self.dataloader.dataset)
+        self.print_thresholds()
         if self.strangers:
             counts = ", ".join(f"{count:,} {name}" for name, count in self.strangers.most_common())
             LOGGER.warning(f"not counted, as {self.truth.path} has no such class: {counts}")
         LOGGER.info(f"Metrics, predictions and pictures: {self.save_dir}")
+
+    def print_thresholds(self) -> None:
+        """What conf=auto of `predict` is by this validation, in a line."""
+        if self.thresholds is None:
+            LOGGER.info(f"conf={AUTO} of predict: {SHOWN_SCORE}, as there are {TOO_LITTLE}")
+            return
+        said = f"conf={AUTO} of predict: {score_words(self.thresholds, self.names)}"
+        if self.common:
+            said += (
+                f" ({', '.join(some(self.common, PICTURES, ''))}: of all classes together, as there are {TOO_LITTLE})"
+            )
+        LOGGER.info(said)
 
     def draw(self) -> None:
         """Predictions beside ground truth, AP by size, precision over recall, and which class was taken for which."""
@@ -239,14 +297,17 @@ class TinyValidator(DetectionValidator):
 
         folder, result = self.save_dir, self.metrics.result
         if self.pictures:
-            sure = find_errors(self.truth, self.detections, threshold=PICTURE_SCORE)
-            self.on_plot(plots.compare_images(sure, self.pictures, folder / "predictions.jpg"))
+            shown = self.metrics.thresholds or dict.fromkeys(self.truth.names.values(), SHOWN_SCORE)
+            shown = {name: score for name, score in shown.items() if name in self.truth.names.values()}
+            sure = find_errors(self.truth, self.detections, threshold=shown, max_dets=self.whole.limits)
+            read = partial(opened, rendering=self.dataloader.dataset.rendering)
+            self.on_plot(plots.compare_images(sure, self.pictures, folder / "predictions.jpg", read))
         sizes = {key.removeprefix("AP_"): value for key, value in result.items() if key.startswith("AP_")}
         self.on_plot(plots.ap_by_size({"AP": sizes}, folder / "ap_by_size.png"))
         names = list(result["per_class"])
         curves = {name: self.precision[0, :, k, 0, -1] for k, name in enumerate(names)}  # at IoU .5, all sizes
         self.on_plot(plots.pr_curves(curves, folder / "pr_curve.png"))
-        errors = find_errors(self.truth, self.detections)
+        errors = find_errors(self.truth, self.detections, max_dets=self.whole.limits)
         names = [errors.truth.names[i] for i in range(len(errors.truth.names))]
         self.on_plot(plots.confusion_matrix(confusion_counts(errors), names, folder / "confusion_matrix.png"))
 

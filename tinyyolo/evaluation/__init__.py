@@ -6,7 +6,7 @@ What the figures alone do not need is imported on first use: a small set is scor
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
+from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate, operating_scores
 from tinyyolo.sizes import AITOD, COCO
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "find_errors",
     "format_table",
     "missed_labels",
+    "operating_scores",
     "write_csv",
     "write_json",
     "write_missed_labels",

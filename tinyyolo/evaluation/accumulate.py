@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from tinyyolo.datasets.annotations import Annotations
-from tinyyolo.evaluation.matching import Ranked, Wins
+from tinyyolo.evaluation.matching import Ranked, Wins, falling
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's recall thresholds
 LRP_PARTS = ("oLRP", "oLRP_loc", "oLRP_fp", "oLRP_fn", "threshold")
@@ -79,6 +79,32 @@ def accumulate(
                 lane.fill(curves, (k, a, m), limit, (a - at.start) * lanes, tau)
 
 
+def pooled_threshold(truth: Annotations, ranked: Ranked, wins: Wins, lane: int, limit: int) -> float:
+    """The score at which LRP is least if it is one for all classes that have objects; sizes all.
+
+    Args:
+        lane: of the range `all` at LRP's IoU.
+        limit: detections for each image and class.
+
+    Returns:
+        -1 without objects, NaN if no detection is right, as of a class.
+    """
+    objects = np.bincount(truth.labels[truth.labels >= 0], minlength=len(truth.names))
+    if not objects.any():
+        return -1.0
+    mine = np.flatnonzero((ranked.category >= 0) & (objects[ranked.category] > 0))
+    order = mine[falling(ranked.scores[mine])]
+    place = np.full(len(ranked.scores), -1)
+    place[order] = np.arange(len(order))
+    pairs = np.flatnonzero(place[wins.detection] >= 0)
+    pairs = pairs[np.argsort(place[wins.detection[pairs]], kind="stable")]
+    one = Ranked(*(column[order] for column in vars(ranked).values()))
+    found = Wins(*(column[pairs] for column in vars(wins).values()))
+    found = replace(found, detection=place[found.detection])
+    whole = ClassLane(one, found, slice(0, len(order)), slice(0, len(pairs)), np.ones(len(order), bool), objects.sum())
+    return whole.least(lane, *whole.kept(limit))[-1]
+
+
 def copy_limit(curves: Curves, k: int, a: int, m: int) -> None:
     for array in (curves.precision, curves.recall, curves.scores, *curves.lrp.values()):
         array[..., k, a, m] = array[..., k, a, m - 1]
@@ -104,9 +130,7 @@ class ClassLane:
         self.pairs = Pairs(place, wins.lanes[pairs], wins.ignored[pairs], wins.iou[pairs], in_range[place])
 
     def fill(self, curves: Curves, at: tuple[int, int, int], limit: int, first_lane: int, tau: int | None) -> None:
-        kept = self.rank < limit
-        pairs = self.pairs if kept.all() else Pairs(*(column[kept[self.pairs.place]] for column in self.pairs))
-        counted = np.cumsum(self.in_range & kept)  # detections that are a false positive unless matched
+        kept, pairs, counted = self.kept(limit)
         for t in range(len(curves.recall)):
             place, falses, _ = self.true_positives(pairs, first_lane + t, counted)
             k, a, m = at
@@ -114,10 +138,21 @@ class ClassLane:
                 place, falses
             )
         if tau is not None:
-            place, falses, rows = self.true_positives(pairs, first_lane + tau, counted)
-            opening = self.first_counted(first_lane + tau, kept)
-            for part, value in zip(LRP_PARTS, self.lrp(place, falses, pairs.iou[rows], opening, 0.5), strict=True):
+            for part, value in zip(LRP_PARTS, self.least(first_lane + tau, kept, pairs, counted), strict=True):
                 curves.lrp[part][at] = value
+
+    def kept(self, limit: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
+        """Which detections are within a limit, their pairs, and how many there are up to each; false unless matched."""
+        kept = self.rank < limit
+        pairs = self.pairs if kept.all() else Pairs(*(column[kept[self.pairs.place]] for column in self.pairs))
+        return kept, pairs, np.cumsum(self.in_range & kept)
+
+    def least(
+        self, lane: int, kept: np.ndarray, pairs: Pairs, counted: np.ndarray
+    ) -> tuple[float, float, float, float, float]:
+        """LRP_PARTS of one lane, of what is `kept`."""
+        place, falses, rows = self.true_positives(pairs, lane, counted)
+        return self.lrp(place, falses, pairs.iou[rows], self.first_counted(lane, kept), 0.5)
 
     @staticmethod
     def true_positives(pairs: Pairs, lane: int, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

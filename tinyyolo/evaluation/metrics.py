@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.evaluation.accumulate import Curves, accumulate, empty_curves
+from tinyyolo.evaluation.accumulate import Curves, accumulate, empty_curves, pooled_threshold
 from tinyyolo.evaluation.detections import read_detections
 from tinyyolo.evaluation.inputs import read_truth, spread_regions
 from tinyyolo.evaluation.matching import WORD, lane_groups, match, rank_detections
@@ -18,6 +19,9 @@ IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 AITOD_MAX_DETS = (100, 300, 1500)
 COCO_MAX_DETS = (1, 10, 100)
 LRP_TAU = 0.5
+FEW = 10  # a class with fewer objects has no threshold of its own: one object more or less would move it far
+BOUNDS = (0.01, 0.9)  # of thresholds: outside, a small or easy validation set has spoken, and other images suffer
+STEP = 1e-4  # thresholds are its multiples
 ALL_AREAS = np.array([[0.0, LARGEST_SIDE**2]])  # the range `all`, px²
 
 
@@ -52,8 +56,9 @@ def evaluate(
 
     Returns:
         Fractions by name: AP, AP50, AP75, AP_<area>, AR<limit>, AR_<area>, oLRP, oLRP_loc, oLRP_fp, oLRP_fn, and under
-        `per_class` the same for each category name with `threshold`, the score at which LRP is least. -1 means that
-        there is no object (or no such threshold), NaN that no detection is right.
+        `per_class` the same for each category name. `threshold` is the score at which LRP is least, of all classes the
+        one score at which that of their detections together is. -1 means that there is no object (or no such
+        threshold), NaN that no detection is right.
 
     Raises:
         UserError: unreadable or inconsistent input; one line names the place.
@@ -77,9 +82,12 @@ def evaluate(
         tau = int(np.argmin(np.abs(np.asarray(lanes) - LRP_TAU)))
     curves = empty_curves(len(thresholds), len(truth.names), len(areas), len(limits))
     groups = lane_groups(len(areas), len(lanes))
+    pooled = {}
     for group, wins in zip(groups, match(spread, classes, detections, ranked, lanes, areas), strict=True):
         accumulate(curves, spread, ranked, wins, areas, group, limits, len(lanes), tau)
-    out = summarise(curves, slice(None), limits, thresholds, area_ranges, lrp)
+        if tau is not None and group.start == 0:
+            pooled["threshold"] = pooled_threshold(spread, ranked, wins, tau, limits[-1])
+    out = summarise(curves, slice(None), limits, thresholds, area_ranges, lrp) | pooled
     out["per_class"] = {
         name: summarise(curves, slice(k, k + 1), limits, thresholds, area_ranges, lrp)
         | ({"threshold": float(curves.lrp["threshold"][k, 0, -1])} if lrp else {})
@@ -124,6 +132,40 @@ def summarise(
     if lrp:
         out |= {part: lrp_mean(values[classes, 0, -1]) for part, values in curves.lrp.items() if part != "threshold"}
     return out
+
+
+def operating_scores(
+    result: Mapping[str, Any], objects: Mapping[str, int], names: Iterable[str]
+) -> tuple[dict[str, float], list[str]]:
+    """What detections of each class must score more than where they are shown instead of ranked.
+
+    A class with at least FEW objects has the score at which its LRP is least, every other class the one of all classes
+    together; both within BOUNDS. The next multiple of STEP below, so that the detection that reaches it is shown too.
+
+    Args:
+        result: of `evaluate`.
+        objects: how many each class has.
+        names: of the classes that are asked for; they may have no objects.
+
+    Returns:
+        The scores by name, and the names of those that have the common one. Nothing if all classes together have too
+        few objects, or no detection is right.
+
+    Examples:
+        >>> result = {"threshold": 0.5, "per_class": {"car": {"threshold": 0.12345}, "ship": {"threshold": 0.99}}}
+        >>> operating_scores(result, {"car": 50, "ship": 2}, ["car", "ship", "boat"])
+        ({'car': 0.1234, 'ship': 0.4999, 'boat': 0.4999}, ['ship', 'boat'])
+    """
+
+    def below(score: float) -> float:
+        return min(max(round((math.ceil(score / STEP) - 1) * STEP, 4), BOUNDS[0]), BOUNDS[1])
+
+    if sum(objects.values()) < FEW or not result["threshold"] >= 0:
+        return {}, []
+    best = {name: row["threshold"] for name, row in result["per_class"].items() if objects.get(name, 0) >= FEW}
+    own = {name: below(score) for name, score in best.items() if score >= 0}
+    common = below(result["threshold"])
+    return {name: own.get(name, common) for name in names}, [name for name in names if name not in own]
 
 
 def mean_of(values: np.ndarray) -> float:

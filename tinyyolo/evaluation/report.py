@@ -28,6 +28,10 @@ COLOURS = {"TP": (0, 200, 83), "FP": (41, 121, 255), "FN": (255, 23, 68)}  # RGB
 MIME = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif", ".bmp": "bmp"}  # browsers show
 PNG_SIDE = 1600  # a PNG is enlarged by a whole factor up to this side, so that tiny boxes can be seen
 PNG_FACTORS = 8
+LARGE, MOST_LINKED = 2400, 8000  # px, longer side of an image that is in the page whole, or that the page refers to
+PART, RIM = 256, 32  # px of a part of a larger one, and around it
+MOST_PARTS, MOST_INSIDE = 200, 96  # of an image, as files and in the page
+LEAST_MARK = 5  # px, of a box on a picture that is shrunk
 LARGEST_BLANK = 2**25  # px of a PNG without an image
 
 
@@ -80,9 +84,14 @@ def write_report(
     if len(files) and missing == len(files):
         first = errors.truth.file_names[chosen[0]]
         raise UserError(f"images={images}: has no {first!r}, nor any other of the images; links out of it do not count")
-    sources = [image_source(file, path.parent, embed) for file in files]
+    entries = list(image_entries(errors, chosen))
+    for rank, (file, entry) in enumerate(zip(files, entries, strict=True), 1):
+        if file is not None and is_large(file, embed):
+            entry |= in_parts(file, entry, path.parent, None if embed else f"{path.stem}_parts/{rank:03d}")
+        else:
+            entry["source"] = image_source(file, path.parent, embed)
     page = TEMPLATE.read_text(encoding="utf-8").replace(
-        PLACE, PLACE.replace("{}", script_json(page_data(errors, chosen, sources)))
+        PLACE, PLACE.replace("{}", script_json(page_data(errors, entries)))
     )
     with new_file(path, overwrite=True) as file:
         file.write(page)
@@ -120,7 +129,62 @@ def data_url(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def page_data(errors: Errors, chosen: np.ndarray, sources: Sequence[str | None]) -> dict[str, Any]:
+def is_large(file: Path, embed: bool) -> bool:
+    """Whether an image would make the page too heavy, or is more than browsers show."""
+    from tinyyolo.datasets.images import look
+
+    inside = embed or file.suffix.lower() not in MIME
+    return max(look(file).size_hw) > (LARGE if inside else MOST_LINKED)
+
+
+def in_parts(file: Path, entry: dict[str, Any], folder: Path, name: str | None) -> dict[str, Any]:
+    """Size, an overview as `source`, and `parts`, [x, y, w, h, source] around the boxes at the image's own size.
+
+    Args:
+        file: the image.
+        entry: its boxes, see `image_entries`.
+        folder: of the page.
+        name: in it, how the files begin that are written; None puts them into the page.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from tinyyolo.datasets.images import encode, save
+    from tinyyolo.datasets.views import opened_view, part, whole
+
+    def source(image: np.ndarray, mark: str) -> str:
+        if name is None:
+            return data_url("jpeg", encode(image, ".jpg"))
+        return quote(save(place_in(folder, f"{name}_{mark}.jpg"), image, overwrite=True).relative_to(folder).as_posix())
+
+    view = opened_view(file)
+    height, width = view.size_hw
+    parts = []
+    for column, row in part_places(entry["boxes"], width, height)[: MOST_PARTS if name else MOST_INSIDE]:
+        left, top = max(0, column * PART - RIM), max(0, row * PART - RIM)
+        right, bottom = min(width, (column + 1) * PART + RIM), min(height, (row + 1) * PART + RIM)
+        pixels = part(view, left, top, right, bottom)
+        parts.append([left, top, right - left, bottom - top, source(pixels, f"{column}_{row}")])
+    overview = source(whole(view, PNG_SIDE), "all")
+    view.close()
+    return {"size": [width, height], "source": overview, "parts": parts}
+
+
+def part_places(boxes: Sequence[Sequence[Any]], width: int, height: int) -> list[tuple[int, int]]:
+    """Column and row of squares of PART px with boxes, those with the most wrong ones first, then the most right ones.
+
+    Examples:
+        >>> part_places([[300, 5, 9, 9, 0, 0, 1], [2, 2, 4, 4, 0, 0, 0], [299, 7, 9, 9, 0, 0, 1]], 600, 600)
+        [(1, 0), (0, 0)]
+    """
+    counts: dict[tuple[int, int], list[int]] = {}
+    for x, y, w, h, _, _, kind, *_ in boxes:
+        middle = min(max(x + w / 2, 0), width - 1), min(max(y + h / 2, 0), height - 1)
+        counts.setdefault((int(middle[0]) // PART, int(middle[1]) // PART), [0, 0])[int(kind == 0)] += 1
+    return sorted(counts, key=lambda place: (*(-count for count in counts[place]), place))
+
+
+def page_data(errors: Errors, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the page's script reads; boxes are [x, y, w, h, class, size, kind, score, IoU]."""
     truth = errors.truth
     return {
@@ -132,9 +196,7 @@ def page_data(errors: Errors, chosen: np.ndarray, sources: Sequence[str | None])
         "thresholds": dict(zip(truth.names.values(), errors.thresholds.tolist(), strict=True)),
         "counts": count_errors(errors),
         "total": len(truth),
-        "images": [
-            image | {"source": source} for image, source in zip(image_entries(errors, chosen), sources, strict=True)
-        ],
+        "images": list(images),
     }
 
 
@@ -182,27 +244,40 @@ def write_pngs(errors: Errors, folder: Path, images: Path | None, limit: int) ->
     Raises:
         UserError: an image cannot be read.
     """
-    from tinyyolo.datasets.images import opened, save
+    from tinyyolo.datasets.images import save
+    from tinyyolo.datasets.views import opened_view, whole
 
     paths = []
     for rank, entry in enumerate(image_entries(errors, worst_images(errors)[:limit]), 1):
         file = find_image(images, entry["name"])
         if file is None and math.prod(entry["size"]) > LARGEST_BLANK:
             continue
-        image = np.full((*entry["size"][::-1], 3), 32, np.uint8) if file is None else opened(file)
+        if file is None:
+            image, shrunk = np.full((*entry["size"][::-1], 3), 32, np.uint8), 1.0
+        else:
+            view = opened_view(file)
+            height, width = view.size_hw
+            image = whole(view, PNG_SIDE if max(height, width) > LARGE else max(height, width))
+            shrunk = image.shape[1] / width
+            view.close()
         path = place_in(folder.parent, f"{folder.name}/{rank:03d}_{as_file_name(Path(entry['name']).stem)}.png")
-        paths.append(save(path, draw_boxes(image, entry["boxes"]), overwrite=True))
+        paths.append(save(path, draw_boxes(image, entry["boxes"], shrunk), overwrite=True))
     return paths
 
 
-def draw_boxes(image: np.ndarray, boxes: Sequence[Sequence[Any]]) -> np.ndarray:
-    """A copy of `image` (H, W, 3) BGR, enlarged by a whole factor, with the page's boxes; right ones first."""
+def draw_boxes(image: np.ndarray, boxes: Sequence[Sequence[Any]], shrunk: float = 1.0) -> np.ndarray:
+    """A copy of `image` (H, W, 3) BGR, enlarged by a whole factor, with the page's boxes; right ones first.
+
+    Boxes on an image that was shrunk by `shrunk` are no smaller than LEAST_MARK.
+    """
     import cv2
 
-    factor = max(1, min(PNG_FACTORS, PNG_SIDE // max(image.shape[:2])))
-    canvas = np.ascontiguousarray(image.repeat(factor, 0).repeat(factor, 1))
+    times = max(1, min(PNG_FACTORS, PNG_SIDE // max(image.shape[:2])))
+    canvas, factor = np.ascontiguousarray(image.repeat(times, 0).repeat(times, 1)), times * shrunk
     for x, y, w, h, _, _, kind, *_ in sorted(boxes, key=lambda box: box[6] != 0):
         red, green, blue = COLOURS[KINDS[kind] if KINDS[kind] in COLOURS else "FP"]
-        first, last = (round(x * factor), round(y * factor)), (round((x + w) * factor), round((y + h) * factor))
+        more_x, more_y = (max(0, LEAST_MARK - side * factor) / 2 * (shrunk < 1) for side in (w, h))
+        first = round(x * factor - more_x), round(y * factor - more_y)
+        last = round((x + w) * factor + more_x), round((y + h) * factor + more_y)
         cv2.rectangle(canvas, first, last, (blue, green, red), 1)
     return canvas

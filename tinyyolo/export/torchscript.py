@@ -17,6 +17,7 @@ from tinyyolo import __version__
 from tinyyolo.config import UserError, kind_fault
 from tinyyolo.detectors.archives import checked_records, in_one_line
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
+from tinyyolo.detectors.postprocess import thresholds_fault
 from tinyyolo.detectors.tensor_files import json_of, start
 from tinyyolo.io import whole_file
 
@@ -25,7 +26,14 @@ OWN: set[str] = set()  # digests of what this process has written: it knows what
 SIDES = 2  # of an image
 
 
-class Metadata(TypedDict):
+class Rendered(TypedDict, total=False):
+    """What older exports lack."""
+
+    rendering: dict[str, Any]  # bands and stretch of the training
+    looks: dict[str, Any]  # overlap and zoom of the training
+
+
+class Metadata(Rendered):
     """What an export says of itself, as far as we read it."""
 
     names: dict[str, str]
@@ -34,7 +42,7 @@ class Metadata(TypedDict):
 
 
 def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int], title: str = "") -> None:
-    """Trace a detector at a fixed image size and write it with its classes and test settings.
+    """Trace a detector at a fixed image size and write it with its classes, test settings and scores of the classes.
 
     The file takes RGB images (B, 3, H, W) in [0, 1] and gives (B, 4 + C, N): cx, cy, w, h in pixels and class scores
     before NMS.
@@ -62,6 +70,10 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
     content: dict[str, Any] = {"description": f"tinyyolo {title}".strip(), "version": __version__, "task": "detect"}
     content |= {"batch": 1, "channels": 3, "imgsz": size, "stride": ENGINE_STRIDE, "args": {}}
     content |= {"names": detector.names, "test": detector.test}
+    trained = getattr(detector, "args", None) or {}
+    for section, keys in (("rendering", ("bands", "stretch")), ("looks", ("overlap", "zoom"))):  # tiles have one size
+        content[section] = {key: trained[key] for key in keys if trained.get(key) is not None}
+    content |= {"thresholds": detector.thresholds}
     with whole_file(path) as file:
         torch.jit.save(traced, file, _extra_files={METADATA: json.dumps(content)})
     OWN.add(digest(path))
@@ -94,7 +106,8 @@ def check_trust(path: Path, trust: bool) -> None:
 
 
 def metadata(path: str | Path) -> dict[str, Any]:
-    """What an export says of itself: names, imgsz [H, W], test (the model YAML's section), version.
+    """What an export says of itself: names, imgsz [H, W], test (the model YAML's section), version, and
+    thresholds, scores of the classes or null, which older ones lack.
 
     Nothing of it runs; every record is read once against its checksum.
 
@@ -119,6 +132,8 @@ def metadata(path: str | Path) -> dict[str, Any]:
         said, place = f"expected height and width, found {content['imgsz']}", "imgsz"
     if not said and list(content["names"]) != [str(i) for i in range(len(content["names"]))]:
         said, place = "expected the class names 0, 1, 2 ...", "names"
+    if not said:
+        said, place = thresholds_fault(content.get("thresholds"), len(content["names"])), ""
     if said:
-        raise UserError(f"{path}: its {METADATA}: {place.lstrip('.')}: {said}")
+        raise UserError(f"{path}: its {METADATA}: {place.lstrip('.')}{': ' if place else ''}{said}")
     return content

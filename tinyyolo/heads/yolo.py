@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from tinyyolo.boxes.convert import Core
 from tinyyolo.boxes.similarity import SIMILARITIES, measure
 from tinyyolo.compat import Conv, initialize_weights
 from tinyyolo.config import above, whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, objects_of
+from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, map_sizes, objects_of
 from tinyyolo.layers.blocks import initialise, normal
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
+MOST_KNOWN = 16  # cores: corners, edges and the middle of a scene, and of the next one
 LOSSES = ("box", "cls")
 
 
@@ -75,6 +77,7 @@ class YoloHead(DenseHead):
         self.box_loss, self.quality = numbers("box_loss", box_loss, SIMILARITIES), quality
         self.constant = float(constant)
         self.register_buffer("class_weights", None, persistent=False)
+        self._known: dict[Any, tuple[Tensor, Tensor]] = {}
         self.gains = {**dict.fromkeys(LOSSES, 1.0), **numbers("gains", gains or {}, LOSSES)}
         self.box_branch = self._branches(in_channels, hidden, BOX)
         self.class_branch = self._branches(in_channels, hidden, num_classes)
@@ -110,13 +113,37 @@ class YoloHead(DenseHead):
         self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) clipped to the image and class scores (B, N, C); see `DenseHead.candidates`."""
-        logits, deltas = (flat(x, n) for x, n in zip(self(maps), (self.num_classes, BOX), strict=True))
-        anchors, strides = self._lattice(maps, size_hw)
         if core is None:
+            anchors, strides = self._lattice(maps, size_hw)
+            logits, deltas = (flat(x, n) for x, n in zip(self(maps), (self.num_classes, BOX), strict=True))
             return self.coder.decode(anchors, deltas, strides, size_hw), logits.float().sigmoid()
-        owned = torch.cat(self.owned(maps, size_hw, core))
-        boxes = self.coder.decode(anchors[owned], deltas[:, owned], strides[owned])
-        return boxes, logits[:, owned].float().sigmoid()
+        anchors, strides = self._lattice_of_core(maps, size_hw, core)
+        found = zip((self.class_branch, self.box_branch), (self.num_classes, BOX), strict=True)
+        logits, deltas = (flat(self._of_core(branches, maps, core), n) for branches, n in found)
+        return self.coder.decode(anchors, deltas, strides), logits.float().sigmoid()
+
+    def _lattice_of_core(self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core) -> tuple[Tensor, Tensor]:
+        """`_lattice` of the cells that begin in the core. Windows of a scene have few cores: the last ones are kept."""
+        key = (tuple(map_sizes(maps)), size_hw, core, maps[0].device)
+        if key not in self._known:
+            with torch.inference_mode(False), torch.no_grad():  # others may ask for gradients
+                owned = torch.cat(self.owned(maps, size_hw, core))
+                anchors, strides = self._lattice(maps, size_hw)
+                self._known = dict([*self._known.items(), (key, (anchors[owned], strides[owned]))][-MOST_KNOWN:])
+        return self._known[key]
+
+    def _of_core(self, branches: nn.ModuleList, maps: Sequence[Tensor], core: Core) -> list[Tensor]:
+        """Per level what a branch says of the cells that begin in the core, as `owned`, and of no others.
+
+        A third of the network's time goes into these branches; they are shown as many cells around as they look far.
+        """
+        out = []
+        for branch, x, stride in zip(branches, maps, self.grid.strides, strict=True):
+            reach = reach_of(branch)
+            rows, own_rows = spans_of(core[1], core[3], int(stride), x.shape[-2], reach)
+            columns, own_columns = spans_of(core[0], core[2], int(stride), x.shape[-1], reach)
+            out.append(branch(x[..., rows, columns])[..., own_rows, own_columns])
+        return out
 
     def losses(
         self,
@@ -163,6 +190,29 @@ class YoloHead(DenseHead):
     def similarity(self, name: str, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
         """(P,) aligned similarity by name."""
         return measure(name, self.constant).aligned(boxes, gt_boxes)
+
+
+def reach_of(module: nn.Module) -> int:
+    """How many cells a row of convolutions looks beyond its own to each side.
+
+    Examples:
+        >>> reach_of(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 5, dilation=2)))
+        5
+    """
+    every = (m for m in module.modules() if isinstance(m, nn.Conv2d))
+    return sum(m.dilation[0] * (m.kernel_size[0] - 1) // 2 for m in every)
+
+
+def spans_of(low: int, high: int, stride: int, length: int, reach: int) -> tuple[slice, slice]:
+    """Which of `length` cells are read for those that begin in [low, high) px, at least one, and where these are then.
+
+    Examples:
+        >>> spans_of(48, 592, 32, 20, 1), spans_of(33, 40, 32, 20, 1)
+        ((slice(1, 20, None), slice(1, 18, None)), (slice(1, 4, None), slice(1, 1, None)))
+    """
+    first, behind = (min(-(-edge // stride), length) for edge in (low, high))
+    begin = max(min(first, length - 1) - reach, 0)
+    return slice(begin, max(behind, first + 1) + reach), slice(first - begin, behind - begin)
 
 
 def numbers(name: str, given: Mapping[str, float], choices: Collection[str]) -> dict[str, float]:

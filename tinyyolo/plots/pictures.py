@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ CLASS_COLOURS = [  # BGR, far apart on green, grey and blue ground
 PANEL = 720  # px, longest side of one image in a picture
 ZOOM = 8  # at most
 WANTED_SIDE = 24  # px, what the median object should measure in the picture
+TRIED = 2000  # objects around which the part to show is looked for, at most so many or a few more
 HEADER, GUTTER, INK, PAPER = 18, 6, 40, 255
 
 
@@ -39,15 +40,22 @@ class View(NamedTuple):
     zoom: int
 
 
-def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray], path: str | Path) -> Path:
+def compare_images(
+    errors: Errors,
+    images: Mapping[int, Any],
+    path: str | Path,
+    load: Callable[[str | Path], np.ndarray] = opened,
+) -> Path:
     """Ground truth (left) beside predictions (right): green what agrees, red what was missed, blue what is not there.
 
     Ignore regions and the predictions on them are grey, and counted neither right nor wrong.
 
     Args:
         errors: verdicts of `evaluation.find_errors`; predictions below its thresholds are not drawn.
-        images: index of an image in `errors.truth` -> its file, or its pixels (H, W, 3) uint8 BGR.
+        images: index of an image in `errors.truth` -> its file, or its pixels (H, W, 3) uint8 BGR, or what has a shape
+            and gives them for plain bounds, [y1:y2, x1:x2].
         path: the image file.
+        load: reads a file.
 
     Raises:
         UserError: an image cannot be read.
@@ -58,7 +66,8 @@ def compare_images(errors: Errors, images: Mapping[int, str | Path | np.ndarray]
         state, judged = errors.state[truth.rows(index)], errors.verdict[found.rows(index)]
         own, boxes = truth.boxes[truth.rows(index)], found.boxes[found.rows(index)][judged != HIDDEN]
         judged = judged[judged != HIDDEN]
-        name, pixels = ("", image) if isinstance(image, np.ndarray) else (Path(image).name, opened(image))
+        path_of = image if isinstance(image, (str, Path)) else getattr(image, "path", "")
+        name, pixels = Path(path_of).name, load(image) if isinstance(image, (str, Path)) else image
         view = window(pixels, np.vstack([own, boxes]))
         left = framed(pixels, own, [STATES[s] for s in state.tolist()], view)
         right = framed(pixels, boxes, [VERDICTS.get(v, WRONG) for v in judged.tolist()], view)
@@ -108,7 +117,7 @@ def window(image: np.ndarray, boxes: np.ndarray) -> View:
     zoom = max(zoom, min(ZOOM, PANEL // int(size.max())))
     shown = np.minimum(size, PANEL // zoom)
     middles = np.clip(centres(boxes), 0, size) if len(boxes) else size[None] / 2
-    low = np.clip(middles - shown / 2, 0, size - shown)
+    low = np.clip(middles[:: max(1, len(middles) // TRIED)] - shown / 2, 0, size - shown)
     inside = ((middles[None] >= low[:, None]) & (middles[None] <= (low + shown)[:, None])).all(2)
     most = middles[inside[inside.sum(1).argmax()]]
     x, y = np.clip((most.min(0) + most.max(0) - shown) / 2, 0, size - shown).astype(int).tolist()

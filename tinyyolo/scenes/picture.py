@@ -32,9 +32,10 @@ class Scene(Protocol):
 
 @dataclass
 class Picture:
-    """A scene whose pixels (H, W, 3) uint8 BGR are in memory, all of them valid."""
+    """A scene whose pixels (H, W, 3) uint8 BGR are in memory; `valid` (H, W) bool says which are, None that all are."""
 
     pixels: np.ndarray
+    valid: np.ndarray | None = None
     zoomed: tuple[float, Any] = field(default=(1.0, None), repr=False)  # the factor, and the pixels resampled by it
 
     @property
@@ -53,8 +54,15 @@ class Picture:
             [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
         """
         pixels = self.pixels if zoom == 1 else self._resampled(zoom)
-        part = pixels[window.y.start : window.y.stop, window.x.start : window.x.stop]
-        return part, np.ones(part.shape[:2], bool)
+        place = np.s_[window.y.start : window.y.stop, window.x.start : window.x.stop]
+        part = pixels[place]
+        if self.valid is None:
+            return part, np.ones(part.shape[:2], bool)
+        valid = self.valid
+        if zoom != 1:
+            size = pixels.shape[1::-1]
+            valid = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        return part.copy(), valid[place]
 
     def _resampled(self, zoom: float) -> np.ndarray:
         if self.zoomed[0] != zoom:

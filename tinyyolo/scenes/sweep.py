@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from tinyyolo.boxes.convert import Core, clip
 from tinyyolo.scenes.windows import Window
+from tinyyolo.sizes import PAD
 
-PAD = 114  # grey value beyond an image where the network needs a multiple of its stride, as the engine pads
+AHEAD = 2  # batches that are read while the network looks at one
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Found(NamedTuple):
@@ -23,16 +29,43 @@ class Found(NamedTuple):
     scores: Tensor
     labels: Tensor
 
+    def of(self, chosen: Tensor) -> Found:
+        """Those of them that are `chosen`, (P,) bool or indices."""
+        return Found(self.boxes[chosen], self.scores[chosen], self.labels[chosen])
+
 
 Net = Callable[[Tensor, Core], list[tuple[Tensor, Tensor, Tensor]]]
 
 
 def batches(windows: Sequence[Window], batch: int) -> Iterator[list[Window]]:
-    """Windows in their order, at most `batch` at a time, those of one batch of one size and one core."""
-    for _, group in groupby(windows, lambda window: (window.size_hw, window.core)):
+    """Windows in their order, at most `batch` at a time, those of one batch of one row, one size and one core.
+
+    A row is cut the same whichever rows are asked for.
+    """
+    for _, group in groupby(windows, lambda window: (window.y, window.size_hw, window.core)):
         alike = list(group)
         for start in range(0, len(alike), batch):
             yield alike[start : start + batch]
+
+
+def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`work` on each item, in their order, in a thread of its own that is AHEAD of who asks; its errors come here.
+
+    Examples:
+        >>> list(ahead(abs, [-1, 2, -3, 4]))
+        [1, 2, 3, 4]
+    """
+    with ThreadPoolExecutor(1, "tinyyolo-ahead") as pool:
+        try:
+            waiting: deque[Future[Result]] = deque()
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # the block waits for what is being read
 
 
 def network_input(images: Sequence[np.ndarray], stride: int) -> Tensor:
@@ -40,8 +73,8 @@ def network_input(images: Sequence[np.ndarray], stride: int) -> Tensor:
     height, width = (-(-side // stride) * stride for side in images[0].shape[:2])
     out = torch.full((len(images), height, width, 3), PAD, dtype=torch.uint8)
     for i, image in enumerate(images):
-        out[i, : image.shape[0], : image.shape[1]] = torch.from_numpy(image[..., ::-1].copy())
-    return out.permute(0, 3, 1, 2).float() / 255
+        out[i, : image.shape[0], : image.shape[1]] = torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    return out.permute(0, 3, 1, 2).float().div_(255)
 
 
 def sweep(
@@ -51,33 +84,55 @@ def sweep(
     size_hw: tuple[int, int],
     stride: int,
     batch: int = 1,
-) -> Iterator[list[tuple[Window, Found]]]:
-    """Candidates of every window, batch by batch.
+) -> Generator[list[tuple[Window, Found | None]]]:
+    """Candidates of every window, batch by batch; None of one with nothing to look at.
 
     Args:
         windows: which parts are looked at.
-        read: the pixels (h, w, 3) uint8 BGR of a window, None where there is nothing to look at.
+        read: the pixels (h, w, 3) uint8 BGR of a window, None where there is nothing to look at; called in a thread,
+            while the network looks at the windows before.
         net: of a batch and its core, per image boxes (P, 4) px of the input, scores (P,) and labels (P,).
         size_hw: of the scene; boxes are clipped to it.
         stride: the input's sides are its multiples.
         batch: at most so many windows at once.
     """
-    for group in batches(windows, batch):
+
+    def prepared(group: list[Window]) -> tuple[list[Window], list[Window], Tensor | None]:
         seen = [(window, pixels) for window in group if (pixels := read(window)) is not None]
-        if not seen:
-            continue
-        found = net(network_input([pixels for _, pixels in seen], stride), group[0].core)
-        yield [
-            (window, Found(clip(boxes + boxes.new_tensor(window.origin * 2), size_hw), scores, labels))
-            for (window, _), (boxes, scores, labels) in zip(seen, found, strict=True)
-        ]
+        images = network_input([pixels for _, pixels in seen], stride) if seen else None
+        return group, [window for window, _ in seen], images
+
+    for group, seen, images in ahead(prepared, batches(windows, batch)):
+        results = net(images, group[0].core) if images is not None else []
+        found = {
+            window: Found(clip(boxes + boxes.new_tensor(window.origin * 2), size_hw), scores, labels)
+            for window, (boxes, scores, labels) in zip(seen, results, strict=True)
+        }
+        yield [(window, found.get(window)) for window in group]
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """All candidates of some parts, one part after the other."""
+    if not parts:
+        return Found(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    return Found(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def gathered(parts: Sequence[Found]) -> Found:
-    """All candidates, in an order that is the same whichever window they came from and when."""
-    if not parts:
-        return Found(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    boxes, scores, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    keys = torch.cat([boxes, labels[:, None].to(boxes), -scores[:, None]], dim=1).cpu().numpy()
-    order = torch.from_numpy(np.lexsort(keys.T)).to(boxes.device)
-    return Found(boxes[order], scores[order], labels[order])
+    """All candidates, in an order that is the same whichever window they came from and when: by falling score.
+
+    Examples:
+        >>> one = Found(torch.zeros(1, 4), torch.tensor([0.5]), torch.tensor([1]))
+        >>> two = Found(torch.ones(2, 4), torch.tensor([0.5, 0.9]), torch.tensor([0, 2]))
+        >>> gathered([one, two]).labels.tolist() == gathered([two, one]).labels.tolist() == [2, 0, 1]
+        True
+    """
+    found = joined(parts)
+    keys = torch.cat([found.boxes, found.labels[:, None].to(found.boxes)], dim=1).cpu().numpy()
+    falling = -found.scores.cpu().numpy()
+    order = np.argsort(falling, kind="stable")
+    alike = np.diff(falling[order], prepend=np.nan) == 0  # as the one before
+    some = np.flatnonzero(alike | np.append(alike[1:], False))  # few: sorting all by all keys takes ten times as long
+    tied = order[some]
+    order[some] = tied[np.lexsort((*keys[tied].T, falling[tied]))]
+    return found.of(torch.from_numpy(order).to(found.boxes.device))

@@ -92,9 +92,10 @@ def test_text_formats_are_lossless_to_a_millionth_of_a_pixel(tmp_path_factory, r
     found = coco_json.read(coco(folder / "a.json", [(1, "a.png", 100, 99)], notes, [(1, "ship"), (2, "car")]))
     for name in TEXTS:
         layout = FORMATS[name]
-        counts = layout.write(folder / layout.labels.format(split="."), found)
+        labels = folder / layout.labels.format(split="all")
+        counts = layout.write(labels, found, overwrite=True)
         assert counts == {"boxes": len(rows), "ignore_regions": 0}
-        assert_same(found, layout.read(folder / "images", ["ship", "car"]))
+        assert_same(found, layout.read(folder / "images", ["ship", "car"], labels=labels))
 
 
 def test_official_formats_to_coco_by_hand(tmp_path):
@@ -229,7 +230,10 @@ def test_missing_images_are_named_and_the_exit_code_is_1(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "voc", "out": "x"}, "to=voc: unknown format; Choices: coco, dota, visdrone, yolo"),
+        (
+            {"to": "kml", "out": "x"},
+            "to=kml: unknown format; .*Choices: coco, csv, dota, geojson, gpkg, shp, visdrone, voc, yolo",
+        ),
         ({"to": "coco"}, "give the folder to write to: out=FOLDER"),
         ({"out": "x", "images": "move"}, "images=move: Choices: copy, link"),
         ({"out": "x", "tile": 0}, "tile=0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Problem
 from tinyyolo.datasets.audit import faults, repair
 from tinyyolo.datasets.audit.faults import Checked
-from tinyyolo.datasets.formats.doubts import NOT_LABELS
+from tinyyolo.datasets.formats.doubts import NOT_LABELS, ON_MAP
 from tinyyolo.datasets.formats.text import sibling
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.kinds import told_kinds
 from tinyyolo.datasets.spec import DataSpec, Split, load
 from tinyyolo.io import in_threads, some, write_json
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
 # Worth knowing, but nothing to mend: they do not make the exit code 1.
-NOTES = frozenset({"extra image", "no objects", "unused class", "image mode", "outlines"})
+NOTES = ON_MAP | {"extra image", "no objects", "unused class", "image mode", "outlines"}
 EXAMPLES = 3
 
 
@@ -33,6 +35,8 @@ def check(
     out: str | Path | None = None,
     overwrite: bool = False,
     runs: str | Path = "runs/data-check",
+    bands: int | Sequence[int] | None = None,
+    stretch: Sequence[Any] | None = None,
 ) -> int:
     """Check a data set: counts, images, boxes, ids and classes; exit code 1 if something is wrong.
 
@@ -45,6 +49,8 @@ def check(
         out: the folder of the cleaned copy (default `runs`/NAME-fixed).
         overwrite: replace an earlier report and copy.
         runs: folder of the JSON report, NAME.json.
+        bands: which bands of the files are red, green and blue, as [3,2,1]; the declared ones unless given.
+        stretch: values or percentiles that become 0 and 255, as [0,4000].
 
     Returns:
         0 if nothing is wrong, else 1.
@@ -53,7 +59,8 @@ def check(
         UserError: no such YAML or data.
     """
     spec = load(data, path)
-    report, checked = inspect(spec, [split] if split else None, images=images)
+    rendering = Rendering(bands, stretch).checked()
+    report, checked = inspect(spec, [split] if split else None, images=images, rendering=rendering)
     target = Path(runs) / f"{spec.title}.json"
     write_json(target, report)
     print(in_words(report))
@@ -65,7 +72,11 @@ def check(
 
 
 def inspect(
-    spec: DataSpec, splits: Sequence[str] | None = None, *, images: bool = True
+    spec: DataSpec,
+    splits: Sequence[str] | None = None,
+    *,
+    images: bool = True,
+    rendering: Rendering = AS_DECLARED,
 ) -> tuple[dict[str, Any], dict[str, Checked]]:
     """Check a set without writing or printing.
 
@@ -73,6 +84,7 @@ def inspect(
         spec: the set.
         splits: which of its splits; None checks all. Two that are one and the same are checked once.
         images: decode every image; false looks only whether it is there.
+        rendering: which bands and values of the images are shown, and how.
 
     Returns:
         The report (plain values: `ok`, `splits`, `problems` and `notes` by kind) and what was found by split.
@@ -87,7 +99,7 @@ def inspect(
     for split in spec.splits if splits is None else splits:
         place = spec.split(split)
         try:
-            checked[split] = distinct[place] = distinct.get(place) or check_split(spec, split, images=images)
+            checked[split] = distinct[place] = distinct.get(place) or check_split(spec, split, images, rendering)
         except UserError as error:
             problems.append(Problem("unreadable annotations", split, str(error)))
     problems += [problem for found in distinct.values() for problem in found.problems]
@@ -121,15 +133,16 @@ def inspect(
     return report, checked
 
 
-def check_split(spec: DataSpec, split: str, *, images: bool) -> Checked:
+def check_split(spec: DataSpec, split: str, images: bool, rendering: Rendering) -> Checked:
     """Everything that one split says about itself."""
     annotations, folder = spec.read(split, strict=False), spec.image_dir(split)
     found = Checked(split, annotations, folder, [], list(annotations.problems))
-    found.opened = in_threads(faults.open_image if images else faults.only_there, found.paths, f"{split}: images")
+    look = partial(faults.open_image, rendering=rendering) if images else faults.only_there
+    found.opened = in_threads(look, found.paths, f"{split}: images")
     faulty = sum(p.kind in BOX_FAULTS for p in annotations.problems)
     found.problems += faults.box_problems(annotations)
     found.problems += faults.image_problems(found)
-    found.problems += label_files(spec, found) + remarks(found)
+    found.problems += label_files(spec, found) + remarks(found, rendering)
     found.problems += faults.count_problems(spec, split, len(annotations), found.classes, faulty)
     return found
 
@@ -149,7 +162,7 @@ def label_files(spec: DataSpec, found: Checked) -> list[Problem]:
     return [Problem("missing image", str(path), "a label file without an image of its name") for path in strangers]
 
 
-def remarks(found: Checked) -> list[Problem]:
+def remarks(found: Checked, rendering: Rendering) -> list[Problem]:
     """Notes: images without objects, classes without any, pictures that are not 8-bit RGB or grey."""
     annotations, split = found.annotations, found.split
     owners = set(annotations.image_index[annotations.labels != IGNORED].tolist())
@@ -157,7 +170,7 @@ def remarks(found: Checked) -> list[Problem]:
     out = [Problem("no objects", f"{split}: {name}", "no objects") for name in empty]
     unused = [name for name, count in found.classes.items() if not count]
     out += [Problem("unused class", split, f"no object of class {name!r}") for name in unused]
-    kinds = told_kinds(look for look, _ in found.opened if look.bands)
+    kinds = told_kinds((look for look, _ in found.opened if look.bands), rendering)
     out += [Problem("image mode", split, line) for line in kinds]
     return out
 

@@ -17,6 +17,7 @@ from tinyyolo.datasets.formats.doubts import NEARLY_ALL, REMARKS
 from tinyyolo.datasets.images import MISSING, Look, look
 from tinyyolo.datasets.spec import DataSpec, load
 from tinyyolo.io import tell
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 from tinyyolo.sizes import SMALLEST
 
 FEW = 0.1  # of the boxes outside pictures that were resized, or turned, after they were labelled
@@ -129,9 +130,9 @@ def box_problems(annotations: Annotations) -> list[Problem]:
     return out
 
 
-def open_image(path: Path) -> tuple[Look, str]:
+def open_image(path: Path, rendering: Rendering = AS_DECLARED) -> tuple[Look, str]:
     """What an image is, looked at to its end, and a digest of its file; '' where it has a fault."""
-    found = look(path, to_end=True)
+    found = look(path, to_end=True, rendering=rendering)
     return found, "" if found.fault else hashlib.blake2b(np.memmap(path, mode="r").data, digest_size=16).hexdigest()
 
 

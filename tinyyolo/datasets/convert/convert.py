@@ -1,10 +1,10 @@
-"""`tinyyolo data convert`: any readable format to COCO JSON, YOLO, VisDrone or DOTA txt, whole or cut into tiles."""
+"""`tinyyolo data convert`: any readable format to another, whole or cut into tiles."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,12 +14,13 @@ import numpy as np
 from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.annotations import Annotations, subset
 from tinyyolo.datasets.audit.faults import tell_doubts
-from tinyyolo.datasets.convert.tile import check_arguments, cut_annotations, cut_scene
+from tinyyolo.datasets.convert.tile import KEEP, check_arguments, cut_annotations, cut_scene
 from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON
 from tinyyolo.datasets.kinds import tell_kinds
 from tinyyolo.datasets.spec import DataSpec, load, write_yaml
 from tinyyolo.io import bar, copy_file, counted, in_threads, name_fault, new_file, place_in, printable, sweep
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
 WRITTEN = {name: layout.write for name, layout in FORMATS.items() if layout.write}
 MODES = ("link", "copy")
@@ -36,11 +37,13 @@ def convert(
     split: str | None = None,
     tile: int | None = None,
     overlap: int = 200,
-    keep: float | str = 0.3,
+    keep: float | str = KEEP,
     images: str = "link",
     overwrite: bool = False,
+    bands: int | Sequence[int] | None = None,
+    stretch: Sequence[Any] | None = None,
 ) -> int:
-    """Convert a data set to coco, yolo, visdrone or dota, keeping class order; tile=800 cuts large scenes.
+    """Convert a data set to coco, yolo, visdrone, dota, voc, csv, geojson, gpkg or shp; tile=800 cuts large scenes.
 
     Writes OUT/images/SPLIT, the annotations, and OUT/data.yaml that this project and, for yolo, ultralytics read.
     Nothing is written outside OUT; an image whose name leads out of the split's image folder is left out and told, and
@@ -58,6 +61,8 @@ def convert(
         keep: an object stays in a tile with this share of its area inside, or, for "centre", with its centre inside.
         images: link (symbolic) or copy the images; tiles are always new files.
         overwrite: replace an earlier conversion.
+        bands: which bands of the scenes are red, green and blue in tiles, as [3,2,1]; the declared ones unless given.
+        stretch: values or percentiles of a scene that become 0 and 255 in its tiles, as [0,4000].
 
     Raises:
         UserError: no such data, format or rule, bad annotations, or a folder that is in use.
@@ -70,6 +75,9 @@ def convert(
         raise UserError("convert: give the folder to write to: out=FOLDER")
     if tile is not None:
         check_arguments(tile, overlap, keep)
+    rendering = Rendering(bands, stretch).checked()
+    if tile is None and rendering != AS_DECLARED:
+        raise UserError(f"bands={bands} stretch={stretch}: for tile=; whole images stay the files that they are")
     spec = load(data, path)
     splits = [split] if split else list(spec.splits)
     faults = list[str]()
@@ -77,7 +85,15 @@ def convert(
     for found in read.values():
         tell_doubts(found)
     read = {name: writable(found, faults) for name, found in read.items()}
-    settings = {"data": str(spec.file), "to": to, "splits": splits, "tile": tile, "overlap": overlap, "keep": keep}
+    settings: dict[str, Any] = {
+        "data": str(spec.file),
+        "to": to,
+        "splits": splits,
+        "tile": tile,
+        "overlap": overlap,
+        "keep": keep,
+    }
+    settings |= {key: value for key, value in (("bands", bands), ("stretch", stretch)) if value is not None}
     folder, counts = Path(out), dict[str, dict[str, int]]()
     with unfinished(folder, settings, overwrite=overwrite):
         for name, annotations in read.items():
@@ -89,11 +105,13 @@ def convert(
                 faults += place_images(source, target, annotations.file_names, images, inside)
             else:
                 annotations, plan, counts[name] = cut_annotations(annotations, tile, overlap, keep, tile_name)
-                tell_kinds(source, read[name].file_names)
+                tell_kinds(source, read[name].file_names, rendering)
                 jobs = list(zip(read[name].file_names, plan, strict=True))
                 for scene, tiles in bar(jobs, len(jobs), f"{name}: scenes"):
-                    cut_scene(source / scene, [(at, place_in(target, file)) for at, file in tiles], (tile, tile))
-            counts[name] |= WRITTEN[to](folder / FORMATS[to].labels.format(split=name), annotations, overwrite=True)
+                    files = [(at, place_in(target, file)) for at, file in tiles]
+                    cut_scene(source / scene, files, (tile, tile), rendering)
+            labels = folder / FORMATS[to].labels.format(split=name)
+            counts[name] |= WRITTEN[to](labels, annotations, images_dir=target, overwrite=True)
             counts[name]["faulty_left_out"] = sum(problem.kind not in REMARKS for problem in read[name].problems)
         linked = sorted({str(spec.image_dir(name)) for name in read}) if images == "link" and tile is None else []
         write_data_yaml(folder, spec, to, read, linked)
@@ -186,6 +204,6 @@ def in_words(folder: Path, to: str, counts: dict[str, dict[str, int]], faults: l
     for split, numbers in counts.items():
         lines.append(f"  {split}: {counted(numbers)}")
         lost = numbers["ignore_regions"] if FORMATS[to].regions is None else 0
-        lines += [f"  {split}: {lost:,} ignore regions are left out, {to} txt has none"] if lost else []
+        lines += [f"  {split}: {lost:,} ignore regions are left out, {to} has none"] if lost else []
     lines += [f"MISSING: {printable(fault)}" for fault in faults]
     return "\n".join(lines)

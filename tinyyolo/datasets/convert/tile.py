@@ -11,7 +11,9 @@ from tinyyolo.boxes.convert import areas, centres, clip, sides
 from tinyyolo.config import UserError
 from tinyyolo.datasets import images
 from tinyyolo.datasets.annotations import IGNORED, Annotations, take
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
 
+KEEP = 0.3  # least share of an object's area that stays in a tile
 CENTRE = "centre"  # AI-TOD's rule: an object belongs to every tile that its centre lies in
 ROUNDING = 1e-9  # so that three tenths of a box are 0.3 of it in floating point too
 Tile = tuple[int, int]
@@ -52,13 +54,13 @@ def check_arguments(tile: int, overlap: int, keep: float | str) -> None:
         raise UserError(f"keep={keep}: expected a share of the area in (0, 1], or {CENTRE!r}")
 
 
-def staying(boxes: np.ndarray, corner: Tile, tile: int, keep: float | str) -> np.ndarray:
+def staying(boxes: np.ndarray, corner: Tile, tile: int | np.ndarray, keep: float | str) -> np.ndarray:
     """Which boxes (K, 4) stay in the tile at `corner`: (K,) bool.
 
     Args:
         boxes: xyxy in pixels of the scene.
         corner: x, y of the tile.
-        tile: its side.
+        tile: its side, or its width and height, for each box (K, 2).
         keep: least share of a box's area inside the tile, or "centre": its centre is in [x, x + tile).
 
     Examples:
@@ -72,6 +74,35 @@ def staying(boxes: np.ndarray, corner: Tile, tile: int, keep: float | str) -> np
         return np.asarray(((middle >= low) & (middle < low + tile)).all(axis=1))
     cut = np.clip(boxes, np.tile(low, 2), np.tile(low + tile, 2))
     return np.asarray(areas(cut) >= (keep - ROUNDING) * areas(boxes))
+
+
+def cut_boxes(
+    boxes: np.ndarray, ignored: np.ndarray, corner: Tile, size_hw: Tile, tile: int, keep: float | str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What lies in the tile at `corner` of boxes (K, 4) xyxy px of a scene.
+
+    Args:
+        boxes: of the scene.
+        ignored: (K,) bool, ignore regions, of which whatever is inside stays.
+        corner: x, y of the tile.
+        size_hw: of the part of it that is in the scene, px.
+        tile: its side.
+        keep: see `staying`.
+
+    Returns:
+        (K, 4) boxes in px of the tile, cut at its edge; (K,) bool which of them stay, and which have a part inside.
+
+    Examples:
+        A third of the first box is inside, a tenth of the second.
+
+        >>> boxes, none = np.array([[96.0, 0, 108, 5], [99, 0, 109, 5]]), np.zeros(2, bool)
+        >>> inner, stay, solid = cut_boxes(boxes, none, (0, 0), (100, 100), 100, KEEP)
+        >>> inner[0].tolist(), stay.tolist(), solid.tolist()
+        ([96.0, 0.0, 100.0, 5.0], [True, False], [True, True])
+    """
+    inner = clip(boxes - (*corner, *corner), size_hw)
+    solid = np.asarray((sides(inner) > 0).all(axis=1))
+    return inner, solid & (ignored | staying(boxes, corner, tile, keep)), solid
 
 
 def cut_annotations(
@@ -100,9 +131,8 @@ def cut_annotations(
         tiles = grid((h, w), tile, overlap)
         plan.append([(corner, name_of(name, corner)) for corner in tiles])
         for x, y in tiles:
-            inner = clip(scenes.boxes[part] - (x, y, x, y), (min(tile, h - y), min(tile, w - x)))
-            solid = (sides(inner) > 0).all(axis=1)
-            stay = solid & (ignored | staying(scenes.boxes[part], (x, y), tile, keep))
+            inside_hw = min(tile, h - y), min(tile, w - x)
+            inner, stay, solid = cut_boxes(scenes.boxes[part], ignored, (x, y), inside_hw, tile, keep)
             fragments += int((solid & ~stay).sum())
             rows.append(part[stay])
             boxes.append(inner[stay])
@@ -134,7 +164,9 @@ def cut_image(scene: np.ndarray, corner: Tile, size_hw: tuple[int, int]) -> np.n
     return np.pad(part, ((0, h - part.shape[0]), (0, w - part.shape[1]), (0, 0)))
 
 
-def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int]) -> None:
+def cut_scene(
+    path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, int], rendering: Rendering = AS_DECLARED
+) -> None:
     """Write the tiles of one scene, ((x, y), file) of each, as PNG; those that are there already are left as they are.
 
     Raises:
@@ -144,7 +176,7 @@ def cut_scene(path: Path, tiles: list[tuple[Tile, Path]], size_hw: tuple[int, in
     if not missing:
         return
     try:
-        scene = images.load(path)
+        scene = images.load(path, rendering)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     for corner, file in missing:

@@ -46,12 +46,20 @@ class Reader(Protocol):
 class Writer(Protocol):
     """Writes the annotations of one split."""
 
-    def __call__(self, labels: str | Path, annotations: Annotations, *, overwrite: bool = False) -> dict[str, int]:
+    def __call__(
+        self,
+        labels: str | Path,
+        annotations: Annotations,
+        *,
+        images_dir: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, int]:
         """Write.
 
         Args:
             labels: the annotation file or folder.
             annotations: what to write, digits enough to read it back.
+            images_dir: where the images lie, for a format that says where objects are on the map.
             overwrite: replace files that are there.
 
         Returns:

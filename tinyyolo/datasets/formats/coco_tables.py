@@ -35,7 +35,8 @@ def check_lists(content: Any, path: Path) -> None:
     for key in LISTS:
         if not isinstance(content.get(key), (list, tuple, Mapping) if key == "annotations" else (list, tuple)):
             there = ", ".join(map(repr, content)) or "nothing"
-            raise UserError(f"{path}: not a COCO JSON: no list {key!r}; it has {there}")
+            hint = "; it is a GeoJSON, whose name ends in .geojson" if "features" in content else ""
+            raise UserError(f"{path}: not a COCO JSON: no list {key!r}; it has {there}{hint}")
 
 
 def keys_of(records: Sequence[Any]) -> list[Any]:

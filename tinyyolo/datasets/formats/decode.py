@@ -7,7 +7,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -255,6 +255,15 @@ def word(value: Any, name: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{name} {shorten(value)} has characters that no text has") from None
     return value
+
+
+def as_text(path: str | Path, names: Iterable[str]) -> None:
+    """Raise UserError for a name, as of a file, that a text file at `path` cannot hold."""
+    for name in sorted(names):
+        try:
+            word(name, "name")
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
 
 
 def annotation_id(value: Any, name: str) -> int:

@@ -14,8 +14,11 @@ PIXELS_FROM = 2.0  # a number above this is no fraction that rounding or an edge
 LEAST_BOXES = 10  # of a set whose boxes may be doubted as a whole
 NEARLY_ALL = 0.9
 NOT_LABELS = frozenset({"classes.txt", "notes.txt", "labels.txt", "predefined_classes.txt", "obj.names", "readme.txt"})
+# Of labels of a map: what is taken in which way, and what is no fault of theirs.
+ON_MAP = frozenset({"coordinates", "class field", "scores", "edges", "elsewhere", "GDAL"})
 # Kinds of problems that leave no box out.
-REMARKS = frozenset({"not fractions", "not pixels", "corners", "outlines", "label without image", "wrong sizes"})
+REMARKS = ON_MAP | {"not fractions", "not pixels", "corners", "outlines", "label without image", "wrong sizes"}
+REMARKS |= {"nowhere"}  # objects of a map, none of which lies in an image
 
 
 def not_fractions(numbers: np.ndarray, where: Path) -> list[Problem]:
@@ -91,7 +94,8 @@ def without_image(wanted: Sequence[Path], folder: Path, names: Sequence[str], *,
         every: whether these are all images of the folder, not those of a list.
     """
     folders = {path.parent for path in wanted} if folder not in {path.parent for path in wanted} else {folder}
-    there = {path for one in folders if one.is_dir() for path in one.rglob("*") if path.suffix.lower() == ".txt"}
+    endings = {path.suffix for path in wanted}
+    there = {path for one in folders if one.is_dir() for path in one.rglob("*") if path.suffix.lower() in endings}
     absent = [name for name, path in zip(names, wanted, strict=True) if path not in there]
     if not absent or (len(absent) < len(wanted) and not every):
         return []

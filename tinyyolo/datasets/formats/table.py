@@ -5,8 +5,10 @@ from pathlib import Path
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.datasets.formats import coco, dota, visdrone, xview, yolo
+from tinyyolo.datasets.formats import coco, dota, visdrone, voc, xview, yolo
 from tinyyolo.datasets.formats.base import Format
+from tinyyolo.datasets.formats.gis import read as gis
+from tinyyolo.datasets.formats.tables import boxes_csv
 
 __all__ = ["DEFAULT", "FORMATS", "JSON", "Format"]
 
@@ -26,7 +28,9 @@ def read_coco(
     return coco.read(labels, names, ignore, strict=strict)
 
 
-def write_coco(labels: str | Path, annotations: Annotations, *, overwrite: bool = False) -> dict[str, int]:
+def write_coco(
+    labels: str | Path, annotations: Annotations, *, images_dir: str | Path | None = None, overwrite: bool = False
+) -> dict[str, int]:
     """`coco.write` with a Writer's counts."""
     coco.write(labels, annotations, overwrite=overwrite)
     ignored = int((annotations.labels == IGNORED).sum())
@@ -40,4 +44,7 @@ FORMATS: dict[str, Format] = {
     "visdrone": visdrone.FORMAT,
     "dota": dota.FORMAT,
     "xview": xview.FORMAT,
+    "voc": voc.FORMAT,
+    "csv": boxes_csv.FORMAT,
+    **{name: gis.layout(f".{name}") for name in ("geojson", "gpkg", "shp")},
 }

@@ -1,4 +1,4 @@
-"""What the formats with one text file an image have in common: YOLO, VisDrone and DOTA."""
+"""What the formats with one text file an image have in common: YOLO, VisDrone, DOTA and VOC."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,16 @@ class Categories(NamedTuple):
     ignore: tuple[str, ...]
 
 
+def without_comments(text: str) -> list[str]:
+    """The lines of a text, comments made empty."""
+    return [COMMENT.split(line, maxsplit=1)[0] for line in text.splitlines()]
+
+
+def no_frame(name: str, size_hw: Sequence[int]) -> tuple[str, str]:
+    """Nothing around the lines of a file."""
+    return "", ""
+
+
 @dataclass(frozen=True)
 class TextFormat:
     """A format with one text file an image.
@@ -57,25 +67,31 @@ class TextFormat:
         name: for messages.
         folder: the label folder beside the image folder `images`.
         categories: (all names, ignored names) -> Categories.
-        parse: (line, {category id: name}) -> (category, 4 numbers of the box, crowd or OUTLINE, *extra), or None for a
-            header.
+        parse: (record, {category id: name}) -> (category, 4 numbers of the box, crowd or OUTLINE, *extra), or None
+            for a header.
             Raises KeyError for a class that is not in names, ValueError for a line it cannot read.
         lines: annotations -> K lines, None for a box that the format cannot hold.
         form: of the boxes, see `boxes.convert`.
         fractions: they are fractions of the image's sides instead of pixels.
         extra: names of the further numbers that `parse` gives.
         names: the format's own classes, where it has them.
+        suffix: of the label files.
+        records: what `parse` takes of a file's text, each a line where nothing else is said. Raises ValueError.
+        frame: (image, its height and width) -> what stands before and behind the lines of a file.
     """
 
     name: str
     folder: str
     categories: Callable[[list[str], tuple[str, ...]], Categories]
-    parse: Callable[[str, Mapping[int, str]], tuple[float, ...] | None]
+    parse: Callable[[Any, Mapping[int, str]], tuple[float, ...] | None]
     lines: Callable[[Annotations], list[str | None]]
     form: str = "xyxy"
     fractions: bool = False
     extra: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    suffix: str = ".txt"
+    records: Callable[[str], Sequence[Any]] = without_comments
+    frame: Callable[[str, Sequence[int]], tuple[str, str]] = no_frame
 
     def layout(self, regions: tuple[str, ...] | None = None) -> Format:
         """As a `Format` of the dict of formats."""
@@ -96,10 +112,11 @@ class TextFormat:
         if not every:
             raise UserError(f"{images_dir}: {self.name} labels carry no class names; give `names:` in the data YAML")
         images_dir, categories = Path(images_dir), self.categories(every, tuple(ignore))
-        found = image_files.list_images(images_dir) if file_names is None else list(file_names)
+        found = listed(images_dir, file_names)
         folder, placed = self.find_labels(images_dir, found, labels)
         problems: list[Problem] = []
         kept, size_hw = readable(images_dir, found, problems)
+        problems += shared_labels(images_dir, kept)
         label_files = [folder / placed(name) for name in kept]
         parts = [self.read_labels(path, categories.names, problems) for path in label_files]
         table = np.concatenate([np.zeros((0, CROWD + 1 + len(self.extra))), *parts])
@@ -138,13 +155,14 @@ class TextFormat:
         inner = labels is None and bool(found) and all("images" in Path(name).parts for name in found)
         folder = images_dir if inner else sibling(images_dir, self.folder) if labels is None else Path(labels)
         if not folder.is_dir():
-            beside = sum((images_dir / name).with_suffix(".txt").is_file() for name in found)
-            hint = f"; {beside:,} images have a .txt beside them: annotations: {{SPLIT: {images_dir}}} takes those"
+            beside = sum((images_dir / name).with_suffix(self.suffix).is_file() for name in found)
+            takes = f"annotations: {{SPLIT: {images_dir}}} takes those"
+            hint = f"; {beside:,} images have a {self.suffix} beside them: {takes}"
             where = f"{images_dir}{hint if beside else nearest_folder(folder)}"
             raise UserError(f"{folder}: no such {self.name} label folder for the images in {where}")
 
         def placed(name: str) -> Path:
-            path = Path(name).with_suffix(".txt")
+            path = Path(name).with_suffix(self.suffix)
             return sibling(path.parent, self.folder) / path.name if inner else path
 
         return folder, placed
@@ -152,19 +170,20 @@ class TextFormat:
     def read_labels(self, path: Path, categories: Mapping[int, str], problems: list[Problem]) -> np.ndarray:
         """What `parse` gives for every line of one label file, a row each; none where there is no file."""
         rows: list[tuple[float, ...]] = []
-        lines: list[str] = []
+        records: Sequence[Any] = []
         try:
-            lines = plain_text(path.read_bytes()).splitlines()
+            records = self.records(plain_text(path.read_bytes()))
         except FileNotFoundError:  # an image without objects
-            lines = []
+            records = []
         except (OSError, UnicodeDecodeError) as error:
             problems.append(Problem("bad record", str(path), f"not readable as text in UTF-8: {error}"))
-        for number, line in enumerate(lines, 1):
-            line = COMMENT.split(line, maxsplit=1)[0]
-            if not line.strip():
+        except ValueError as error:
+            problems.append(Problem("bad record", str(path), str(error)))
+        for number, record in enumerate(records, 1):
+            if isinstance(record, str) and not record.strip():
                 continue
             try:
-                row = self.parse(line, categories)
+                row = self.parse(record, categories)
                 if row is not None and not all(abs(value) < 2**31 for value in row[CROWD:]):
                     raise ValueError(f"found {' '.join(f'{v:g}' for v in row[CROWD:])} beside the box")
             except KeyError as error:
@@ -177,21 +196,32 @@ class TextFormat:
                 rows += [row] if row is not None else []
         return np.array(rows, np.float64).reshape(-1, CROWD + 1 + len(self.extra))
 
-    def write(self, labels: str | Path, annotations: Annotations, *, overwrite: bool = False) -> dict[str, int]:
+    def write(
+        self,
+        labels: str | Path,
+        annotations: Annotations,
+        *,
+        images_dir: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, int]:
         """See `base.Writer`; one label file for every image, an empty one where it has no objects.
 
         Raises:
             UserError: as every Writer, or two images would share one label file, or a name leads out of the folder.
         """
         lines = self.lines(annotations)
-        targets = [place_in(labels, str(Path(name).with_suffix(".txt"))) for name in annotations.file_names]
+        targets = [place_in(labels, str(Path(name).with_suffix(self.suffix))) for name in annotations.file_names]
         if len(set(targets)) < len(targets):
             twice = next(path for path, times in Counter(targets).items() if times > 1)
             raise UserError(f"{twice}: two images of this name with other endings would share one label file")
         offsets = annotations.offsets
-        for target, first, last in zip(targets, offsets[:-1], offsets[1:], strict=True):
+        sizes = annotations.sizes_hw.tolist()
+        for i, target in enumerate(targets):
+            before, behind = self.frame(annotations.file_names[i], sizes[i])
             with new_file(target, overwrite=overwrite) as stream:
-                stream.writelines(f"{line}\n" for line in lines[first:last] if line is not None)
+                stream.write(before)
+                stream.writelines(f"{line}\n" for line in lines[offsets[i] : offsets[i + 1]] if line is not None)
+                stream.write(behind)
         ignored = int((annotations.labels == IGNORED).sum())
         return {"boxes": len(lines) - ignored, "ignore_regions": ignored}
 
@@ -210,9 +240,14 @@ def sibling(images_dir: str | Path, folder: str) -> Path:
     return images_dir.parent / folder
 
 
-def readable(folder: Path, names: Sequence[str], problems: list[Problem]) -> tuple[list[str], np.ndarray]:
-    """The images whose header can be read, and their sizes (I, 2); the others become problems."""
-    kept, sizes = [], []
+def listed(folder: Path, names: Sequence[str] | None) -> list[str]:
+    """The images that a reader is given by name; None for all of the folder."""
+    return image_files.list_images(folder) if names is None else list(names)
+
+
+def readable(folder: Path, names: Sequence[str] | None, problems: list[Problem]) -> tuple[list[str], np.ndarray]:
+    """Those of the `listed` images whose header can be read, and their sizes (I, 2); the others become problems."""
+    kept, sizes, names = [], [], listed(folder, names)
     looks = in_threads(lambda name: image_files.look(folder / name), names, "sizes")
     for name, found in zip(names, looks, strict=True):
         if found.fault:
@@ -220,11 +255,14 @@ def readable(folder: Path, names: Sequence[str], problems: list[Problem]) -> tup
         else:
             kept.append(name)
             sizes.append(found.size_hw)
-    for stem, times in Counter(Path(name).with_suffix("") for name in kept).items():
-        if times > 1:
-            what = f"{times} images of this name with other endings share one label file"
-            problems.append(Problem("shared label", str(folder / stem), what))
     return kept, np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def shared_labels(folder: Path, names: Sequence[str]) -> list[Problem]:
+    """Images that would have the same label file."""
+    stems = Counter(Path(name).with_suffix("") for name in names)
+    what = "{} images of this name with other endings share one label file"
+    return [Problem("shared label", str(folder / stem), what.format(n)) for stem, n in stems.items() if n > 1]
 
 
 def numbers(words: Sequence[str], expected: str) -> list[float]:

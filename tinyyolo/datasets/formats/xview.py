@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets import images as image_files
 from tinyyolo.datasets.annotations import Annotations, Problem, assemble, box_faults, raise_fatal, select_classes
 from tinyyolo.datasets.formats.base import Format
 from tinyyolo.datasets.formats.decode import parse_json, read_bytes, whole
@@ -95,8 +94,7 @@ def read(
     images_dir = Path(images_dir)
     path = images_dir.parent / "xView_train.geojson" if labels is None else Path(labels)
     problems: list[Problem] = []
-    found = image_files.list_images(images_dir) if file_names is None else list(file_names)
-    kept, size_hw = readable(images_dir, found, problems)
+    kept, size_hw = readable(images_dir, file_names, problems)
     own = list((names.values() if isinstance(names, Mapping) else names) or CATEGORIES.values())
     categories = CATEGORIES | NAMELESS
     skipped = [name for name in categories.values() if name not in own]

@@ -13,7 +13,7 @@ CELLS_NEEDED = 2  # an object narrower than two cells of a map leaves little of 
 UNDER_TWO_CELLS = tuple(named.name for named in NAMED if named.high <= CELLS_NEEDED * STRIDE_P3)
 P2_SHARE = 0.2  # from this share of objects below two cells of P3 a P2 level pays
 LARGEST_INPUT = 1600  # px: scenes above this are cut, not shrunk
-TILE, OVERLAP = 800, 200  # AI-TOD's own
+TILE = 800  # px, AI-TOD's own
 IMGSZ_STEP = 32
 FEW_PIXELS = 4.0  # px: below this a detector has next to nothing to see, and enlarging the input is worth a try
 ENLARGE = 1.5
@@ -47,8 +47,8 @@ def advise(numbers: Mapping[str, Any], imgsz: float | None = None) -> dict[str, 
     if imgsz is not None:
         image = f"imgsz={side}: as asked; {object_of} and a twentieth under {size['q5']:.1f} px are what it leaves"
     elif tiled:
-        image = f"cut the scenes (median side {native} px) with data convert tile={TILE} overlap={OVERLAP}, and imgsz="
-        image += f"{side}; shrunk to {side} px instead, {object_of} would be {median * side / native:.1f} px"
+        image = f"imgsz={side}: the scenes (median side {native} px) are then read in windows of it (tile=auto); shrunk"
+        image += f" to {side} px instead, {object_of} would be {median * side / native:.1f} px"
     else:
         image = f"imgsz={side}: the images' own size; at half of it {object_of} would be {median / 2:.1f} px"
         if size["q25"] < FEW_PIXELS:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +15,31 @@ import torch
 from torch.utils.data import get_worker_info
 from ultralytics.data.augment import RandomPerspective
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.utils import LOGGER
+from ultralytics.utils import DEFAULT_CFG, LOGGER
 
-from tinyyolo.boxes.convert import sides, to_fractions
-from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by
+from tinyyolo.boxes.convert import to_fractions
+from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by, reading_by
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import IGNORED, Annotations
+from tinyyolo.datasets.annotations import IGNORED, Annotations, subset
 from tinyyolo.datasets.audit.faults import astray
 from tinyyolo.datasets.formats.doubts import REMARKS
 from tinyyolo.datasets.images import NOT_DECODED, load, look
 from tinyyolo.datasets.kinds import shrunk, told_kinds
+from tinyyolo.datasets.scene_files import by_windows
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.loader import packed, place_of
+from tinyyolo.datasets.train.opened import OpenScenes, bytes_of
 from tinyyolo.datasets.train.paste import PasteTiny
-from tinyyolo.io import counted, in_threads, new_file, some
+from tinyyolo.datasets.train.windows import Cutting, boxes_of
+from tinyyolo.io import in_threads, some
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
+from tinyyolo.scenes.tiling import Tiling
+from tinyyolo.scenes.windows import Window
 
 read_images_by(load)
 NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
-NO_SIZE = (-1, -1)  # of what stands in for an image that is gone
+NO_IMAGE = np.zeros((1, 1, 3), np.uint8), (-1, -1), (1, 1)  # what stands in for one that is gone
 MOST_GONE = 0.5  # share of the images: a run does not go on without so many
-SKIPPED = "skipped.txt"  # in a run's folder
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
@@ -47,16 +54,40 @@ class TinyDataset(YOLODataset):
         split: "train", "val" or "test".
         skip_empty: leave images without objects out.
         min_side: leave boxes with a side under this many pixels of the original image out (published recipes: 1).
+        rendering: which bands and values of the files are shown, and how.
+        tiling: which images are cut into windows, each a sample; in validation one for each image, which is then to be
+            looked at as a whole. None: none, they are shrunk.
+        empty_tiles: windows without objects that are kept in training, as a share of those with objects.
+        seed: of the choice among them.
         options: arguments of ultralytics' YOLODataset.
 
     Raises:
         UserError: not one readable image, or `cache="disk"`, which puts arrays beside the user's images.
     """
 
+    ims: Any  # upstream starts with lists of None
+    im_hw0: Any
+    im_hw: Any
     placed = False  # whether batches say where their worker process stands
 
-    def __init__(self, spec: DataSpec, split: str, *, skip_empty: bool = False, min_side: float = 0.0, **options: Any):
+    def __init__(
+        self,
+        spec: DataSpec,
+        split: str,
+        *,
+        skip_empty: bool = False,
+        min_side: float = 0.0,
+        rendering: Rendering = AS_DECLARED,
+        tiling: Tiling | None = None,
+        empty_tiles: float = 0.0,
+        seed: int = 0,
+        **options: Any,
+    ):
+        self.rendering = rendering
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
+        imgsz, train = int(np.max(options.get("imgsz", DEFAULT_CFG.imgsz))), options.get("augment", True)
+        self.cutting = Cutting(tiling, imgsz, 0.0 if skip_empty else empty_tiles, seed, one=not train)
+        self.scenes, self.wanted = OpenScenes(rendering), options.get("classes")
         self.annotations: Annotations = spec.measured(split)
         self.bad_images: list[str] = []
         self.lost: dict[int, str] = {}  # image -> why it could not be read at some time in the run
@@ -70,21 +101,35 @@ class TinyDataset(YOLODataset):
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
-        looks = in_threads(lambda path: look(path, to_end=True), paths, f"{self.prefix}checking images")
+        cut = [self.cutting.cuts((h, w)) for h, w in self.annotations.sizes_hw.tolist()]
+        seen = in_threads(
+            lambda pair: self.scenes.look_at(*pair),
+            list(zip(paths, cut, strict=True)),
+            f"{self.prefix}checking images",
+        )
+        looks = [found for found, _ in seen]
         faults = [found.fault for found in looks]
         self.bad_images = [f"{path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
         report(self.prefix, "unreadable images left out", self.bad_images)
         self.problems = [problem for problem in self.annotations.problems if problem.kind not in REMARKS]
         report(self.prefix, "annotation problems", self.problems)
         doubts = [problem for problem in self.annotations.problems if problem.kind in REMARKS]
-        shrinking = shrunk(self.annotations, int(np.max(self.imgsz)))
-        for line in (*doubts, *told_kinds(looks), *astray(self.annotations), *shrinking):
+        shrinking = shrunk(subset(self.annotations, ~np.array(cut, bool)), self.cutting.imgsz)
+        for line in (*doubts, *told_kinds(looks, self.rendering), *astray(self.annotations), *shrinking):
             LOGGER.warning(f"{self.prefix}{line}")
         owners = set(self.annotations.image_index[self.annotations.labels != IGNORED].tolist())
         rows = [i for i, fault in enumerate(faults) if not fault and (i in owners or not self.skip_empty)]
         most = self.fraction if isinstance(self.fraction, int) else max(1, round(len(rows) * self.fraction))
-        self.rows = rows[:most]
+        images = rows[:most]
         self.sizes_hw = {str(path): found.size_hw for path, found in zip(paths, looks, strict=True)}
+        self.scenes.sizes_hw = self.sizes_hw
+        own = partial(boxes_of, self.annotations, least=self.min_side, classes=self.wanted)
+        self.samples = self.cutting.samples(self.annotations, images, own)
+        self.rows = [sample.row for sample in self.samples]
+        shown = Counter(words for _, words in seen if words)
+        told = [f"{count:,} of the images that are cut: {words}" for words, count in shown.items()]
+        for line in (*self.cutting.words(self.samples, self.annotations, images), *told):
+            LOGGER.info(f"{self.prefix}{line}")
         if not self.rows:
             raise UserError(f"{self.annotations.path}: no usable image in split '{self.split}', {len(paths)} listed")
         return [str(paths[i]) for i in self.rows]
@@ -106,17 +151,55 @@ class TinyDataset(YOLODataset):
         Raises:
             UserError: half of the images are gone.
         """
-        path, fault = self.im_files[i], ""
+        path, fault, window = self.im_files[i], "", self.labels[i]["window"]
+        if window is not None:
+            return self.load_window(i, window)
         try:
-            found = super().load_image(i, *args, **kwargs)
+            with reading_by(partial(load, rendering=self.rendering)):
+                found = super().load_image(i, *args, **kwargs)
             if found[1] != self.sizes_hw[path]:
                 fault = f"its size has changed from {self.sizes_hw[path]} to {found[1]}"
         except FileNotFoundError:
-            fault = why_not(path)
+            fault = why_not(path, self.rendering)
+        return found if not self.is_news(i, fault) else NO_IMAGE
+
+    def load_window(self, i: int, window: Window) -> Any:
+        """As `load_image`, of a window at its own resolution."""
+        if self.ims[i] is not None:
+            return self.ims[i], self.im_hw0[i], self.im_hw[i]
+        fault, side, path = "", self.cutting.tile, self.im_files[i]
+        try:
+            pixels = self.scenes.read(path, window, self.cutting.zoom, side)
+        except ValueError as error:
+            fault = str(error).removeprefix(f"{path}: ")
+        if self.is_news(i, fault):
+            return NO_IMAGE
+        if self.augment and self.cache != "ram":  # as upstream: mosaic draws from these
+            self.ims[i], self.im_hw0[i], self.im_hw[i] = pixels, (side, side), (side, side)
+            self.buffer.append(i)
+            if 1 < len(self.buffer) >= self.max_buffer_length:
+                j = self.buffer.pop(0)
+                self.ims[j], self.im_hw0[j], self.im_hw[j] = None, None, None
+        return pixels, (side, side), (side, side)
+
+    def decoded(self) -> tuple[list[str | None], dict[str, int]]:
+        """Of each sample the image that is decoded whole for one window, None for others; bytes of each such image."""
+        cut = [label["im_file"] if label["window"] is not None else None for label in self.labels]
+        sizes = {path: bytes_of(self.sizes_hw[path], self.cutting.zoom) for path in {*cut} - {None} if path}
+        sizes = {path: size for path, size in sizes.items() if not by_windows(path)}
+        return [path if path in sizes else None for path in cut], sizes
+
+    def is_news(self, i: int, fault: str) -> bool:
+        """Whether sample i cannot be read; takes it down where that was not known."""
         if bool(fault) != (i in self.gone):
             self.news.append((i, fault))
             self.note([(i, fault)])
-        return found if not fault else (np.zeros((1, 1, 3), np.uint8), NO_SIZE, (1, 1))
+        return bool(fault)
+
+    def check_cache_ram(self, *args: Any, **kwargs: Any) -> bool:
+        """As upstream, of images as this run reads them."""
+        with reading_by(partial(load, rendering=self.rendering)):
+            return bool(super().check_cache_ram(*args, **kwargs))
 
     def note(self, news: Sequence[tuple[int, str]]) -> None:
         """Take down which images can no longer be read, and why, or can again ("").
@@ -142,6 +225,7 @@ class TinyDataset(YOLODataset):
         """
         for other in (*range(index, self.ni), *range(index)):
             sample = super().get_image_and_label(other)
+            sample.pop("window")
             if other not in self.gone:
                 break
         if other != index and self.rect:
@@ -151,31 +235,24 @@ class TinyDataset(YOLODataset):
         return dict(sample)
 
     def get_labels(self) -> list[dict[str, Any]]:
-        """One label dict per image, boxes normalised cxcywh, ignore regions under class -1."""
+        """One label dict per sample, boxes normalised cxcywh, ignore regions under class -1."""
         notes, labels = self.annotations, []
-        for row, path in zip(self.rows, self.im_files, strict=True):
-            part = notes.rows(row)
-            boxes, classes = notes.boxes[part], notes.labels[part]
-            if self.min_side:
-                kept = sides(boxes).min(1, initial=np.inf) >= self.min_side
-                boxes, classes = boxes[kept], classes[kept]
-            fractions = to_fractions(boxes, notes.sizes_hw[row]).astype(np.float32)
+        for sample, path in zip(self.samples, self.im_files, strict=True):
+            row = sample.row
             label = {"im_file": path, "image_index": row, "image_id": notes.image_ids[row].item()}
             label |= {
-                "shape": tuple(notes.sizes_hw[row].tolist()),
-                "cls": classes.reshape(-1, 1).astype(np.float32),
-                "bboxes": fractions,
+                "window": sample.window,
+                "shape": sample.size_hw,
+                "cls": sample.labels.reshape(-1, 1).astype(np.float32),
+                "bboxes": to_fractions(sample.boxes, np.array(sample.size_hw)).astype(np.float32),
                 "bbox_format": "xywh",
             }
             labels.append(label | {"normalized": True, "segments": [], "keypoints": None})
         return labels
 
     def update_labels(self, include_class: Sequence[int] | None) -> None:
-        """Keep the wanted classes and every ignore region; `single_cls` never turns a region into an object."""
+        """The wanted classes are chosen already; `single_cls` never turns a region into an object."""
         for label in self.labels:
-            if include_class is not None:
-                kept = np.isin(label["cls"][:, 0], [IGNORED, *include_class])
-                label["cls"], label["bboxes"] = label["cls"][kept], label["bboxes"][kept]
             if self.single_cls:
                 label["cls"][label["cls"] != IGNORED] = 0
 
@@ -231,34 +308,9 @@ def must_have_objects(notes: Annotations) -> None:
     raise UserError(f"{notes.path}: no object to train on in {len(notes):,} images{causes and f'; {causes}'}")
 
 
-def why_not(path: str | Path) -> str:
+def why_not(path: str | Path, rendering: Rendering | None = None) -> str:
     """The reason in words why an image cannot be used that could not be read."""
-    return look(path, to_end=True).fault or NOT_DECODED
-
-
-def report_left_out(dataset: TinyDataset) -> None:
-    """Say again at the end what a split lacks: the list at the start is far up by then."""
-    counts = {"unreadable images": len(dataset.bad_images), "annotation problems": len(dataset.problems)}
-    if words := counted(counts):
-        LOGGER.warning(f"left out of split '{dataset.split}', listed above: {words}")
-
-
-def keep_skipped(dataset: TinyDataset, folder: Path) -> None:
-    """Add the images that a run had to skip to a file in its folder, each once; a resumed run adds to it."""
-    file = folder / SKIPPED
-    old = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    lines = list(dict.fromkeys([*old, *(f"{dataset.im_files[i]}: {fault}" for i, fault in dataset.lost.items())]))
-    if lines != old:
-        with new_file(file, overwrite=True) as stream:
-            stream.write("\n".join([*lines, ""]))
-
-
-def report_skipped(folder: Path) -> None:
-    """Say in one line which images a run had to skip."""
-    if (file := folder / SKIPPED).exists():
-        lines = file.read_text(encoding="utf-8").splitlines()
-        words = "; ".join(some(lines, MAX_LISTED, ""))
-        LOGGER.warning(f"{len(lines):,} images skipped, as they could not be read during the run, see {file}: {words}")
+    return look(path, to_end=True, rendering=rendering).fault or NOT_DECODED
 
 
 def report(prefix: str, what: str, lines: Sequence[str]) -> None:

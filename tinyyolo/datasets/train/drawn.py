@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from ultralytics.data.dataset import YOLODataset
 from tinyyolo.boxes.convert import to_fractions
 from tinyyolo.datasets.drawn import toy
 from tinyyolo.datasets.train.dataset import TinyDataset
+from tinyyolo.datasets.train.windows import Sample
 
 
 class DrawnDataset(TinyDataset):
@@ -25,16 +25,13 @@ class DrawnDataset(TinyDataset):
         """The names of the pictures; there are no files."""
         self.options = toy.resolve(self.spec.content["toy"])
         self.problems: list[Any] = []
-        self.rows = list(range(len(self.annotations)))
-        names = [str(self.spec.path / name) for name in self.annotations.file_names]
         self.side = int(np.max(self.imgsz))
-        self.sizes_hw = dict.fromkeys(names, (self.side, self.side))
+        size_hw, none = (self.side, self.side), (np.zeros((0, 4)), np.zeros(0, np.int64))
+        self.samples = [Sample(row, None, *none, size_hw=size_hw) for row in range(len(self.annotations))]
+        self.rows = [sample.row for sample in self.samples]
+        names = [str(self.spec.path / name) for name in self.annotations.file_names]
+        self.sizes_hw = dict.fromkeys(names, size_hw)
         return names
-
-    def update_labels(self, include_class: Sequence[int] | None) -> None:
-        """As usual; the classes count for what will be drawn, too."""
-        self.wanted = include_class
-        super().update_labels(include_class)
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
         """A new picture, whose boxes become those of sample i."""
@@ -48,6 +45,6 @@ class DrawnDataset(TinyDataset):
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """As upstream, of a picture that is drawn first."""
         image, _, shape = self.load_image(index)
-        label = {key: value for key, value in self.labels[index].items() if key != "shape"}
+        label = {key: value for key, value in self.labels[index].items() if key not in ("shape", "window")}
         label |= {"img": image, "ori_shape": shape, "resized_shape": shape, "ratio_pad": (1.0, 1.0)}
         return YOLODataset.update_labels_info(self, label)

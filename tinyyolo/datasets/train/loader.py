@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 from ultralytics.data.build import InfiniteDataLoader, seed_worker
+
+from tinyyolo.datasets.train.opened import MOST_BYTES
 
 
 class Behind:
@@ -23,6 +26,46 @@ class Behind:
 
     def __iter__(self) -> Iterator[Any]:
         return islice(iter(self.sampler), self.first, None)
+
+
+class InBlocks:
+    """The order of a sampler, so changed that samples of images that are decoded whole come together.
+
+    As many images as a process can hold make a block, in the order in which the sampler comes to them; samples of other
+    images are spread over all blocks. Within a block the order stays: a window is no more bound to its neighbours than
+    these images are to each other.
+
+    Args:
+        sampler: indices of samples.
+        images: of each sample the image that must be decoded for it, None for others.
+        sizes: bytes of each of these images.
+        most: bytes of a block.
+
+    Examples:
+        >>> images, sizes = ["a", "b", "a", "b", None, None], {"a": 3, "b": 3}
+        >>> list(InBlocks([3, 4, 0, 1, 5, 2], images, sizes, 4)), list(InBlocks([3, 4, 0, 1, 5, 2], images, sizes, 6))
+        ([3, 4, 1, 0, 5, 2], [3, 4, 0, 1, 5, 2])
+    """
+
+    def __init__(self, sampler: Any, images: Sequence[str | None], sizes: Mapping[str, int], most: int = MOST_BYTES):
+        self.sampler, self.images, self.sizes, self.most = sampler, images, sizes, most
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(self.sampler)
+        blocks, last, filled = dict[str, int](), 0, 0
+        for name in dict.fromkeys(image for i in order if (image := self.images[i]) is not None):
+            if filled and filled + self.sizes[name] > self.most:
+                last, filled = last + 1, 0
+            blocks[name], filled = last, filled + self.sizes[name]
+        count = last + 1
+        key = [
+            place * count // len(order) if (image := self.images[i]) is None else blocks[image]
+            for place, i in enumerate(order)
+        ]
+        return iter([order[j] for j in sorted(range(len(order)), key=key.__getitem__)])
 
 
 class TinyLoader(InfiniteDataLoader):
@@ -52,10 +95,23 @@ class TinyLoader(InfiniteDataLoader):
         Batch i is made by process i modulo their number: a new process takes the place of the one whose turn it is.
         """
         self.first, turn = first, first % (self.num_workers or 1)
-        self.worker_init_fn = (
-            partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
-        )
+        start = partial(begin_worker, self.num_workers, turn, dict(places or {})) if first else seed_worker
+        self.worker_init_fn = partial(begin_silent, start)
         self.reset()
+
+
+def begin_silent(start: Callable[[int], None], worker: int) -> None:
+    """Begin as `start` does, with nothing to say of a training that is gone.
+
+    The thread that hands tensors over calls the hook then; what else goes wrong here is an error of the training, too.
+    A process that was forked has the training's hook already, one of a fork server or spawned has not.
+    """
+    sys.excepthook = say_nothing
+    start(worker)
+
+
+def say_nothing(*_: Any) -> None:
+    """An excepthook."""
 
 
 def begin_worker(count: int, turn: int, places: Mapping[int, Any], worker: int) -> None:

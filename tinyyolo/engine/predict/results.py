@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,19 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from ultralytics.engine.results import Boxes, Results
 from ultralytics.utils.files import increment_path
 from ultralytics.utils.plotting import save_one_box
 
 from tinyyolo.datasets.images import save
+from tinyyolo.datasets.views import part
+from tinyyolo.engine.predict.scenes import SHOWN
+from tinyyolo.engine.predict.unfinished import MARK
 from tinyyolo.io import as_file_names, named, new_file, place_in
+from tinyyolo.plots.scene import Detections, scene_sheet
 from tinyyolo.scenes import vectors
-from tinyyolo.scenes.raster import place_of_file
-from tinyyolo.scenes.windows import Span, Window
+from tinyyolo.scenes.picture import Picture
+from tinyyolo.scenes.place import Place
+from tinyyolo.scenes.raster import overview, place_of_file
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
-BEGUN = {"args.yaml"}  # what a run writes before it has a result
+WRITES = ("save", "save_txt", "save_crop", "save_json", "save_geojson", "out")  # what predict makes of detections
+OWN_PARTS = ("raster", "place", "drawn")  # of results here, which upstream does not copy
+BEGUN = {"args.yaml", MARK}  # what a run writes before it has a result
 
 
 class TinyResults(Results):
@@ -39,13 +48,48 @@ class TinyResults(Results):
                 file.write(old + "".join(lines))
         return str(txt_file)
 
-    def save_geojson(self, path: str | Path) -> None:
-        """Write the boxes as polygons: longitude and latitude of a georeferenced scene, else pixels. See `vectors`."""
-        raster: Any = getattr(self, "raster", None)
+    def new(self) -> TinyResults:
+        """As upstream, of this class: parts of a result, and copies on another device, keep its place."""
+        made = super().new()
+        made.__class__, made.orig_shape = type(self), self.orig_shape
+        made.__dict__ |= {name: value for name, value in self.__dict__.items() if name in OWN_PARTS}
+        return made
+
+    @property
+    def geo(self) -> Place:
+        """CRS and transform of the image, those of its file; `geo.known` is false where it has no place on the map."""
+        if "place" not in self.__dict__:
+            self.place = Place(*place_of_file(self.path))
+        return self.place
+
+    @property
+    def part(self) -> vectors.Part:
+        """What a map has of the result: boxes and scores in plain arrays, the image's name and place."""
         boxes: Any = self.boxes
         rows = boxes.data.cpu().double().numpy() if boxes is not None else np.zeros((0, 6))
-        place = place_of_file(self.path) if raster is None else (raster.crs, raster.transform)
-        vectors.write(path, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), self.names, *place)
+        return vectors.Part(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), Path(self.path).name, self.geo)
+
+    def save_map(self, path: str | Path) -> None:
+        """Write the boxes as polygons in the form of the suffix, in place of an older file; see `vectors.write_parts`.
+
+        Raises:
+            UserError: no such form, a package that is not installed, or it cannot be written.
+        """
+        vectors.write_parts(path, [self.part], self.names)
+
+    def save_geojson(self, path: str | Path) -> None:
+        """`save_map` of a GeoJSON: longitude and latitude of an image with a place on the map, else pixels."""
+        self.save_map(path)
+
+    def to_geodataframe(self) -> Any:
+        """The boxes as a geopandas.GeoDataFrame: a polygon a row in the image's CRS, or in pixels, y downwards.
+
+        Its columns are those of the files: class, class_index, score, x1, y1, x2, y2 in px, width_m, height_m, scene.
+
+        Raises:
+            UserError: geopandas is not installed.
+        """
+        return vectors.geodataframe(self.part, self.names)
 
     def save_crop(self, save_dir: str | Path, file_name: str | Path = "im.jpg") -> None:
         """Write each detection as `save_dir`/CLASS/NAME.jpg, NAME2.jpg, ...; CLASS as `io.as_file_name` makes it."""
@@ -66,19 +110,58 @@ class SceneResults(TinyResults):
 
     Attributes:
         raster: the file's bands, CRS and transform, None for a plain picture.
+        dropped: there is no result, and nothing is written of it.
+        took: what looking at it took, ms.
     """
 
     raster: Any = None
+    dropped = False
+    took = 0.0  # ms
+    drawn: Any = None  # the picture; None while it has not been asked for
+
+    @property
+    def orig_img(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR: of a raster an overview, read when it is asked for."""
+        if self.drawn is None:
+            self.drawn = overview(self.raster, SHOWN)
+            self.raster.close()
+        pixels: np.ndarray = self.drawn
+        return pixels
+
+    @orig_img.setter
+    def orig_img(self, image: np.ndarray) -> None:
+        self.drawn = None if getattr(image, "blank", False) else np.asarray(image)
 
     def plot(self, *args: Any, **kwargs: Any) -> Any:
-        """As upstream, on `orig_img`."""
-        shape = self.orig_img.shape[:2]
-        if shape == self.orig_shape:
+        """As upstream, of a scene that can be shown at its own size; of a larger one its sheet, see `plots.scene`.
+
+        The sheet heeds `boxes`, `line_width`, `save`, `filename` and `show`.
+        """
+        if max(self.orig_shape) <= SHOWN:
             return super().plot(*args, **kwargs)
-        boxes: Any = self.boxes
-        rows = boxes.data.clone()
-        rows[:, :4] *= rows.new_tensor([shape[1] / self.orig_shape[1], shape[0] / self.orig_shape[0]] * 2)
-        return Results(self.orig_img, self.path, self.names, boxes=rows).plot(*args, **kwargs)
+        keys = inspect.signature(Results.plot).bind(self, *args, **kwargs)
+        keys.apply_defaults()
+        given = keys.arguments
+        sheet = self.sheet(round(given["line_width"] or 1), given["boxes"])
+        if given["show"]:
+            Image.fromarray(sheet[..., ::-1]).show(Path(self.path).name)
+        if given["save"]:
+            save(given["filename"] or f"results_{Path(self.path).name}.jpg", sheet, overwrite=True)
+        return sheet
+
+    def sheet(self, line: int = 1, boxes: bool = True) -> np.ndarray:
+        """All of the scene with its boxes or their density, a legend, and detections enlarged: (H, W, 3) uint8 BGR."""
+        own = self.part
+        metres, pixel = self.geo.metres(own.boxes), self.geo.pixel(self.orig_shape)
+        found = Detections(self.orig_shape, own.boxes, own.scores, own.labels, self.names, metres, pixel)
+        drawn = scene_sheet(self.orig_img, found, self.pixels, own.scene, line, boxes)
+        if self.raster is not None:
+            self.raster.close()
+        return drawn
+
+    def pixels(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+        """A part of the scene at its own size."""
+        return part(self.raster or Picture(self.orig_img), left, top, right, bottom)
 
     def crop(self, xyxy: Tensor) -> np.ndarray:
         """As of a picture; of a raster its pixels there, as `orig_img` is but an overview."""
@@ -89,8 +172,7 @@ class SceneResults(TinyResults):
         more_x, more_y = AROUND + SHARE * (x2 - x1), AROUND + SHARE * (y2 - y1)
         left, right = max(0, int(x1 - more_x)), min(width, math.ceil(x2 + more_x))
         top, bottom = max(0, int(y1 - more_y)), min(height, math.ceil(y2 + more_y))
-        pixels, _ = self.raster.read(Window(Span(left, right, left, right), Span(top, bottom, top, bottom)))
-        return np.asarray(pixels)
+        return self.pixels(left, top, right, bottom)
 
     def save_crop(self, *args: Any, **kwargs: Any) -> None:
         """As of a picture; a raster is opened once for all."""
@@ -102,9 +184,10 @@ class SceneResults(TinyResults):
 def scene_result(rows: Tensor, image: np.ndarray, path: str, names: dict[int, str]) -> SceneResults:
     """The result of a scene from its detections (K, 6) in pixels of the scene."""
     raster = getattr(image, "raster", None)
-    result = SceneResults(np.asarray(image), path, names, boxes=rows)
+    result = SceneResults(image, path, names, boxes=rows)
     if raster is not None:
         result.raster, result.orig_shape = raster, raster.size_hw
+        result.place = Place(raster.crs, raster.transform)
         result.boxes = Boxes(rows, raster.size_hw)
     return result
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -10,41 +13,69 @@ from torch import Tensor
 from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import Core, centres
+from tinyyolo.boxes.nms import electorate
+from tinyyolo.config import UserError
 from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
+from tinyyolo.io import Bar
+from tinyyolo.scenes.bands import Bands, rows_of
 from tinyyolo.scenes.picture import Picture, Scene
 from tinyyolo.scenes.raster import Raster, overview
-from tinyyolo.scenes.sweep import PAD, Found, gathered, sweep
+from tinyyolo.scenes.rendering import AS_DECLARED, Rendering, thinned
+from tinyyolo.scenes.sweep import Found, gathered, joined, sweep
 from tinyyolo.scenes.tiling import Tiling
-from tinyyolo.scenes.windows import Window
+from tinyyolo.scenes.windows import Span, Window
+from tinyyolo.sizes import PAD
+
+SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
+MOST_HELD = 1_000_000  # candidates of a scene, 24 bytes each, of which none is left out
+WHOLE = "detections"  # of a scene, beside its bands
 
 
 class SceneImage(np.ndarray):
-    """An overview (h, w, 3) uint8 BGR of a scene that is read by windows, its `raster`."""
+    """An image (h, w, 3) uint8 BGR with more to it.
 
-    raster: Raster
+    Attributes:
+        raster: the scene that is read by windows. Its overview is drawn when it is asked for (`blank`): until then all
+            of it is grey, of one byte.
+        masked: the picture with its mask.
+    """
+
+    raster: Raster | None = None
+    masked: Picture | None = None
+    blank = False
 
 
-def load(path: str) -> np.ndarray:
-    """An image as training reads it; of a larger TIFF its overview, where the extra `geo` is installed.
+def load(path: str, rendering: Rendering = AS_DECLARED) -> np.ndarray:
+    """An image as training reads it; of what is read by windows its overview, `blank` where that is not all of it.
 
     Raises:
         ValueError: it cannot be read; says why.
     """
-    scene = open_scene(path)
+    scene = open_scene(path, rendering)
     if isinstance(scene, Picture):
-        return scene.pixels
-    image = overview(scene).view(SceneImage)
+        if scene.valid is None:
+            return scene.pixels
+        scene.pixels[~scene.valid] = PAD
+        image = scene.pixels.view(SceneImage)
+        image.masked = scene
+        return image
+    if max(scene.size_hw) <= SHOWN:
+        image = overview(scene, SHOWN).view(SceneImage)
+    else:
+        scene.read(Window(*(Span(0, 1, 0, 1),) * 2))  # what cannot be read at all is told at once
+        image = np.broadcast_to(np.full((1, 1, 3), PAD, np.uint8), (*thinned(scene.size_hw, SHOWN), 3)).view(SceneImage)
+        image.blank = True
     image.raster = scene
     return image
 
 
-def fault_of(path: str) -> str:
+def fault_of(path: str, rendering: Rendering = AS_DECLARED) -> str:
     """Why `load` cannot read a file; "" if it can."""
     try:
-        load(path)
+        load(path, rendering)
     except ValueError as error:
         return str(error).removeprefix(f"{path}: ")
     return ""
@@ -52,19 +83,35 @@ def fault_of(path: str) -> str:
 
 def scene_of(image: np.ndarray) -> Scene:
     """The scene that an image is, or that stands behind it."""
-    return image.raster if isinstance(image, SceneImage) else Picture(image)
+    own = (image.raster or image.masked) if isinstance(image, SceneImage) else None
+    return own or Picture(np.asarray(image))
 
 
 def size_of(image: np.ndarray) -> tuple[int, int]:
     """Height and width of an image, or of the scene behind it."""
-    height, width = image.raster.size_hw if isinstance(image, SceneImage) else image.shape[:2]
+    raster = image.raster if isinstance(image, SceneImage) else None
+    height, width = image.shape[:2] if raster is None else raster.size_hw
     return height, width
 
 
+class Damaged(UserError):
+    """A part of a scene that cannot be read; the run goes on without the scene."""
+
+
 def detect(
-    tiling: Tiling, model: Any, rules: Postprocess, scene: Scene, batch: int, max_det: int | None = None
+    tiling: Tiling,
+    model: Any,
+    rules: Postprocess,
+    scene: Scene,
+    batch: int,
+    max_det: int | None = None,
+    bands: Bands | None = None,
+    what: str = "",
 ) -> Tensor:
     """Detections (K, 6) xyxy px of a scene, score, class.
+
+    They do not depend on the order of the windows nor on which bands were there before; on a CPU neither on `batch`,
+    as windows are looked at one by one there, which is quicker, too.
 
     Args:
         tiling: how it is cut.
@@ -73,37 +120,119 @@ def detect(
         scene: an open one; it is closed at the end.
         batch: windows at once.
         max_det: at most so many; a model's own limit is that of an image, and does not count for scenes.
+        bands: what has been found already, and where the rest is kept; None for a folder that goes with the call.
+        what: the words before the bar; "" for none.
+
+    Raises:
+        Damaged: a part of the scene cannot be read.
+        UserError: the disk is full.
     """
-    height, width = tiling.scaled(scene.size_hw)
-    every = tiling.windows(scene.size_hw)
+    if bands is None:
+        with TemporaryDirectory(prefix="tinyyolo-") as folder:
+            return detect(tiling, model, rules, scene, batch, max_det, Bands(Path(folder)), what)
+    if (known := bands.get(WHOLE)) is None:
+        look_at(tiling, model, rules, scene, batch, bands, what)
+        count = len(rows_of(tiling.windows(scene.size_hw)))
+        found, empty = united(rules, bands, count, max_det)
+        height, width = tiling.scaled(scene.size_hw)
+        scale = found.boxes.new_tensor([scene.size_hw[1] / width, scene.size_hw[0] / height] * 2)
+        known = found._replace(boxes=found.boxes * scale), empty
+        bands.put(WHOLE, *known)
+        bands.drop(count)
+    found, empty = known
+    if empty:
+        LOGGER.info(f"{empty} of {len(tiling.windows(scene.size_hw))} tiles have no valid pixel: left out")
+    rows = torch.cat([found.boxes, found.scores[:, None], found.labels[:, None].to(found.boxes)], 1)
+    return rows.to(device_of(model))
+
+
+def look_at(
+    tiling: Tiling,
+    model: Any,
+    rules: Postprocess,
+    scene: Scene,
+    batch: int,
+    bands: Bands,
+    what: str = "",
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Find the candidates of those bands of a scene that are not there yet: see `detect`.
+
+    Args:
+        share: i, n: of all bands only those that leave i when divided by n.
+    """
+    every = rows_of(tiling.windows(scene.size_hw))
+    own = range(share[0], len(every), share[1])
+    missing = [i for i in own if bands.get(i) is None] if bands.get(WHOLE) is None else []
+    total, left = (sum(len(every[i]) for i in some) for some in (own, missing))
+    if what and left < total:
+        LOGGER.info(f"{what}: goes on, {total - left} of {total} tiles are done")
+    scene.close()  # the thread that reads opens it for itself
     ground = Ground(scene, tiling.zoom)
     pad = tiling.tile if is_export(model) else ENGINE_STRIDE
-    swept = sweep(every, ground.read, net_of(model, rules), (height, width), pad, batch)
-    parts = [ground.on(window, found) for part in swept for window, found in part]
-    boxes, scores, labels = rules.of_candidates(*gathered(parts), max_det)
-    scene.close()
-    if ground.empty:
-        LOGGER.info(f"{ground.empty} of {len(every)} tiles have no valid pixel: left out")
-    scale = boxes.new_tensor([scene.size_hw[1] / width, scene.size_hw[0] / height] * 2)
-    return torch.cat([boxes * scale, scores[:, None], labels[:, None].to(boxes)], 1)
+    todo = [window for i in missing for window in every[i]]
+    at_once = 1 if device_of(model).type == "cpu" else batch
+    swept = sweep(todo, ground.read, net_of(model, rules), tiling.scaled(scene.size_hw), pad, at_once)
+    shown = Bar(total, what, total - left, "tiles") if what else nullcontext()
+    with closing(swept), closing(scene), shown as bar:
+        for i in missing:
+            parts: list[Found] = []
+            empty = seen = 0
+            while seen < len(every[i]):
+                for window, found in (group := next(swept)):
+                    empty += found is None
+                    parts += [] if found is None else [ground.on(window, found)]
+                seen += len(group)
+                if bar is not None:
+                    bar.add(len(group))
+            bands.put(i, joined(parts), empty)
+
+
+def united(rules: Postprocess, bands: Bands, count: int, max_det: int | None) -> tuple[Found, int]:
+    """Detections from all bands, and how many windows had no valid pixel.
+
+    Where there are very many candidates, those that nobody can hear are left out band by band, which changes nothing.
+    """
+    total = empty = 0
+    parts: list[Found] = []
+    for found, without in bands.all(count):
+        total, empty = total + len(found.scores), empty + without
+        parts += [found] if total <= MOST_HELD else []
+    if total > MOST_HELD:
+        able = joined([found.of(rules.able(found.scores, found.labels)) for found, _ in bands.all(count)])
+        parts = [heard(rules, able, found) for found, _ in bands.all(count)]
+    return Found(*rules.of_candidates(*gathered(parts), max_det)), empty
+
+
+def heard(rules: Postprocess, able: Found, part: Found) -> Found:
+    """Of the candidates of a band those that may become detections, or vote on one of the `able` of the scene."""
+    if not len(part.scores):
+        return part
+    near = able.of((able.boxes[:, 3] > part.boxes[:, 1].min()) & (able.boxes[:, 1] < part.boxes[:, 3].max()))
+    own = rules.able(part.scores, part.labels)
+    voters = part.of(~own)
+    voters = voters.of(electorate(voters.boxes, voters.labels, near.boxes, near.labels))
+    return joined([part.of(own), voters])
 
 
 class Ground:
-    """Reads the windows of a scene, and knows where they are valid.
-
-    Attributes:
-        empty: how many windows had no valid pixel.
-    """
+    """Reads the windows of a scene, and knows where they are valid."""
 
     def __init__(self, scene: Scene, zoom: float):
-        self.scene, self.zoom, self.empty = scene, zoom, 0
-        self.valid: dict[Window, np.ndarray] = {}  # of the windows of a batch that are valid in part
+        self.scene, self.zoom = scene, zoom
+        self.valid: dict[Window, np.ndarray] = {}  # of the windows that are read and valid in part
 
     def read(self, window: Window) -> np.ndarray | None:
-        """The pixels of a window, what is not valid as grey as what the engine pads with; None where nothing is."""
-        pixels, valid = self.scene.read(window, self.zoom)
+        """The pixels of a window, what is not valid as grey as what the engine pads with; None where nothing is.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        try:
+            pixels, valid = self.scene.read(window, self.zoom)
+        except UserError as error:
+            raise Damaged(str(error)) from error
         if not valid.any():
-            self.empty += 1
             return None
         if not valid.all():
             pixels[~valid], self.valid[window] = PAD, valid
@@ -116,7 +245,7 @@ class Ground:
         middle = (centres(found.boxes) - found.boxes.new_tensor(window.origin)).long().cpu().numpy()
         x, y = (middle[:, axis].clip(0, valid.shape[1 - axis] - 1) for axis in (0, 1))
         kept = torch.from_numpy(valid[y, x]).to(found.boxes.device)
-        return Found(*(column[kept] for column in found))
+        return found.of(kept)
 
 
 def net_of(model: Any, rules: Postprocess) -> Any:
@@ -135,6 +264,12 @@ def net_of(model: Any, rules: Postprocess) -> Any:
         return [rules.candidates(boxes, scores) for boxes, scores in owned]
 
     return export if is_export(model) else detector
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the engine's wrapper of a Detector or of an export runs."""
+    device: torch.device = model.device if is_export(model) else next(model.model.parameters()).device
+    return device
 
 
 def is_export(model: Any) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
 
-from tinyyolo.config import UserError, path_of
+from tinyyolo.config import UserError, path_of, shown
+from tinyyolo.datasets import images
 from tinyyolo.datasets.images import list_images
 from tinyyolo.datasets.places import find, lines_of
 from tinyyolo.io import tell
 
-SUFFIXES = frozenset(f".{suffix}" for suffix in IMG_FORMATS | VID_FORMATS)
+SUFFIXES = images.SUFFIXES | {f".{suffix}" for suffix in IMG_FORMATS | VID_FORMATS}
 LISTS = (".txt", ".csv")
 DEEP = (
     "uint16",
@@ -55,13 +56,13 @@ def check_arrays(items: Sequence[Any]) -> None:
     Examples:
         >>> check_arrays([np.zeros((9, 9, 3), np.uint16)])
         Traceback (most recent call last):
-        tinyyolo.config.UserError: source=array of uint16: expected uint8; datasets.images.eight_bits divides 16 bits
+        tinyyolo.config.UserError: source=array of uint16: expected uint8; scenes.rendering.eight_bits makes it
     """
     for item in items:
         array = isinstance(item, np.ndarray)
         kind = str(item.dtype) if array else item.mode if isinstance(item, Image.Image) else ""
         if kind.startswith(DEEP):
-            words = "expected uint8; datasets.images.eight_bits divides 16 bits"
+            words = "expected uint8; scenes.rendering.eight_bits makes it"
             raise UserError(f"source={'array' if array else 'image'} of {kind}: {words}")
 
 
@@ -72,6 +73,18 @@ def is_path(source: Any) -> bool:
     text = str(source).lower()
     screen = text == "screen" or (text.startswith("screen ") and not os.path.exists(text))
     return not ("://" in text or text.isnumeric() or text.endswith(".streams") or screen)
+
+
+def is_files(source: Any) -> bool:
+    """Whether a source names image files, or holds their names; a video's frames and pictures in memory are none."""
+    if isinstance(source, (list, tuple)):
+        return bool(source) and all(map(is_files, source))
+    return is_path(source) and not is_video(source)
+
+
+def named(source: Any) -> str:
+    """A source in a message."""
+    return f"array of {source.dtype}" if isinstance(source, np.ndarray) else shown(str(source))
 
 
 def is_video(path: str | Path) -> bool:

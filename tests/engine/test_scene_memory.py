@@ -1,0 +1,77 @@
+"""Memory does not grow with the scene: each run in a process of its own, with a network that costs nothing."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+
+RUN = """
+import re, sys, torch
+from pathlib import Path
+from tinyyolo import Model
+from tinyyolo.engine.predict import scenes
+
+def net_of(model, rules):
+    rng = torch.Generator().manual_seed(0)
+    def net(images, core):
+        place = torch.rand(10, 2, generator=rng) * 600
+        boxes = torch.cat([place, place + 8], 1).repeat(4, 1)  # which then vote
+        return [(boxes, torch.rand(10, generator=rng).repeat(4), torch.zeros(40, dtype=torch.int64))] * len(images)
+    return net
+
+if sys.argv[2] == "free":
+    scenes.net_of = net_of
+found = 0
+for result in Model("tinyyolo-n.yaml").predict(sys.argv[1], imgsz=640, stream=True, verbose=False, save_json=True):
+    found += len(result)
+status = Path("/proc/self/status").read_text()  # the rusage of a child begins with its parent's
+print("found", found, "peak", int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024)
+"""
+BLOCK = 512
+
+
+def draw(path, side):
+    """A tiled GeoTIFF of noise in every seventh block."""
+    noise = np.random.default_rng(0).integers(0, 255, (3, BLOCK, BLOCK), dtype=np.uint8)
+    shape = {"width": side, "height": side, "count": 3, "dtype": "uint8", "photometric": "rgb", "BIGTIFF": "YES"}
+    tiles = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **tiles) as file:
+        for i, y in enumerate(range(0, side, BLOCK)):
+            for j, x in enumerate(range(0, side, BLOCK)):
+                height, width = min(BLOCK, side - y), min(BLOCK, side - x)
+                block = noise if (i + 3 * j) % 7 == 0 else np.full_like(noise, 90)
+                file.write(block[:, :height, :width], window=Window(x, y, width, height))
+
+
+def peak(folder, side, net="free"):
+    """MB of a run over a scene, and how many detections it has."""
+    path = folder / f"{side}.tif"
+    draw(path, side)
+    call = [sys.executable, "-c", RUN, path, net]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=True)
+    found, most = re.search(r"found (\d+) peak (\d+)", done.stdout).groups()
+    return int(most), int(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="it is read there")
+def test_ten_times_the_pixels_need_no_more_memory(tmp_path):
+    """6,400 x 6,400 px are 123 MB of pixels."""
+    (small, few), (large, many) = (peak(tmp_path, side) for side in (2000, 6400))
+    assert many > 5 * few > 0 and large - small < 90
+
+
+@pytest.mark.slow
+def test_a_hundred_times_the_pixels_need_less_than_100_mb_more(tmp_path):
+    (small, _), (large, _) = (peak(tmp_path, side) for side in (3000, 30_000))
+    assert large - small < 100
+
+
+@pytest.mark.slow
+def test_a_large_scene_needs_less_than_one_and_a_half_gb(tmp_path):
+    """A minute; of 20,000 px, four minutes, `benchmarks/scenes.py memory` tells."""
+    assert peak(tmp_path, 10_000, "real")[0] < 1500

@@ -1,0 +1,1 @@
+"""Labels in one table for all images."""
