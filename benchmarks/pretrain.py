@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school           # goes on where it stopped
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school --finish  # then: the rate falls to 0
+    python benchmarks/pretrain.py n --out ~/school --ship    # then: weights/tinyyolo-n.pt, which travels in the package
 
 Pictures are drawn as they are asked for (data/school.yaml), another one every time; an epoch is 1,000 of them. The
 rate of learning stays as it is, so that any day's work can be added to; stop it with Ctrl-C, or kill it. `--finish`
@@ -19,7 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tinyyolo import Model
+from tinyyolo.engine import checkpoint
 from tinyyolo.io import new_file
 
 EPOCHS = 100_000  # of the school: it ends when it is stopped
@@ -38,6 +42,10 @@ SETTINGS = {  # the scenes are various enough, and four of them in one picture t
     "plots": False,
     "lrf": 1.0,
 }
+
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"  # where the package's are
+LICENCE = "AGPL-3.0-only"
 
 
 def commit() -> str:
@@ -66,6 +74,44 @@ class Record:
         self.started = now
 
 
+def ship(folder: Path, target: Path) -> dict[str, Any]:
+    """Write the averaged weights of the last state in float16, with what a reader of the file wants to know.
+
+    Args:
+        folder: of a size, with `finish` or `school`, and record.jsonl.
+        target: the file.
+
+    Returns:
+        The card that is in it: what was seen, for how long, with which figures.
+    """
+    states = [folder / phase / "weights/last.pt" for phase in ("finish", "school")]
+    source = next(file for file in states if file.is_file())
+    content = checkpoint.load(source)
+    rows = [json.loads(line) for line in (folder / "record.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = max((i for i, row in enumerate(rows) if (row["phase"], row["epoch"]) == ("finish", 1)), default=len(rows))
+    school = [row for row in rows[:last] if row["phase"] == "school"]
+    rows = school + rows[last:] if source == states[0] else [row for row in rows if row["phase"] == "school"]
+    card = {
+        "data": "drawn scenes, data/school.yaml",
+        "finished": source == states[0],
+        "pictures": sum(row["pictures"] for row in rows),
+        "cpu_hours": round(sum(row["cpu_s"] for row in rows) / 3600, 1),
+        "seed": rows[-1]["seed"],
+        "commit": rows[-1]["commit"],
+        "drawn_val": {key: value for key, value in rows[-1].items() if key.startswith("A")},
+        "licence": LICENCE,
+    }
+    half = {name: x.half() if x.is_floating_point() else x for name, x in content["model"].items()}
+    if lost := [name for name, x in half.items() if not torch.isfinite(x).all()]:
+        raise ValueError(f"{lost[0]}: beyond what float16 holds")
+    kept = {key: content[key] for key in ("format", "tinyyolo", "date", "yaml", "names", "thresholds")}
+    train_args = {"task": "detect", "data": "school.yaml"}  # pictures of any size: the default is imgsz=640
+    target.parent.mkdir(exist_ok=True)
+    checkpoint.save(target, {**kept, "model": half, "train_args": train_args, "card": card})
+    checkpoint.load(target)
+    return card
+
+
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,8 +120,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--finish", action="store_true")
     parser.add_argument("--epochs", type=int, default=FINISH, help="of --finish")
+    parser.add_argument("--ship", action="store_true")
     words = parser.parse_args()
     folder = words.out.expanduser() / words.size
+    if words.ship:
+        print(json.dumps(ship(folder, WEIGHTS / f"tinyyolo-{words.size}.pt"), indent=1))
+        return
     last = folder / "school/weights/last.pt"
     settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "seed": words.seed, "project": str(folder)}
     if words.finish:

@@ -78,9 +78,18 @@ def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any
 
 
 def _read(checkpoint: Any, source: str = "state dict") -> tuple[str, dict[str, Tensor]]:
-    state = checkpoint
     if isinstance(checkpoint, str | Path):
-        source, state = str(checkpoint), tensor_files.read(checkpoint)
+        return state_in(tensor_files.read(checkpoint), str(checkpoint))
+    return state_in(checkpoint, source)
+
+
+def state_in(content: Any, source: str) -> tuple[str, dict[str, Tensor]]:
+    """`source` and the state dict in what a file holds, bare or under "state_dict" or "model".
+
+    Raises:
+        UserError: there is none.
+    """
+    state = content
     for key in ("state_dict", "model"):  # theirs, and a checkpoint of ours
         state = state.get(key, state) if isinstance(state, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(x, Tensor) for x in state.values()):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, colorstr
@@ -27,6 +27,7 @@ from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import class_indices
+from tinyyolo.detectors.transfer import Start, carry_over
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.scenes import stride_of
@@ -183,7 +184,7 @@ class PreparedTrainer(DetectionTrainer):
         overrides: all arguments, ours included.
         spec: the resolved model YAML.
         data: the data YAML.
-        weights: a state dict to start from; what fits is taken.
+        weights: to start from; what fits is taken.
         content: the checkpoint to resume from.
 
     Raises:
@@ -209,7 +210,7 @@ class PreparedTrainer(DetectionTrainer):
         *,
         spec: Mapping[str, Any],
         data: DataSpec,
-        weights: Mapping[str, Tensor] | None = None,
+        weights: Start | None = None,
         content: dict[str, Any] | None = None,
     ):
         given = dict(overrides)
@@ -282,9 +283,9 @@ class PreparedTrainer(DetectionTrainer):
         return split_dataset(self.data, img_path, self.args, mode, batch, **options)
 
     def get_model(  # type: ignore[override]  # upstream takes a module for weights; ours are tensors
-        self, cfg: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, verbose: bool = True
+        self, cfg: Mapping[str, Any], weights: Start | None = None, verbose: bool = True
     ) -> Detector:
-        """A detector of the resolved YAML `cfg` for the data's classes, with the tensors of `weights` that fit."""
+        """A detector of the resolved YAML `cfg` for the data's classes, with what of `weights` fits."""
         if is_auto(cfg):
             notes = self.data["spec"].read("train")
             objects = notes.labels >= 0
@@ -295,8 +296,7 @@ class PreparedTrainer(DetectionTrainer):
         model = build_model(cfg, self.data["nc"])
         model.names = self.data["names"]
         if weights:
-            count = checkpoint.transfer(model, weights)
-            LOGGER.info(f"Transferred {count}/{len(model.state_dict())} tensors")
+            LOGGER.info(f"Training {carry_over(model, weights)}")
         if verbose and RANK in {-1, 0}:
             model.info(imgsz=self.args.imgsz)
         return model
