@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="AGPL-3.0-only",
     python_requires=">=3.10",
-    # cfg/, data/ and weights/ stand at the top of the repository, where people look for them, and travel in the package.
+    # cfg/, data/ and weights/ stand at the top of the repository, where people look, and travel in the package.
     packages=[
         *find_packages(include=["tinyyolo", "tinyyolo.*"]),
         "tinyyolo.cfg",

@@ -36,6 +36,7 @@ from tinyyolo.io import new_file
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
+HEADS_OF = {"head": "bbox_head", "rpn": "rpn_head", "roi": "roi_head"}  # section of a model's YAML -> its module
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
 
 
@@ -140,7 +141,8 @@ def freeze(model: Detector, given: int | str | Sequence[int | str] | None) -> li
 
     Args:
         model: the detector.
-        given: how many of `parts`, or a list of their numbers, or names of modules such as "backbone" or "neck".
+        given: how many of `parts`, or a list of their numbers, or names: sections of the YAML (backbone, neck, head,
+            rpn, roi) or modules such as "backbone.stages.0".
 
     Returns:
         The names of the frozen modules; empty for none.
@@ -155,7 +157,7 @@ def freeze(model: Detector, given: int | str | Sequence[int | str] | None) -> li
     wanted = range(given) if isinstance(given, int) else [given] if isinstance(given, str) else given
     names: list[str] = []
     for one in wanted:
-        found = every[one] if isinstance(one, int) and one < len(every) else [str(one)]
+        found = every[one] if isinstance(one, int) and one < len(every) else [HEADS_OF.get(str(one), str(one))]
         if not any(under(name, found) for name, _ in model.named_parameters()):
             raise UserError(f"freeze={given}: no part {one!r}; there are {listed}")
         names += found
