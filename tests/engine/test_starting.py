@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from tinyyolo import Model
 from tinyyolo.cli import main
 from tinyyolo.config import UserError, load_model_yaml, shipped_weights
 from tinyyolo.detectors.build import build_model
+from tinyyolo.detectors.transfer import carry_over
 from tinyyolo.engine import checkpoint
 
 NAME = "tinyyolo-n.pt"
@@ -195,14 +195,24 @@ class TestFiles:
     def test_a_pickled_checkpoint_is_refused_with_a_way_that_works(self, tiny_set, tmp_path):
         from ultralytics import YOLO
 
-        YOLO("yolov8n.yaml").save("THEIRS.pt")
+        theirs = YOLO("yolov8n.yaml")
+        theirs.save("THEIRS.pt")
         with pytest.raises(UserError, match=r"^THEIRS\.pt: refused: it pickles ultralytics\..*python -c") as caught:
             trained(tiny_set, pretrained="THEIRS.pt")
         assert "\n" not in str(caught.value)
         code = re.search(r'python -c "(.+)"', str(caught.value))[1]
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
         start = checkpoint.start_of("state.pt")
-        assert start.foreign and "model.0.conv.weight" in start.state and Path("state.pt").is_file()
+        # Its first seven layers are our backbone up to stride 16, and see the same.
+        ours, layers = build_model(load_model_yaml("tinyyolo-n.yaml")).eval(), theirs.model.eval().model
+        assert len([name for name in carry_over(ours, start).loaded if name.startswith("backbone.")]) == 120
+        x = torch.rand(1, 3, 64, 64)
+        with torch.no_grad():
+            maps = ours.backbone(x)
+            for i, layer in enumerate(layers[:7]):
+                x = layer(x)
+                if i in {2, 4, 6}:
+                    torch.testing.assert_close(maps[i // 2 - 1], x)
 
 
 @pytest.mark.slow
