@@ -88,7 +88,7 @@ def predict(**keys: Any) -> None:
     drawn scenes alone, see docs/weights.md.
     """
     keys = with_file("predict", keys)
-    if not keys.get("model"):
+    if not keys.get("model") and "source" in keys:
         print(f"No model= is given: {TRAINED} finds what it knows from drawn scenes, see docs/weights.md")
     model, plain = model_and_keys("predict", keys, TRAINED)
     with stoppable(lambda: way_on(model.predictor)):
