@@ -126,7 +126,8 @@ def why_refused(error: pickle.UnpicklingError) -> str:
         return "not a checkpoint of tensors and plain values, or a damaged one"
     name = found[1]
     if name.startswith(("ultralytics.", "models.")):
-        way = f"an ultralytics checkpoint, whose network is not one of these; for pretrained=, {CONVERT}"
+        way = "an ultralytics checkpoint, whose network is not one of these: start from model=tinyyolo-n.yaml; "
+        way += f"for pretrained=, {CONVERT}"
     else:
         way = "have its maker save the state_dict alone, or as .safetensors"
     return f"it pickles {name[:SAID]}, which is code and is not run; {way}"
