@@ -16,20 +16,27 @@ setup(
     long_description_content_type="text/markdown",
     license="AGPL-3.0-only",
     python_requires=">=3.10",
-    # cfg/ and data/ stand at the top of the repository, where people look for them, and travel inside the package.
+    # cfg/, data/ and weights/ stand at the top of the repository, where people look, and travel in the package.
     packages=[
         *find_packages(include=["tinyyolo", "tinyyolo.*"]),
         "tinyyolo.cfg",
         "tinyyolo.cfg.models",
         "tinyyolo.data",
+        "tinyyolo.weights",
     ],
-    package_dir={"tinyyolo.cfg": "cfg", "tinyyolo.cfg.models": "cfg/models", "tinyyolo.data": "data"},
+    package_dir={
+        "tinyyolo.cfg": "cfg",
+        "tinyyolo.cfg.models": "cfg/models",
+        "tinyyolo.data": "data",
+        "tinyyolo.weights": "weights",
+    },
     package_data={
         "tinyyolo": ["py.typed"],
         "tinyyolo.evaluation": ["*.html"],
         "tinyyolo.cfg": ["*.yaml"],
         "tinyyolo.cfg.models": ["*.yaml"],
         "tinyyolo.data": ["*.yaml"],
+        "tinyyolo.weights": ["*.pt"],
     },
     entry_points={"console_scripts": ["tinyyolo=tinyyolo.cli:main"]},
     install_requires=[

@@ -170,6 +170,9 @@ class Ablation:
         args = {key: value for key, value in args.items() if key not in OWN or value != OWN[key]}
         if args.get("tile") == "off":  # what runs did that were recorded before images were cut
             del args["tile"]
+        # Runs were from scratch and said `true` before there were weights to start from; now `true` names these.
+        starts: dict[Any, Any] = {False: True, True: "shipped"}
+        args["pretrained"] = starts.get(args["pretrained"], args["pretrained"])
         settings = {key: value for key, value in args.items() if key not in NOT_SETTINGS}
         return settings | {"model": {k: v for k, v in model.items() if k not in {"published", "train"}}}
 

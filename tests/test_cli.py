@@ -94,7 +94,7 @@ MISTAKES = [
     (["train", "quantize=8"], "quantize"),
     (["train", "head.gains.box=abc"], "head.gains={'box': 'abc'"),
     (["train", "head.hidden=3"], "head.hidden=3: expected"),
-    (["predict"], "model="),
+    (["predict"], "source= is missing"),
     (["val"], "model="),
     (["predict", "model=missing.pt", "source=x.png"], "missing.pt: no such checkpoint"),
     (["info", "modle=tinyyolo-n.yaml"], "modle"),

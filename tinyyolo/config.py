@@ -88,6 +88,11 @@ def yaml_names(folder: str) -> list[str]:
     return sorted({p.name for root in ROOTS for p in (root / folder).glob("*.yaml")})
 
 
+def shipped_weights() -> dict[str, Path]:
+    """The starting weights that come with the package: file name -> path."""
+    return {path.name: path for root in reversed(ROOTS) for path in sorted((root / "weights").glob("*.pt"))}
+
+
 def load_yaml(path: Path, as_text: Container[str] = ()) -> dict[str, Any]:
     """Read one YAML mapping by `plain_yaml`; words under the keys of `as_text` are text as they stand there.
 

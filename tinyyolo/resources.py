@@ -1,4 +1,4 @@
-"""Where the YAMLs that come with the package lie on the disk, however it was imported."""
+"""Where the YAMLs and weights that come with the package lie on the disk, however it was imported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-FOLDERS = ("cfg", "data")
+FOLDERS = ("cfg", "data", "weights")
 
 
 def roots() -> tuple[Path, ...]:
-    """Folders that hold `cfg` and `data`: of a wheel inside the package, of a checkout beside it.
+    """Folders that hold `cfg`, `data` and `weights`: of a wheel inside the package, of a checkout beside it.
 
     Where the package is imported from a zip they are unpacked into a temporary folder that goes with the process.
     """

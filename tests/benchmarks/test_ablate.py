@@ -285,3 +285,18 @@ def test_a_new_key_at_its_default_leaves_recorded_runs_as_they_were(bench, tiny_
     assert ablate.fingerprint(ablation.settings(job)) == before
     ablation.spec["train"]["brand_new"] = 1
     assert ablate.fingerprint(ablation.settings(job)) != before
+
+
+def test_runs_from_scratch_are_those_recorded_before_there_were_starting_weights(bench, tiny_set):
+    """They said pretrained=true, which did nothing then."""
+    ablation = ablate.Ablation(bench.spec, bench.out, bench.runs)
+    job = ablate.Job("default", 0, str(tiny_set))
+    started = ablation.settings(job)
+    ablation.spec["train"]["pretrained"] = False
+    scratch = ablation.settings(job)
+    assert scratch["pretrained"] is True and started == {**scratch, "pretrained": "shipped"}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_published_comparisons_are_from_scratch(path):
+    assert yaml.safe_load(path.read_text())["train"]["pretrained"] is False

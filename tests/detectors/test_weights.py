@@ -1,5 +1,6 @@
 """Checkpoints of the authors and ImageNet weights: all of it matches, or nothing changes."""
 
+import hashlib
 import pickle
 
 import pytest
@@ -9,7 +10,7 @@ from tinyyolo import Model
 from tinyyolo.backbones.resnet import ResNet
 from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.detectors.build import build_model
-from tinyyolo.detectors.weights import load_backbone, load_reference
+from tinyyolo.detectors.weights import _torchvision_files, imagenet_note, load_backbone, load_reference
 
 
 def slim(name="faster-rcnn-r18", **overrides):
@@ -154,3 +155,59 @@ def test_model_loads_the_authors_checkpoint(tmp_path):
     assert equal(model.load(tmp_path / "their.pth").model, state)
     with pytest.raises(UserError, match="not the weights of this model"):
         Model("retinanet-r18-nwdrka.yaml").load(tmp_path / "their.pth")
+
+
+class TestImageNetFiles:
+    """Files named by their digest, as torchvision names them."""
+
+    @pytest.fixture
+    def known(self, tmp_path):
+        """Two files and what they are."""
+        found = {}
+        for version in ("V1", "V2"):
+            digest = hashlib.sha256(version.encode()).hexdigest()[:8]
+            (tmp_path / f"net-{digest}.pth").write_bytes(version.encode())
+            found[f"net-{digest}.pth"] = f"Net_Weights.IMAGENET1K_{version}"
+        return found
+
+    def test_the_first_version_needs_no_word_and_the_second_gets_one(self, tmp_path, known):
+        first, second = known
+        assert imagenet_note(tmp_path / first, known) == ""
+        assert imagenet_note(tmp_path / second, known) == (
+            f"{tmp_path / second}: these are Net_Weights.IMAGENET1K_V2; "
+            f"the published figures start from IMAGENET1K_V1, {first}"
+        )
+
+    def test_it_is_known_under_another_name(self, tmp_path, known):
+        path = (tmp_path / list(known)[1]).rename(tmp_path / "resnet.pth")
+        assert "IMAGENET1K_V2" in imagenet_note(path, known)
+
+    def test_a_file_that_is_not_what_its_name_says_is_refused(self, tmp_path, known):
+        first, second = known
+        (tmp_path / first).write_bytes(b"V2")
+        digits = first[4:12], second[4:12]
+        with pytest.raises(
+            UserError, match=f"{first}: damaged or another file: .*{digits[0]}, it begins with {digits[1]}"
+        ):
+            imagenet_note(tmp_path / first, known)
+
+    def test_names_with_digits_of_others_are_no_digests(self, tmp_path, known):
+        (tmp_path / "run-20241125.pth").write_bytes(b"mine")
+        assert imagenet_note(tmp_path / "run-20241125.pth", known) == ""
+
+    def test_the_files_of_the_published_models(self):
+        known = _torchvision_files()
+        assert known["resnet50-0676ba61.pth"].endswith("ResNet50_Weights.IMAGENET1K_V1")
+        assert known["resnet101-63fe2227.pth"].endswith("ResNet101_Weights.IMAGENET1K_V1")
+        assert known["resnet50-11ad3fa6.pth"].endswith("ResNet50_Weights.IMAGENET1K_V2")
+
+    def test_a_model_tells_it_where_it_has_published_figures(self, tmp_path, monkeypatch, capsys):
+        torch.save(ResNet(10).state_dict(), tmp_path / "their.pth")
+        digest = hashlib.sha256((tmp_path / "their.pth").read_bytes()).hexdigest()[:8]
+        known = {f"resnet10-{digest}.pth": "ResNet10_Weights.IMAGENET1K_V2"}
+        monkeypatch.setattr("tinyyolo.detectors.weights._torchvision_files", lambda: known)
+        weights = {"backbone.weights": str(tmp_path / "their.pth")}
+        slim(**weights)
+        assert not capsys.readouterr().out
+        build_model({**load_model_yaml("faster-rcnn-r18", {"backbone.depth": 10, **weights}), "published": {"AP": 1.0}})
+        assert "the published figures start from IMAGENET1K_V1" in capsys.readouterr().out

@@ -64,6 +64,7 @@ class TestFreeze:
             ([0, 2], ["backbone.stem.", "backbone.stages.1."]),
             ("backbone", ["backbone."]),
             (["neck.top_down", "backbone.pool"], ["neck.top_down.", "backbone.pool."]),
+            (["backbone", "head"], ["backbone.", "bbox_head."]),
         ],
     )
     def test_nothing_in_them_moves_and_the_rest_does(self, tiny_set, freeze, prefixes):
@@ -100,6 +101,12 @@ class TestFreeze:
         with pytest.raises(UserError, match=says) as caught:
             Model("tinyyolo-n.yaml", overrides=TINY).train(data=tiny_set, **RUN, freeze=freeze)
         assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
+
+    def test_sections_of_the_yaml_are_names(self):
+        model = build_model(load_model_yaml("faster-rcnn-r18-nwdrka.yaml"))
+        assert prepare.freeze(model, ["rpn", "roi"]) == ["rpn_head", "roi_head"]
+        learns = {name.split(".")[0] for name, x in model.named_parameters() if x.requires_grad}
+        assert learns == {"backbone", "neck"}
 
     def test_parts_of_a_resnet_take_their_norms_along(self):
         model = build_model(load_model_yaml("retinanet-r18-nwdrka.yaml"))

@@ -124,6 +124,10 @@ class DataSpec:
         """A name for files about this set: the YAML's, or its folder's where the YAML is just called data.yaml."""
         return self.file.parent.name if self.file.stem == "data" else self.file.stem
 
+    def fresh(self, split: str) -> bool:
+        """Whether the split's pictures are drawn as they are asked for, and are no files."""
+        return split == "train" and bool((self.content.get("toy") or {}).get("fresh"))
+
     def split(self, name: str) -> Split:
         """Where a split lies.
 
@@ -217,6 +221,7 @@ class DataSpec:
             or place.annotations.suffix != ".json"
             or place in self.seen
             or not folder.is_dir()
+            or self.fresh(split)
         ):
             return notes
         self.seen.add(place)

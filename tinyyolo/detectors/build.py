@@ -10,12 +10,13 @@ from tinyyolo.backbones import BACKBONES
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.config import Table, UserError, above, build, construct, shown, suggest, whole
+from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.auto import settle
 from tinyyolo.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tinyyolo.detectors.one_stage import OneStage
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.detectors.two_stage import TwoStage
-from tinyyolo.detectors.weights import load_backbone
+from tinyyolo.detectors.weights import imagenet_note, load_backbone
 from tinyyolo.heads import HEADS, ROI_HEADS, RPN_HEADS
 from tinyyolo.necks import NECKS
 
@@ -58,7 +59,7 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Dete
     rest = {key: spec[key] for key in REST if key in spec} | ({} if num_classes is None else {"nc": num_classes})
     num_classes = construct(classes_of, rest, "")
     resolved, spec = {**spec, "nc": num_classes}, settle(spec)
-    backbone = build_backbone(spec["backbone"])
+    backbone = build_backbone(spec["backbone"], bool(rest.get("published")))
     given = {"in_channels": backbone.channels, "in_strides": backbone.strides, "backbone": backbone}
     neck = build(NECKS, spec["neck"], "neck", **given)  # recursive necks run a twin of the backbone
     maps = {"in_channels": neck.channels, "in_strides": neck.strides, "num_classes": num_classes}
@@ -123,11 +124,13 @@ def _mean_and_std(mean: Sequence[float], std: Sequence[float]) -> dict[str, Sequ
     return {"mean": mean, "std": std}
 
 
-def build_backbone(spec: Any) -> Any:
+def build_backbone(spec: Any, published: bool = False) -> Any:
     """The backbone, with the weights of a local file when `weights:` names one.
 
+    Of a model with published figures it is told where they started from other weights.
+
     Raises:
-        UserError: a section that `build` refuses, or weights that are not this backbone's.
+        UserError: a section that `build` refuses, or weights that are not this backbone's, or damaged.
     """
     options = dict(spec) if isinstance(spec, Mapping) else spec
     weights = options.pop("weights", None) if isinstance(spec, Mapping) else None
@@ -136,4 +139,6 @@ def build_backbone(spec: Any) -> Any:
         if not isinstance(weights, str):
             raise UserError(f"backbone.weights={shown(weights)}: expected the path of a file")
         load_backbone(backbone, weights)
+        if (note := imagenet_note(tensor_files.start(weights)[0])) and published:
+            print(note)
     return backbone

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tinyyolo.config import UserError, shown
+from tinyyolo.config import UserError, shipped_weights, shown
 from tinyyolo.detectors.archives import READING, SAID, checked_records, in_one_line, is_code
 from tinyyolo.io import whole_file
 
@@ -35,6 +35,11 @@ KINDS = {
     b"\x80": "a bare pickle, which is code and is not run",
 }
 MOST_VALUES = 1_000_000  # in a file, beside its tensors, each as often as it is named
+# What makes a state dict of a checkpoint with code; running it is the user's to decide.
+CONVERT = (
+    'if you trust it, make a state dict of it: python -c "import torch; from ultralytics import YOLO;'
+    " torch.save(YOLO('THEIRS.pt').model.state_dict(), 'state.pt')\""
+)
 DEEPEST = 64  # mappings and lists in each other
 MOST_SHARED = 4  # times the file's size that its tensors may claim: some share their values
 SMALL = 2**20  # bytes that are no danger whatever is claimed
@@ -78,14 +83,18 @@ def read(path: str | Path) -> Any:
 
 
 def start(path: str | Path) -> tuple[Path, int, bytes]:
-    """A file's path, its size in bytes and how it begins. UserError: it cannot be opened."""
+    """A file's path, its size in bytes and how it begins; weights that come with the package go by their name where
+    there is no such file. UserError: it cannot be opened."""
     try:
         path = Path(path).expanduser()
+        if path.parent == Path() and not path.exists():
+            path = shipped_weights().get(path.name, path)
         with path.open("rb") as file:
             head = file.read(HEAD)
         return path, path.stat().st_size, head
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
+        others = ", ".join(shipped_weights())
+        raise UserError(f"{path}: no such checkpoint" + (f"; with tinyyolo come {others}" if others else "")) from error
     except (OSError, ValueError, RuntimeError) as error:  # no permission, a folder, a null byte, ~nosuchuser
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{str(path)[:SAID]}: cannot be opened: {reason}") from error
@@ -117,7 +126,8 @@ def why_refused(error: pickle.UnpicklingError) -> str:
         return "not a checkpoint of tensors and plain values, or a damaged one"
     name = found[1]
     if name.startswith(("ultralytics.", "models.")):
-        way = "an ultralytics checkpoint, whose network is not one of these: start from model=tinyyolo-n.yaml"
+        way = "an ultralytics checkpoint, whose network is not one of these: start from model=tinyyolo-n.yaml; "
+        way += f"for pretrained=, {CONVERT}"
     else:
         way = "have its maker save the state_dict alone, or as .safetensors"
     return f"it pickles {name[:SAID]}, which is code and is not run; {way}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from tinyyolo.detectors import tensor_files
 OPTIONAL_LEAVES = ("num_batches_tracked", "weight_gamma", "weight_beta")
 # What classification networks have on top of the backbone.
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "final_layer.", "incre_modules.", "downsamp_modules.")
+
+DIGITS = 8  # of the SHA-256 of torchvision's files, in their names
+PUBLISHED = "IMAGENET1K_V1"  # the published rows start from it; V2 came later, from another training
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,56 @@ def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any
     return _load(backbone, inner or state, source, optional, () if inner else CLASSIFIER_PREFIXES)
 
 
+def imagenet_note(path: Path, known: Mapping[str, str] | None = None) -> str:
+    """What a user of the published models should know of a file of ImageNet weights, or ''.
+
+    Args:
+        path: of the file.
+        known: file name -> what it is; by default torchvision's ResNets, whose names end in digits of their SHA-256.
+
+    Raises:
+        UserError: it has the name of one of these and is another file.
+    """
+    known = _torchvision_files() if known is None else known
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.name in known and not digest.startswith(_digits(path.name)):
+        raise UserError(
+            f"{path}: damaged or another file: by its name its SHA-256 begins with {_digits(path.name)}, "
+            f"it begins with {digest[:DIGITS]}"
+        )
+    found = next(((name, what) for name, what in known.items() if digest.startswith(_digits(name))), None)
+    if found is None or found[1].endswith(PUBLISHED):
+        return ""
+    kind = found[1].rpartition(".")[0]
+    wanted = next((name for name, what in known.items() if what == f"{kind}.{PUBLISHED}"), PUBLISHED)
+    return f"{path}: these are {found[1]}; the published figures start from {PUBLISHED}, {wanted}"
+
+
+def _digits(name: str) -> str:
+    return Path(name).stem.rpartition("-")[2]
+
+
+def _torchvision_files() -> dict[str, str]:
+    """File names of torchvision's weights of the ResNets that are backbones here -> their names."""
+    from torchvision import models  # a second, and needed only with such a file
+
+    kinds = (models.ResNet18_Weights, models.ResNet34_Weights, models.ResNet50_Weights, models.ResNet101_Weights)
+    return {one.url.rpartition("/")[2]: str(one) for kind in kinds for one in kind}
+
+
 def _read(checkpoint: Any, source: str = "state dict") -> tuple[str, dict[str, Tensor]]:
-    state = checkpoint
     if isinstance(checkpoint, str | Path):
-        source, state = str(checkpoint), tensor_files.read(checkpoint)
+        return state_in(tensor_files.read(checkpoint), str(checkpoint))
+    return state_in(checkpoint, source)
+
+
+def state_in(content: Any, source: str) -> tuple[str, dict[str, Tensor]]:
+    """`source` and the state dict in what a file holds, bare or under "state_dict" or "model".
+
+    Raises:
+        UserError: there is none.
+    """
+    state = content
     for key in ("state_dict", "model"):  # theirs, and a checkpoint of ours
         state = state.get(key, state) if isinstance(state, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(x, Tensor) for x in state.values()):

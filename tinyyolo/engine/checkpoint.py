@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from tinyyolo import __version__
-from tinyyolo.config import UserError, path_of, suggest
+from tinyyolo.config import UserError, path_of, shipped_weights, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
+from tinyyolo.detectors.transfer import Start
+from tinyyolo.detectors.weights import state_in
 from tinyyolo.engine.contents import FORMAT, check_content, check_optimizer, check_train_args, own_yaml
 from tinyyolo.engine.keys import check_keys, parsed
 from tinyyolo.engine.stopping import command
@@ -25,6 +26,7 @@ from tinyyolo.io import new_file, printable, whole_file
 
 MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "save_every", "val", "data")
 TRAIN, EVALUATE = "train", "evaluate"  # phases of a run: epochs, then the final evaluation; then nothing is to resume
+SHIPPED_HEAD = "yolo"  # of the models for which starting weights may come with the package
 AHEAD = ("grads", "batch", "mean", "place", "places", "workers")  # of the epoch that comes, or goes on
 
 
@@ -103,12 +105,33 @@ def plain(value: Any) -> Any:
     return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
-def transfer(model: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
-    """Copy the tensors of `state` whose name and shape match; returns how many."""
-    own = model.state_dict()
-    fit = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    model.load_state_dict(fit, strict=False)
-    return len(fit)
+def start_of(path: str | Path) -> Start:
+    """The weights in a file to start a training from: a checkpoint, or a state dict of another network.
+
+    Raises:
+        UserError: see `load`; a file that holds code; or no state dict.
+    """
+    content = tensor_files.read(path)
+    if isinstance(content, dict) and "yaml" in content:
+        content = check_content(content, Path(path).expanduser())
+        return Start(str(path), content["model"], content["names"])
+    return Start(*state_in(content, str(path)), foreign=True)
+
+
+def shipped_for(spec: Mapping[str, Any], asked: bool = False) -> Start | None:
+    """The weights that come with the package for a model of this size, which is: with the same backbone.
+
+    None if there are none; then it says so, of other kinds of detectors only where they were `asked` for.
+    """
+    files = shipped_weights() if (spec.get("head") or {}).get("type") == SHIPPED_HEAD else {}
+    for name, file in files.items():
+        content = load(file)
+        if own_yaml(content)["backbone"] == spec.get("backbone"):
+            return Start(name, content["model"], content["names"])
+    if files or asked:
+        others = ", ".join(shipped_weights()) or "none"
+        LOGGER.info(f"pretrained=true: this model starts from scratch; for others there come with tinyyolo: {others}")
+    return None
 
 
 def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

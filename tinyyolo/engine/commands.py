@@ -14,6 +14,7 @@ from tinyyolo.engine.stopping import stoppable
 # What `tinyyolo train` does when no data is named: about seven minutes on 2 CPU cores, see README.md.
 DEMO = {"data": "toy.yaml", "imgsz": 320, "epochs": 12, "batch": 8}
 SMALLEST = "tinyyolo-n.yaml"
+TRAINED = "tinyyolo-n.pt"  # what predicts where no model is named
 
 
 def model_and_keys(mode: str, keys: dict[str, Any], default: str = "") -> tuple[Model, dict[str, Any]]:
@@ -35,8 +36,10 @@ def train(**keys: Any) -> None:
     """Train a model: tinyyolo train model=tinyyolo-n.yaml data=my.yaml epochs=100 imgsz=640
 
     Keys are those of docs/keys.md (ultralytics' and our own); dotted keys change the model's YAML
-    (head.assigner.topk=3). Without data= it trains the smallest model on a drawn toy set, about seven minutes on
-    2 cores. To continue a run that was cut off: tinyyolo train resume=runs/train/weights/last.pt
+    (head.assigner.topk=3). It starts from the weights that come along where there are some for the model's size;
+    pretrained=false starts from scratch, pretrained=FILE from others. Without data= it trains the smallest model on a
+    drawn toy set, about seven minutes on 2 cores. To continue a run that was cut off:
+    tinyyolo train resume=runs/train/weights/last.pt
     """
     keys = with_file("train", keys)
     resume, dotted = keys.get("resume", False), any("." in key for key in keys)
@@ -81,9 +84,13 @@ def predict(**keys: Any) -> None:
     counted, the rest goes on. Each class is shown from the score on at which validation found the least error (LRP);
     conf=0.25 is one for all, conf='{ship: 0.1}' one for a class. Draws into runs/predict; save_txt=true, save_crop=true
     and save_json=true write boxes as well; out=boxes.gpkg (.geojson, .fgb, .parquet, .csv) is one map of all images;
-    show_labels=true prints class names into the picture.
+    show_labels=true prints class names into the picture. Without model= it is tinyyolo-n.pt, which has learnt from
+    drawn scenes alone, see docs/weights.md.
     """
-    model, plain = model_and_keys("predict", keys)
+    keys = with_file("predict", keys)
+    if not keys.get("model") and "source" in keys:
+        print(f"No model= is given: {TRAINED} finds what it knows from drawn scenes, see docs/weights.md")
+    model, plain = model_and_keys("predict", keys, TRAINED)
     with stoppable(lambda: way_on(model.predictor)):
         for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
             pass

@@ -217,7 +217,13 @@ KEYS: dict[str, Key] = {
     "save_period": Key("t", number(-1, whole=True), "keep a checkpoint of its own every so many epochs"),
     "save_every": Key("t", EVERY, "save inside an epoch too, every so many batches or minutes; resuming goes on there"),
     "cache": Key("t", one_of(True, False, "ram"), "keep decoded images in memory"),
-    "pretrained": Key("t", START, "false: start from scratch; a path: from its weights", "model= is the checkpoint"),
+    "pretrained": Key(
+        "t",
+        START,
+        "true: a model YAML starts from the weights that come along for its size, if any, see docs/weights.md; false:"
+        " from scratch; a path: from a checkpoint, or another network's state dict, as far as it fits",
+        "model= is the checkpoint",
+    ),
     "optimizer": Key("t", OPTIMIZER, "MuSGD, SGD, AdamW, ..."),
     "seed": Key("t", COUNT, "of weights, order and augmentation"),
     "deterministic": Key("t", SWITCH, "only operations that give the same twice"),

@@ -14,11 +14,12 @@ from ultralytics.cfg import get_save_dir
 from ultralytics.engine.model import Model as EngineModel
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
 
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, shown, suggest
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, shipped_weights, shown, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import AUTO, Postprocess
+from tinyyolo.detectors.transfer import Start, carry_over
 from tinyyolo.detectors.weights import load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
@@ -54,7 +55,8 @@ class Model(EngineModel):
 
     Args:
         model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt, .safetensors)
-            or to an export (.torchscript).
+            or to an export (.torchscript); "tinyyolo-n.pt" is the one that comes with the package, where there is no
+            file of that name.
         overrides: dotted keys of the model YAML, {"head.assigner.topk": 3}; strings are parsed.
         verbose: print the model's summary.
         trust: run a .torchscript file that this process has not written: it is code, and could do anything.
@@ -176,8 +178,8 @@ class Model(EngineModel):
             source, content = str(weights), tensor_files.read(weights)
         if isinstance(content, dict) and "yaml" in content:
             content = check_content(content, Path(source))
-            count = checkpoint.transfer(self.model, content["model"])
-            if count < (total := len(self.model.state_dict())) // 2:
+            fits = carry_over(self.model, Start(source, content["model"]))
+            if (count := len(fits.loaded)) < (total := fits.total) // 2:
                 raise UserError(f"{source}: the weights of another model: {count} of {total} tensors fit")
             same = count == total and content["names"] == self.model.names
             self.model.thresholds = content.get("thresholds") if same else None
@@ -201,7 +203,9 @@ class Model(EngineModel):
         Args:
             trainer: a subclass of `TinyTrainer`.
             kwargs: training arguments, over the model YAML's `train:` and cfg/default.yaml; `data` is a data YAML.
-                `resume=True` continues the checkpoint this model was loaded from, `resume=path` another.
+                `resume=True` continues the checkpoint this model was loaded from, `resume=path` another. A YAML's model
+                starts from weights that come with the package, if there are any of its size, or from `pretrained=path`;
+                `pretrained=False` is from scratch.
 
         Returns:
             The best checkpoint's metrics.
@@ -230,9 +234,12 @@ class Model(EngineModel):
             parts["spec"], gains = with_gains(self.spec, {**recipe, **given})
             args |= {**gains, "model": self.overrides["model"]}
             if isinstance(first := args["pretrained"], (str, Path)):
-                parts["weights"] = checkpoint.load(first)["model"]
+                parts["weights"] = checkpoint.start_of(first)
             elif self.ckpt and first is not False:
-                parts["weights"] = self.model.state_dict() if "model" in self._modules else self.ckpt["model"]
+                state = self.model.state_dict() if "model" in self._modules else self.ckpt["model"]
+                parts["weights"] = Start(self.ckpt_path or "the loaded weights", state, self.ckpt.get("names"))
+            elif first is not False:
+                parts["weights"] = checkpoint.shipped_for(self.spec, asked="pretrained" in given)
         parts["data"] = data_of(args)
         folder = get_save_dir(SimpleNamespace(**args))
         with run_folder(folder):
@@ -357,6 +364,8 @@ class Model(EngineModel):
         if args["format"] not in FORMATS:
             raise UserError(f"format={args['format']}: not supported yet; {suggest(args['format'], FORMATS)}")
         stem = Path(self.ckpt_path or Path(self.model_name).name)
+        if stem in shipped_weights().values():
+            stem = Path(stem.name)  # in the current folder, not in the package
         if (path := stem.with_suffix(f".{args['format']}")) == stem:
             raise UserError(f"{path}: it is a {args['format']} file already")
         if args["format"] == "torchscript":

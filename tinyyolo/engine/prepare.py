@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, colorstr
@@ -22,10 +22,12 @@ from tinyyolo.config import UserError, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.dataset import TinyDataset, must_have_objects
+from tinyyolo.datasets.train.drawn import DrawnDataset
 from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import class_indices
+from tinyyolo.detectors.transfer import Start, carry_over
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.scenes import stride_of
@@ -34,6 +36,7 @@ from tinyyolo.io import new_file
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
+HEADS_OF = {"head": "bbox_head", "rpn": "rpn_head", "roi": "roi_head"}  # section of a model's YAML -> its module
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
 
 
@@ -84,7 +87,8 @@ def split_dataset(
     """
     own = {"imgsz": args.imgsz, "hyp": args, "single_cls": args.single_cls, "stride": ENGINE_STRIDE, "pad": 0.0}
     own["rendering"] = Rendering.of(vars(args))
-    return TinyDataset(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
+    kind = DrawnDataset if mode == "train" and data["spec"].fresh(split) else TinyDataset
+    return kind(data["spec"], split, batch_size=batch, prefix=colorstr(f"{mode}: "), **own, **options)
 
 
 def with_gains(spec: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
@@ -137,7 +141,8 @@ def freeze(model: Detector, given: int | str | Sequence[int | str] | None) -> li
 
     Args:
         model: the detector.
-        given: how many of `parts`, or a list of their numbers, or names of modules such as "backbone" or "neck".
+        given: how many of `parts`, or a list of their numbers, or names: sections of the YAML (backbone, neck, head,
+            rpn, roi) or modules such as "backbone.stages.0".
 
     Returns:
         The names of the frozen modules; empty for none.
@@ -152,7 +157,7 @@ def freeze(model: Detector, given: int | str | Sequence[int | str] | None) -> li
     wanted = range(given) if isinstance(given, int) else [given] if isinstance(given, str) else given
     names: list[str] = []
     for one in wanted:
-        found = every[one] if isinstance(one, int) and one < len(every) else [str(one)]
+        found = every[one] if isinstance(one, int) and one < len(every) else [HEADS_OF.get(str(one), str(one))]
         if not any(under(name, found) for name, _ in model.named_parameters()):
             raise UserError(f"freeze={given}: no part {one!r}; there are {listed}")
         names += found
@@ -181,7 +186,7 @@ class PreparedTrainer(DetectionTrainer):
         overrides: all arguments, ours included.
         spec: the resolved model YAML.
         data: the data YAML.
-        weights: a state dict to start from; what fits is taken.
+        weights: to start from; what fits is taken.
         content: the checkpoint to resume from.
 
     Raises:
@@ -207,7 +212,7 @@ class PreparedTrainer(DetectionTrainer):
         *,
         spec: Mapping[str, Any],
         data: DataSpec,
-        weights: Mapping[str, Tensor] | None = None,
+        weights: Start | None = None,
         content: dict[str, Any] | None = None,
     ):
         given = dict(overrides)
@@ -280,9 +285,9 @@ class PreparedTrainer(DetectionTrainer):
         return split_dataset(self.data, img_path, self.args, mode, batch, **options)
 
     def get_model(  # type: ignore[override]  # upstream takes a module for weights; ours are tensors
-        self, cfg: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, verbose: bool = True
+        self, cfg: Mapping[str, Any], weights: Start | None = None, verbose: bool = True
     ) -> Detector:
-        """A detector of the resolved YAML `cfg` for the data's classes, with the tensors of `weights` that fit."""
+        """A detector of the resolved YAML `cfg` for the data's classes, with what of `weights` fits."""
         if is_auto(cfg):
             notes = self.data["spec"].read("train")
             objects = notes.labels >= 0
@@ -293,8 +298,7 @@ class PreparedTrainer(DetectionTrainer):
         model = build_model(cfg, self.data["nc"])
         model.names = self.data["names"]
         if weights:
-            count = checkpoint.transfer(model, weights)
-            LOGGER.info(f"Transferred {count}/{len(model.state_dict())} tensors")
+            LOGGER.info(f"Training {carry_over(model, weights)}")
         if verbose and RANK in {-1, 0}:
             model.info(imgsz=self.args.imgsz)
         return model

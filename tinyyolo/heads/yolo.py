@@ -98,6 +98,11 @@ class YoloHead(DenseHead):
             initialise(box.get_submodule("1"), normal(INIT_STD))
             initialise(classes.get_submodule("1"), None, bias=prior)
 
+    def class_tensors(self) -> dict[str, int]:
+        """Names of the tensors (A C, ...) that have rows for each class -> A, the anchors a cell of their level."""
+        found = zip(range(len(self.class_branch)), self.grid.per_cell, strict=True)
+        return {f"class_branch.{i}.1.{leaf}": a for i, a in found for leaf in ("weight", "bias")}
+
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Per level class logits (B, A C, H, W) and deltas (B, 4 A, H, W)."""
         logits = [branch(x) for branch, x in zip(self.class_branch, maps, strict=True)]

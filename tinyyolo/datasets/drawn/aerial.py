@@ -6,19 +6,25 @@ import cv2
 import numpy as np
 
 from tinyyolo.datasets.drawn.ground import (
+    BRIDGE,
+    CYCLE,
     GROUND,
-    NAMES,
+    MILL,
     PAVED,
+    PERSON,
     PLANE,
+    POOL,
     ROAD,
     SHIP,
     TANK,
+    THING,
     VEHICLE,
     WATER,
     Scene,
     Slot,
     noise,
 )
+from tinyyolo.datasets.drawn.more import MORE
 from tinyyolo.datasets.drawn.objects import OBJECTS, Sprite, fit_side, paint, turn
 from tinyyolo.datasets.drawn.zones import (
     apron,
@@ -34,8 +40,12 @@ from tinyyolo.datasets.drawn.zones import (
     trees,
 )
 
-ALLOWED = {VEHICLE: ROAD | PAVED | GROUND, SHIP: WATER, PLANE: PAVED, TANK: PAVED | GROUND}
+LAND = ROAD | PAVED | GROUND
+ALLOWED = {VEHICLE: LAND, SHIP: WATER, PLANE: PAVED, TANK: PAVED | GROUND}
+ALLOWED |= {PERSON: LAND, CYCLE: LAND, POOL: GROUND, MILL: GROUND, BRIDGE: LAND | WATER, THING: LAND}
 HEIGHT = {VEHICLE: 0.22, SHIP: 0.1, PLANE: 0.12, TANK: 0.3}  # of the side
+HEIGHT |= {PERSON: 0.6, CYCLE: 0.3, POOL: 0.0, MILL: 0.8, BRIDGE: 0.1, THING: 0.15}
+DRAWN = [*OBJECTS.values(), *MORE.values()]  # by label
 CROP = 0.5  # an object at the border shows at least this share of its box
 SHADOW = np.array((0.48, 0.54, 0.58), dtype=np.float32)  # share of the light that is missing
 HAZE = np.array((1.15, 1.0, 0.9), dtype=np.float32)
@@ -159,8 +169,7 @@ def settle(scene: Scene, shares: dict[int, float], count: int) -> list[tuple[Slo
 
 def shaped(scene: Scene, slot: Slot) -> Sprite | None:
     """The painted object of a place, or None if the border hides too much of it."""
-    draw = OBJECTS[NAMES[slot.label]]
-    parts = fit_side(draw(scene.rng, turn(scene.light[None], -slot.angle)[0]), slot.angle, slot.side)
+    parts = fit_side(DRAWN[slot.label](scene.rng, turn(scene.light[None], -slot.angle)[0]), slot.angle, slot.side)
     sprite = paint(parts, slot.at, scene.size)
     if sprite is None:
         return None

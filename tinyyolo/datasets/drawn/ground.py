@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from tinyyolo.datasets.drawn.more import MORE
 from tinyyolo.datasets.drawn.objects import OBJECTS, SHIFT, fixed, pick, rectangle, turn
 
 NAMES = tuple(OBJECTS)
 VEHICLE, SHIP, PLANE, TANK = range(len(NAMES))
+PERSON, CYCLE, POOL, MILL, BRIDGE, THING = range(len(NAMES), len(NAMES) + len(MORE))  # of the school alone
 GROUND, WATER, ROAD, PAVED, BUILT = 1, 2, 4, 8, 16  # what a pixel is, for placing things; add them up for a choice
 
 # Medians relative to the mean object (log), and how the log size varies by scene and, within it, by object.
 OFFSET = {VEHICLE: -0.19, SHIP: 0.13, PLANE: 0.41, TANK: 0.23}
+OFFSET |= {PERSON: -1.5, CYCLE: -1.1, POOL: -0.1, MILL: 0.5, BRIDGE: 0.5, THING: 0.0}
 SCENE_SHARE, OBJECT_SHARE = 0.64, 0.77  # of the wanted standard deviation of the log size
 SMALLEST, LARGEST = 3.0, 56.0  # px, side of a box
 REFERENCE = 320  # px, side of the scene that counts are meant for
@@ -66,10 +69,16 @@ def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
 class Scene:
     """One scene while it is drawn: the picture, what each pixel is, what stands where, and places for objects."""
 
-    def __init__(self, rng: np.random.Generator, size: int, side_px: tuple[float, float]):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        size: int,
+        side_px: tuple[float, float],
+        bounds: tuple[float, float] = (SMALLEST, LARGEST),
+    ):
         mean, std = side_px
         log_std = float(np.sqrt(np.log1p((std / mean) ** 2)))
-        self.rng, self.size, self.log_std = rng, size, log_std
+        self.rng, self.size, self.log_std, self.bounds = rng, size, log_std, bounds
         self.log_side = float(np.log(mean) - log_std**2 / 2 + rng.normal(0, SCENE_SHARE * log_std))
         self.car = 1.25 * self.side(VEHICLE, spread=0)  # length of a car, px: the scene's yardstick
         sun = rng.uniform(0, 2 * np.pi)
@@ -83,11 +92,16 @@ class Scene:
         self.slots: list[Slot] = []
         self.streets = np.zeros((0, 3))  # x, y along their middles, half their width
 
+    def come_nearer(self, log: float) -> None:
+        """Show everything larger, by a factor given as its logarithm."""
+        self.log_side += log
+        self.car *= float(np.exp(log))
+
     def side(self, label: int, spread: float = 1.0) -> float:
         """A box side in px for an object of this class in this scene."""
         log = self.log_side + self.log_std / 0.4215 * OFFSET[label]
         log += self.rng.normal(0, spread * OBJECT_SHARE * self.log_std) if spread else 0
-        return float(np.clip(np.exp(log), SMALLEST, LARGEST))
+        return float(np.clip(np.exp(log), *self.bounds))
 
     def count(self, low: int, high: int) -> int:
         """How many of something: from `low` to below `high` on REFERENCE px square; one, if none is too few."""

@@ -24,6 +24,7 @@ from tinyyolo.config import UserError, suggest
 from tinyyolo.datasets.drawn import aerial as toy_aerial
 from tinyyolo.datasets.drawn import easy as toy_easy
 from tinyyolo.datasets.drawn import ground as toy_ground
+from tinyyolo.datasets.drawn import school as toy_school
 from tinyyolo.io import abandoned, current_umask, draft_file
 
 VERSION = 2  # raise it when the same options give other pictures: old folders are then left alone
@@ -47,13 +48,15 @@ class Scenery:
 
 SCENES = {
     "aerial": Scenery(toy_aerial.draw_aerial, toy_ground.NAMES, (12, 30), (12.7, 5.6)),  # AI-TOD's mean and std
+    "school": Scenery(toy_school.draw_school, toy_school.NAMES, (8, 40), (12.7, 5.6)),
     "easy": Scenery(toy_easy.draw_easy, toy_easy.NAMES, (18, 30), (12.0, 4.62)),  # 4 to 20 px
 }
 
 
 @dataclass(frozen=True)
 class ToyOptions:
-    """What decides the pictures. `objects`: fewest and most an image; `side_px`: mean and std of sqrt(w * h)."""
+    """What decides the pictures. `objects`: fewest and most an image; `side_px`: mean and std of sqrt(w * h); `fresh`:
+    pictures to learn from are drawn as they are asked for, others each time, and are not kept."""
 
     scene: str
     size: int
@@ -61,6 +64,15 @@ class ToyOptions:
     seed: int
     objects: tuple[int, int]
     side_px: tuple[float, float]
+    fresh: bool = False
+
+    def draw(self, rng: np.random.Generator, size: int | None = None) -> Drawn:
+        """A picture of this set, see `draw_scene`; of another size if one is given."""
+        return draw_scene(rng, size or self.size, self.scene, self.objects, self.side_px)
+
+    def kept(self, split: str) -> bool:
+        """Whether the pictures of a split are files."""
+        return split != "train" or not self.fresh
 
 
 def draw_scene(
@@ -75,7 +87,7 @@ def draw_scene(
     Args:
         rng: decides everything; the same state gives the same bytes.
         size: height and width in px.
-        scene: "aerial" or "easy".
+        scene: a name in SCENES.
         objects: fewest and most objects; fewer where there is no room. Default: the scene's own.
         side_px: mean and standard deviation over many scenes of the boxes' sqrt(w * h), px. Default: the scene's own.
 
@@ -105,7 +117,7 @@ def ensure(toy: Mapping[str, Any]) -> Path:
 
     Args:
         toy: the `toy:` of a data YAML: scene, size, images {train, val}, seed, objects [low, high],
-            side_px [mean, std]; all may be left out.
+            side_px [mean, std], fresh; all may be left out.
 
     Raises:
         UserError: an unknown key or a bad value; a folder that cannot be written or that has lost files.
@@ -148,7 +160,8 @@ def cache_folder() -> Path:
 
 def folder_name(options: ToyOptions) -> str:
     """A name for the set that differs whenever its bytes may."""
-    text = json.dumps({"version": VERSION, **asdict(options)}, sort_keys=True)
+    content = {key: value for key, value in asdict(options).items() if key != "fresh" or value}
+    text = json.dumps({"version": VERSION, **content}, sort_keys=True)
     return f"toy-{options.scene}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -156,7 +169,9 @@ def whole(folder: Path, options: ToyOptions) -> bool:
     """Whether the set is there with all its files."""
     if not all((folder / f"{split}.json").is_file() for split in SPLITS):
         return False
-    return len(list((folder / "images").glob("*.png"))) == sum(options.images.values())
+    return len(list((folder / "images").glob("*.png"))) == sum(
+        count for split, count in options.images.items() if options.kept(split)
+    )
 
 
 def image_rng(seed: int, split: str, index: int) -> np.random.Generator:
@@ -175,9 +190,10 @@ def write_set(draft: Path, options: ToyOptions, folder: Path) -> None:
         annotations: list[dict[str, Any]] = []
         for index in range(options.images[split]):
             rng = image_rng(options.seed, split, index)
-            image, boxes, labels = draw_scene(rng, options.size, options.scene, options.objects, options.side_px)
+            image, boxes, labels = options.draw(rng)
             name = f"{split}_{index:05d}.png"
-            (draft / "images" / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+            if options.kept(split):
+                (draft / "images" / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
             images.append({"id": index + 1, "file_name": name, "width": options.size, "height": options.size})
             annotations += records(boxes, labels, index + 1, len(annotations) + 1)
             done += 1
@@ -234,6 +250,7 @@ def resolve(toy: Mapping[str, Any]) -> ToyOptions:
         seed=whole_number("toy.seed", toy.get("seed", 0), 0),
         objects=count_range(toy.get("objects", kind.objects)),
         side_px=mean_std(toy.get("side_px", kind.side_px)),
+        fresh=switch(toy.get("fresh", False)),
     )
 
 
@@ -242,6 +259,13 @@ def whole_number(key: str, value: Any, low: int, high: int | None = None) -> int
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         bound = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise UserError(f"{key}={value}: expected a whole number {bound}")
+    return value
+
+
+def switch(value: Any) -> bool:
+    """`fresh` as it is."""
+    if not isinstance(value, bool):
+        raise UserError(f"toy.fresh={value}: expected true or false")
     return value
 
 

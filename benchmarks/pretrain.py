@@ -1,0 +1,144 @@
+"""The school: learns the starting weights from drawn scenes, from nothing, for as long as it is let.
+
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school           # goes on where it stopped
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school --finish  # then: the rate falls to 0
+    python benchmarks/pretrain.py n --out ~/school --ship    # then: weights/tinyyolo-n.pt, which travels in the package
+
+Pictures are drawn as they are asked for (data/school.yaml), another one every time; an epoch is 1,000 of them. The
+rate of learning stays as it is, so that any day's work can be added to; stop it with Ctrl-C, or kill it. `--finish`
+learns from the state so far for some epochs with a falling rate, and leaves that state for more. SIZE/record.jsonl has
+a line for each epoch: pictures seen, CPU seconds, AP on 300 drawn pictures, seed, commit, machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyyolo import Model
+from tinyyolo.engine import checkpoint
+from tinyyolo.io import new_file
+
+EPOCHS = 100_000  # of the school: it ends when it is stopped
+FINISH = 30  # epochs with a falling rate
+BATCH = 16
+SETTINGS = {  # the scenes are various enough, and four of them in one picture take four times as long to draw
+    "mosaic": 0.0,
+    "paste": 0,
+    "imgsz": 320,
+    "batch": BATCH,
+    "scale": 0.3,
+    "flipud": 0.5,
+    "workers": 0,
+    "save_every": 20,
+    "patience": 0,
+    "plots": False,
+    "lrf": 1.0,
+}
+
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"  # where the package's are
+LICENCE = "AGPL-3.0-only"
+
+
+def commit() -> str:
+    """Of the code at work, with a mark where it was changed."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+
+
+class Record:
+    """Adds a line to a file after each epoch."""
+
+    def __init__(self, file: Path, phase: str):
+        self.file, self.phase = file, phase
+        self.started = time.process_time()
+
+    def __call__(self, trainer: Any) -> None:
+        """Of a trainer whose epoch has been validated."""
+        row = {"phase": self.phase, "epoch": trainer.epoch + 1, "pictures": len(trainer.train_loader.dataset)}
+        now = time.process_time()
+        row |= {"cpu_s": round(now - self.started, 1), "seed": trainer.args.seed, "commit": commit()}
+        row |= {"machine": platform.processor() or platform.machine()}
+        row |= {key.removeprefix("metrics/"): round(float(value), 5) for key, value in trainer.metrics.items()}
+        old = self.file.read_text(encoding="utf-8") if self.file.is_file() else ""
+        with new_file(self.file, overwrite=True) as stream:
+            stream.write(old + json.dumps(row) + "\n")
+        self.started = now
+
+
+def ship(folder: Path, target: Path) -> dict[str, Any]:
+    """Write the averaged weights of the last state in float16, with what a reader of the file wants to know.
+
+    Args:
+        folder: of a size, with `finish` or `school`, and record.jsonl.
+        target: the file.
+
+    Returns:
+        The card that is in it: what was seen, for how long, with which figures.
+    """
+    states = [folder / phase / "weights/last.pt" for phase in ("finish", "school")]
+    source = next(file for file in states if file.is_file())
+    content = checkpoint.load(source)
+    rows = [json.loads(line) for line in (folder / "record.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = max((i for i, row in enumerate(rows) if (row["phase"], row["epoch"]) == ("finish", 1)), default=len(rows))
+    school = [row for row in rows[:last] if row["phase"] == "school"]
+    rows = school + rows[last:] if source == states[0] else [row for row in rows if row["phase"] == "school"]
+    card = {
+        "data": "drawn scenes, data/school.yaml",
+        "finished": source == states[0],
+        "pictures": sum(row["pictures"] for row in rows),
+        "cpu_hours": round(sum(row["cpu_s"] for row in rows) / 3600, 1),
+        "seed": rows[-1]["seed"],
+        "commit": rows[-1]["commit"],
+        "drawn_val": {key: value for key, value in rows[-1].items() if key.startswith("A")},
+        "licence": LICENCE,
+    }
+    half = {name: x.half() if x.is_floating_point() else x for name, x in content["model"].items()}
+    if lost := [name for name, x in half.items() if not torch.isfinite(x).all()]:
+        raise ValueError(f"{lost[0]}: beyond what float16 holds")
+    kept = {key: content[key] for key in ("format", "tinyyolo", "date", "yaml", "names", "thresholds")}
+    train_args = {"task": "detect", "data": "school.yaml"}  # pictures of any size: the default is imgsz=640
+    target.parent.mkdir(exist_ok=True)
+    checkpoint.save(target, {**kept, "model": half, "train_args": train_args, "card": card})
+    checkpoint.load(target)
+    return card
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("size", choices=("n", "s"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--finish", action="store_true")
+    parser.add_argument("--epochs", type=int, default=FINISH, help="of --finish")
+    parser.add_argument("--ship", action="store_true")
+    words = parser.parse_args()
+    folder = words.out.expanduser() / words.size
+    if words.ship:
+        print(json.dumps(ship(folder, WEIGHTS / f"tinyyolo-{words.size}.pt"), indent=1))
+        return
+    last = folder / "school/weights/last.pt"
+    settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "seed": words.seed, "project": str(folder)}
+    if words.finish:
+        model = Model(last)
+        settings |= {"name": "finish", "exist_ok": True, "epochs": words.epochs, "lrf": 0.01, "warmup_epochs": 0}
+    elif last.is_file():
+        model, settings = Model(last), {"resume": True}
+    else:
+        model = Model(f"tinyyolo-{words.size}.yaml")
+        settings |= {"name": "school", "epochs": EPOCHS}
+    model.add_callback("on_fit_epoch_end", Record(folder / "record.jsonl", "finish" if words.finish else "school"))
+    model.train(**settings)
+
+
+if __name__ == "__main__":
+    main()

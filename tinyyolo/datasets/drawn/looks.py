@@ -1,0 +1,105 @@
+"""How a drawn scene is seen: the light, the band, the optics and the file. Variety teaches transfer, not likeness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from tinyyolo.datasets.drawn.ground import BUILT, PAVED, ROAD, WATER, Scene, noise
+from tinyyolo.datasets.drawn.objects import Sprite
+
+LUMINANCE = np.array((0.114, 0.587, 0.299), dtype=np.float32)  # of BGR
+QUALITY = (30, 96)  # of JPEG
+PERCENTILES = (1.0, 99.0)  # that a file of 11 bits is stretched between
+
+
+def in_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
+    """The ground (H, W, 3) float32 with the objects on it, as they are."""
+    out = ground.copy()
+    for sprite in sprites:
+        out[sprite.window] = out[sprite.window] * (1 - sprite.alpha[..., None]) + sprite.colour
+    return np.asarray(out)
+
+
+def in_grey(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
+    """As one band: any mixture of the colours, as panchromatic and near-infrared sensors have."""
+    weights = np.float32(rng.dirichlet((1.0, 2.0, 2.0)))
+    return np.repeat((in_colour(rng, ground, sprites) @ weights)[..., None], 3, axis=2)
+
+
+def in_false_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
+    """With bands exchanged, mixed and turned round: no colour may be trusted."""
+    mixing = np.float32(rng.dirichlet((0.5, 0.5, 0.5), 3))
+    out = in_colour(rng, ground, sprites) @ mixing
+    for band in range(3):
+        if rng.random() < 0.25:
+            out[..., band] = 255 - out[..., band]
+    return np.asarray(out)
+
+
+def in_heat(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite], scene: Scene) -> np.ndarray:
+    """As a thermal camera: materials keep their own warmth, objects are hot or cold against what is around them."""
+    size = scene.size
+    grey = ground @ np.float32(rng.dirichlet((1.0, 1.0, 1.0)) * rng.choice([-1, 1]))
+    grey = (grey - grey.mean()) / max(float(grey.std()), 1e-3)
+    heat = rng.uniform(60, 170) + rng.uniform(8, 38) * grey
+    for kind in (ROAD, PAVED, BUILT, WATER):
+        heat += ((scene.kind & kind) > 0) * np.float32(rng.normal(0, 22))
+    heat += np.float32(rng.uniform(0, 22)) * noise(rng, size, rng.uniform(60, 240), 3)
+    heat = cv2.GaussianBlur(heat.astype(np.float32), (0, 0), rng.uniform(0.4, 1.2))
+    most = rng.uniform(30, 150)  # of the contrast in this scene
+    hot = rng.choice([0.95, 0.7, 0.5])
+    for sprite in sprites:
+        under = heat[sprite.window]
+        value = float(under.mean()) + most * rng.uniform(0.35, 1.1) * (1 if rng.random() < hot else -1)
+        inner = sprite.colour @ LUMINANCE - sprite.alpha * (sprite.colour @ LUMINANCE).max() * 0.5
+        own = value + inner * rng.uniform(-0.5, 0.5)
+        heat[sprite.window] = under * (1 - sprite.alpha) + own * sprite.alpha
+    if rng.random() < 0.6:  # the halo of a sensor, or of its sharpening
+        heat += np.float32(rng.uniform(0.1, 0.9)) * (heat - cv2.GaussianBlur(heat, (0, 0), rng.uniform(1.5, 4)))
+    if rng.random() < 0.4:
+        heat += np.float32(rng.normal(0, rng.uniform(0.5, 3), (1, size)))  # each column has its own gain
+    return np.repeat(heat[..., None], 3, axis=2)
+
+
+def optics(rng: np.random.Generator, image: np.ndarray, grey: bool) -> np.ndarray:
+    """Haze, tint, lens, noise, sharpening of a camera, (H, W, 3) float32; and what files do to it, uint8."""
+    tint = 1.0 if grey else rng.normal(1, 0.05, 3)
+    out = image * np.float32(tint * rng.uniform(0.6, 1.25)) + np.float32(rng.exponential(14))
+    if rng.random() < 0.3:  # seen from farther away than its pixels say
+        small = 1 / rng.uniform(1, 2.2)
+        out = cv2.resize(cv2.resize(out, None, fx=small, fy=small, interpolation=cv2.INTER_AREA), out.shape[1::-1])
+    out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.2, 1.0))
+    bands = 3 if not grey and rng.random() < 0.4 else 1
+    out += rng.standard_normal((*image.shape[:2], bands), dtype=np.float32) * np.float32(rng.exponential(3) + 0.5)
+    if rng.random() < 0.3:
+        out += np.float32(rng.uniform(0.2, 1.2)) * (out - cv2.GaussianBlur(out, (0, 0), rng.uniform(0.8, 2)))
+    if rng.random() < 0.35:  # 11 bits and more, brought to 8 by percentiles
+        low, high = np.percentile(out[::4, ::4], PERCENTILES)
+        out = (out - low) * np.float32(255 / max(high - low, 8.0))
+    if rng.random() < 0.4:
+        out = 255 * (np.clip(out, 0, 255) / 255) ** np.float32(np.exp(rng.normal(0, 0.3)))
+    seen = cv2.convertScaleAbs(np.maximum(out, 0))
+    if rng.random() < 0.5:
+        data = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITY))])[1]
+        seen = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(seen)
+
+
+LOOKS: dict[str, tuple[float, Callable[..., np.ndarray]]] = {  # how often
+    "colour": (0.45, in_colour),
+    "grey": (0.12, in_grey),
+    "false colour": (0.08, in_false_colour),
+    "heat": (0.35, in_heat),
+}
+
+
+def seen(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite], scene: Scene) -> np.ndarray:
+    """The picture (H, W, 3) uint8 of a scene by one of LOOKS."""
+    odds = [share for share, _ in LOOKS.values()]
+    name = list(LOOKS)[rng.choice(len(LOOKS), p=odds)]
+    look = LOOKS[name][1]
+    image = look(rng, ground, sprites, scene) if name == "heat" else look(rng, ground, sprites)
+    return optics(rng, np.float32(image), name in ("grey", "heat"))
