@@ -270,6 +270,7 @@ class PreparedTrainer(DetectionTrainer):
         classes = class_indices(self.args.classes, self.data["spec"].names)
         tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(SimpleNamespace(model=unwrap_model(self.model))))
         options: dict[str, Any] = {"cache": self.args.cache or None, "classes": classes, "tiling": tiling}
+        options["corner"] = unwrap_model(self.model).pad_colour is not None
         if mode == "train":
             options |= {key: self.own[key] for key in ("skip_empty", "min_side", "empty_tiles")} | {
                 "seed": self.args.seed

@@ -17,6 +17,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.loader import InBlocks, TinyLoader, go_to, place_of, unpacked
 from tinyyolo.datasets.train.skipped import keep_skipped
+from tinyyolo.detectors.base import filled
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import MINUTES
 from tinyyolo.engine.prepare import PreparedTrainer, under
@@ -146,7 +147,7 @@ class SteppedTrainer(PreparedTrainer):
     # ---- steps
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As upstream; keeps what worker processes say of themselves and which images these are."""
+        """As upstream; fills up images in a corner, keeps what worker processes say and which images these are."""
         self.files = [str(file) for file in batch["im_file"]]
         if news := batch.pop("news"):
             self.train_loader.dataset.note(news)
@@ -154,7 +155,14 @@ class SteppedTrainer(PreparedTrainer):
         if "place" in batch:
             place = unpacked(batch.pop("place"))
             self.places[place.pop("worker")] = place
-        return super().preprocess_batch(batch)
+        before = batch["img"].shape[2:]
+        batch = super().preprocess_batch(batch)
+        if "content_hw" in batch:
+            sides = [side / old for side, old in zip(batch["img"].shape[2:], before, strict=True)]  # of multi_scale
+            batch["content_hw"] = (batch["content_hw"] * batch["img"].new_tensor(sides)).ceil().long()
+            detector: Any = unwrap_model(self.model)
+            batch["img"] = filled(batch["img"], batch["content_hw"], detector.pad_colour)
+        return batch
 
     def due(self, iteration: int) -> int:
         """Batches that make an optimiser step; in upstream's warm-up they grow from 1."""

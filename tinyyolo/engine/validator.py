@@ -29,7 +29,7 @@ from tinyyolo.datasets.images import opened
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.datasets.train.opened import Pixels
 from tinyyolo.datasets.train.skipped import keep_skipped, report_left_out
-from tinyyolo.detectors.base import Detector
+from tinyyolo.detectors.base import Detector, filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, class_indices, of_run, score_words
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.results import TinyResults
@@ -106,6 +106,7 @@ class TinyValidator(DetectionValidator):
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.args.conf = given  # upstream puts a score of its own for none: here the model's own counts
         self.metrics = TinyMetrics()
+        self.pad_colour: list[float] | None = None  # of a Detector, or of what an export says of itself
         self.thresholds: list[float] | None = None  # of the model's classes, for `predict`
 
     def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
@@ -118,13 +119,15 @@ class TinyValidator(DetectionValidator):
         """A loader over a split; upstream's would drop classes by their number."""
         options = {"augment": False, "rect": self.args.rect, "classes": self.data_classes()}
         looks = {**vars(self.args), **self.own}
+        options["corner"] = self.pad_colour is not None
         options["tiling"] = Tiling.of(looks, stride_of(self.wrapper), is_export(self.wrapper))
         dataset = split_dataset(self.data, dataset_path or self.args.split, self.args, "val", batch_size, **options)
         return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
 
     def get_model(self, model: Any, trainer: Any = None) -> Any:
-        """As upstream; of a checkpoint what says how scenes are looked at."""
+        """As upstream; of a checkpoint what says how scenes are looked at, and how images are filled up."""
         found = super().get_model(model, trainer)
+        self.pad_colour = getattr(found, "pad_colour", self.pad_colour)
         self.wrapper = SimpleNamespace(model=found)
         return found
 
@@ -163,7 +166,10 @@ class TinyValidator(DetectionValidator):
         if news := batch.pop("news"):
             self.dataloader.dataset.note(news)
             keep_skipped(self.dataloader.dataset, self.save_dir)
-        return super().preprocess(batch)
+        batch = super().preprocess(batch)
+        if self.pad_colour is not None:
+            batch["img"] = filled(batch["img"], batch["content_hw"], self.pad_colour)
+        return batch
 
     def update_metrics(self, preds: list[dict[str, Tensor]], batch: dict[str, Any]) -> None:
         """Keep a batch's detections in pixels of the original images."""
