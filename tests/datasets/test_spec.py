@@ -57,7 +57,7 @@ def test_totals_are_the_published_ones():
     ("name", "split", "json"),
     [
         ("AI-TOD-v2", "train", "aitodv2_trainval.json"),
-        ("AI-TOD-v2", "val", "aitodv2_test.json"),
+        ("AI-TOD-v2", "test", "aitodv2_test.json"),
         ("AI-TOD-v2-dev", "train", "aitodv2_train.json"),
         ("AI-TOD-v2-dev", "val", "aitodv2_val.json"),
         ("AI-TOD", "train", "aitod_trainval_v1.json"),

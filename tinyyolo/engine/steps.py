@@ -49,6 +49,7 @@ class SteppedTrainer(PreparedTrainer):
         self.files: list[str] = []  # images of the last batch
         self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
         self.thresholds: list[float] | None = None  # scores of the classes by the last validation
+        self.validated = -1  # the last epoch that was looked at
         self.ruined = False  # the loss is no number
         self.good: dict[str, Any] | None = None  # the state to go back to where no checkpoint holds it
         self.saved = self.ckpt is not None  # last.pt is this run's
@@ -260,6 +261,7 @@ class SteppedTrainer(PreparedTrainer):
         if self.ruined:
             return self.metrics, self.fitness
         found = super().validate()
+        self.validated = self.epoch
         self.thresholds = self.validator.thresholds
         return found
 

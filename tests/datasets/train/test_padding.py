@@ -1,15 +1,18 @@
 """Where a training and a validation sample lie in the network's input: not one pixel moves against its boxes."""
 
 import json
+import random
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import ultralytics.data.augment
 import yaml
 from ultralytics.cfg import get_cfg
 
 from tests.support.sets import box
+from tinyyolo.config import load_model_yaml, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.engine.arguments import engine_args, resolve
@@ -25,7 +28,7 @@ def noise(height, width, seed=0):
     return np.repeat(rng.integers(0, 2, (height, width, 1), np.uint8) * 255, 3, axis=2)
 
 
-def dataset(folder, sizes_hw, augment=True, corner=False, **more):
+def dataset(folder, sizes_hw, augment=True, corner=False, recipe=None, **more):
     """Noise of these sizes, one object of 5 x 3 px at x 7, y 9 in each."""
     (folder / "images").mkdir(parents=True)
     images, notes = [], []
@@ -37,7 +40,8 @@ def dataset(folder, sizes_hw, augment=True, corner=False, **more):
     (folder / "train.json").write_text(json.dumps(content))
     given = {"path": str(folder), "train": "images", "annotations": {"train": "train.json"}}
     (folder / "data.yaml").write_text(yaml.safe_dump(given))
-    hyp = get_cfg(overrides=engine_args(resolve("train", {}, {**STILL, **more})))
+    args = resolve("train", {}, {**STILL, **more}) if recipe is None else resolve("train", recipe, {})
+    hyp = get_cfg(overrides=engine_args(args))
     options = {"imgsz": SIDE, "hyp": hyp, "batch_size": len(sizes_hw), "stride": 32, "pad": 0.0, "rect": not augment}
     return TinyDataset(data_yaml.load(folder / "data.yaml"), "train", augment=augment, corner=corner, **options)
 
@@ -114,6 +118,35 @@ def test_mixed_images_are_squares_and_that_is_told(tmp_path, monkeypatch):
     batch = data.collate_fn([data[0], data[1]])
     assert batch["img"].shape == (2, 3, SIDE, SIDE) and batch["content_hw"].tolist() == [[SIDE, SIDE]] * 2
     assert any("mixup takes squares" in line for line in said)
+
+
+ROWS = [name for name in yaml_names("cfg/models") if (load_model_yaml(name).get("published") or {}).get("data")]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_published_rows_mirror_images_and_do_nothing_else(tmp_path, monkeypatch, name):
+    """Even where albumentations is installed, of which upstream adds four transforms; a stand-in turns pixels over."""
+
+    class Inverting:
+        def __init__(self, **_):
+            self.asked = True
+
+        def __call__(self, labels):
+            return {**labels, "img": 255 - labels["img"]}
+
+    monkeypatch.setattr(ultralytics.data.augment, "Albumentations", Inverting)
+    recipe = load_model_yaml(name)["train"]
+    assert recipe["fliplr"] == 0.5 and not recipe.get("paste")
+    data = dataset(tmp_path / "set", [(65, SIDE)], corner=True, recipe=recipe)
+    own = noise(65, SIDE)[..., 0]
+    seen = []
+    for seed in range(8):
+        random.seed(seed)
+        found = pixels_of(data[0]["img"])
+        mirrored = (found == own[:, ::-1]).all()
+        assert mirrored or (found == own).all()
+        seen.append(bool(mirrored))
+    assert set(seen) == {True, False}
 
 
 def test_mosaics_are_as_large_as_ever(tmp_path):
