@@ -37,7 +37,6 @@ def test_a_row_says_its_figures_and_what_was_verified_of_it(name):
     assert said["checked"]["golden"] and set(said["checked"]) <= {"golden", "regression"}
     if name in TABLE_4:
         assert tuple(said["classes"]) == CLASSES
-        assert said["AP"] == pytest.approx(sum(said["classes"].values()) / 8, abs=0.6)  # means of rounded figures
 
 
 def test_a_base_speaks_for_itself_alone():

@@ -23,59 +23,64 @@ TABLE_4 = (  # in the paper's order
     *("faster-rcnn-r101-nwdrka", "faster-rcnn-hrnet-w32-nwdrka", "cascade-rcnn-r50-nwdrka", "detectors-r50-nwdrka"),
 )
 NOTHING = "-"
+ROUNDED = 0.1  # percent: what rounding takes from figures with one decimal, at most
 NOT_YET = "nothing told"
 # The settings of section 6.1 of the paper, for all rows "unless specified otherwise".
 TEXT = {"epochs": 12, "batch": 2, "lr0": 0.01, "momentum": 0.9, "weight_decay": 0.0001, "lr_steps": [8, 11]}
 TEXT_TOPK, TEXT_POSITIVE = 2, "1/3"
 ABOUT = """# Published rows
 
-The rows of Table 4 of Xu et al., Detecting tiny objects in aerial images (ISPRS Journal 190, 2022): trained on trainval of
-AI-TOD-v2, tested on its test set, percent, as printed. **None was rerun here: there are no AI-TOD images here.** What was
-verified instead stands below, row by row. This file is written from the model YAMLs by
+The rows of Table 4 of Xu et al., Detecting tiny objects in aerial images (ISPRS Journal 190, 2022): trained on
+trainval of AI-TOD-v2, tested on its test set, percent, as printed. **None was rerun here: there are no AI-TOD
+images here.** What was verified instead stands below, row by row. This file is written from the model YAMLs by
 `python -m tinyyolo.detectors.published docs/published.md`.
 
     tinyyolo train model=faster-rcnn-r50-nwdrka.yaml data=AI-TOD-v2.yaml backbone.weights=resnet50.pth
 """
 PROTOCOL = """## The protocol that these YAMLs follow
 
-- **Nothing is chosen on the test set.** `select: last` and `val: false`: 12 epochs, the last one is `best.pt`, and it is
-  looked at once, at the end. `AI-TOD-v2.yaml` has no val: a run of another model that chooses its epoch (`select=best`)
-  looks at test, and its table says so; `AI-TOD-v2-dev.yaml` has the official train and val.
-- **Images** are fitted to 800 px, mirrored with a chance of .5 and nothing else, whatever is installed; then normalised, and
-  filled up by zeros to the right and below, to multiples of 32 px (`pad: corner`). In a batch of several shapes, anchors that
-  lie beyond an image's own multiple are left out of its assignment.
+- **Nothing is chosen on the test set.** `select: last` and `val: false`: 12 epochs, the last one is `best.pt`, and
+  it is looked at once, at the end. `AI-TOD-v2.yaml` has no val: a run of another model that chooses its epoch
+  (`select=best`) looks at test, and its table says so; `AI-TOD-v2-dev.yaml` has the official train and val.
+- **Images** are fitted to 800 px, mirrored with a chance of .5 and nothing else, whatever is installed; then
+  normalised, and filled up by zeros to the right and below, to multiples of 32 px (`pad: corner`). In a batch of
+  several shapes, anchors that lie beyond an image's own multiple are left out of its assignment.
 - **Left out of training**: images without objects, boxes with a side under 1 px.
 """
 DIFFERENCES = """## Where the authors' files, their logs and the paper differ
 
-- k of RKA is 2 in the paper; in the authors' files 2 for Faster R-CNN and 3 for RetinaNet, Cascade R-CNN and DetectoRS.
-- Of the anchors that RKA gives no object those whose best NWD lies above .3 are ignored in the authors' code, negative in the
-  paper: `negative_below: 0.3` and `null`.
-- The RPN samples positives and negatives 1:1 (at most half positive) in the authors' files, 1:3 by the paper's text.
-- The paper's text has lr .01 and says nothing of a warm-up; the files have lr .005 for RetinaNet, .02 for HRNet's baseline,
-  and a linear warm-up over 500 iterations, of DetectoRS over 5,000.
-- The authors' files of the NWD and DotD rows train on train and test on val; the printed rows are of trainval and test, as
-  here.
+- k of RKA is 2 in the paper; in the authors' files 2 for Faster R-CNN and 3 for RetinaNet, Cascade R-CNN and
+  DetectoRS.
+- Of the anchors that RKA gives no object those whose best NWD lies above .3 are ignored in the authors' code,
+  negative in the paper: `negative_below: 0.3` and `null`.
+- The RPN samples positives and negatives 1:1 (at most half positive) in the authors' files, 1:3 by the paper's
+  text.
+- The paper's text has lr .01 and says nothing of a warm-up; the files have lr .005 for RetinaNet, .02 for HRNet's
+  baseline, and a linear warm-up over 500 iterations, of DetectoRS over 5,000.
+- The authors' files of the NWD and DotD rows train on train and test on val; the printed rows are of trainval and
+  test, as here.
 - The authors' baseline file of Faster R-CNN points at AI-TOD v1; the printed row is of v2.
 - AP_m of RetinaNet with NWD-RKA is 24.2 in Table 4 and 14.2 in the authors' log.
-- AP50 of Faster R-CNN with NWD-RKA is 53.2 in Table 4 and 52.7 in Table 5, of SSD-512 32.5 and 23.5; AP_s of the IoU
-  baseline is 24.6 in Tables 4 and 7 and 24.0 in Table 6; DetectoRS with NWD-RKA has AP50 57.4 in Table 4, 57.2 in the
-  paper's introduction.
+- AP50 of Faster R-CNN with NWD-RKA is 53.2 in Table 4 and 52.7 in Table 5, of SSD-512 32.5 and 23.5; AP_s of the
+  IoU baseline is 24.6 in Tables 4 and 7 and 24.0 in Table 6; DetectoRS with NWD-RKA has AP50 57.4 in Table 4, 57.2
+  in the paper's introduction.
 - Table 8 tunes the thresholds of IoU, on the baseline: `model=faster-rcnn-r50.yaml rpn.assigner.positive=.6
   rpn.assigner.negative=.2`.
 - The lines "bbox_mAP_75" in the authors' logs are AP at IoU .55.
-- DOTA-v2.0 (Table 14): the authors cut scenes into tiles of 1,024 px; `DOTA-v2.yaml` proposes 800 px with 200 px overlap, as
-  AI-TOD was cut; give `tile=1024` to `tinyyolo data convert` for theirs.
-- The authors published no settings of TridentNet, Faster R-CNN with ATSS, YOLOv3, SSD-512, RepPoints, FoveaBox, FCOS and
-  Grid R-CNN: those YAMLs are MMDetection 2.24.1's stock files with what the paper says, and a guess at which file it was.
+- DOTA-v2.0 (Table 14): the authors cut scenes into tiles of 1,024 px; `DOTA-v2.yaml` proposes 800 px with 200 px
+  overlap, as AI-TOD was cut; give `tile=1024` to `tinyyolo data convert` for theirs.
+- The authors published no settings of TridentNet, Faster R-CNN with ATSS, YOLOv3, SSD-512, RepPoints, FoveaBox,
+  FCOS and Grid R-CNN: those YAMLs are MMDetection 2.24.1's stock files with what the paper says, and a guess at
+  which file it was.
 """
 OURS = """## Where these YAMLs differ from the authors' code
 
-- A side that is fitted is rounded up to whole pixels in training and validation, to the nearest in the reference: at most one
-  pixel, and none at 800x800. Boxes follow each side's own factor in both.
-- Proposals are cut at the filled-up input, in the reference at the image itself; detections at the image in both. No
-  difference where the sides are multiples of 32.
-- In validation a batch is filled up to its largest image; the reference tests image by image: `batch=1` does the same.
+- A side that is fitted is rounded up to whole pixels in training and validation, to the nearest in the reference:
+  at most one pixel, and none at 800x800. Boxes follow each side's own factor in both.
+- Proposals are cut at the filled-up input, in the reference at the image itself; detections at the image in both.
+  No difference where the sides are multiples of 32.
+- In validation a batch is filled up to its largest image; the reference tests image by image: `batch=1` does the
+  same.
 - Where windows of large scenes end inside, they are filled up with grey; the reference knows no windows.
 """
 
@@ -170,12 +175,26 @@ def beside_text(spec: Mapping[str, Any]) -> list[str]:
     return said + ([f"positives of the RPN {share} (text: {TEXT_POSITIVE})"] if share is not None else [])
 
 
+def beside_classes(said: Mapping[str, Any]) -> list[str]:
+    """That a row's AP is not the mean of its classes, where it is not.
+
+    Examples:
+        >>> beside_classes({"AP": 12.8, "classes": {"ship": 10.0, "person": 11.6}})
+        ['AP 12.8, but the classes of Table 5 have the mean 10.8']
+    """
+    classes = said.get("classes") or {}
+    mean = sum(classes.values()) / max(1, len(classes))
+    if not classes or abs(mean - said["AP"]) <= ROUNDED:
+        return []
+    return [f"AP {said['AP']}, but the classes of Table 5 have the mean {mean:.1f}"]
+
+
 def differences(names: Sequence[str]) -> list[str]:
     """A line for each row whose settings are not the paper's text, or whose file says that something differs."""
     lines = []
     for name in names:
         spec = resolved(name)
-        if said := [*beside_text(spec), *(own(name).get("differs") or [])]:
+        if said := [*beside_text(spec), *beside_classes(own(name)), *(own(name).get("differs") or [])]:
             lines.append(f"- `{name}`: {'; '.join(said)}.")
     return lines
 
