@@ -1,4 +1,4 @@
-"""docs/published.md: up to date, with every row of Table 4, and nothing said of a row that its own file does not say."""
+"""docs/published.md: up to date, with every row of Table 4, saying of a row only what its own file says."""
 
 from pathlib import Path
 
