@@ -209,8 +209,25 @@ class TinyPerspective(RandomPerspective):
 
     Upstream drops every box of 2 px or less and leaves its pixels in the picture as background, and it warps pixel
     centres by the matrix of pixel corners, which shifts the picture against its boxes by up to half the change in
-    scale: .25 px at scale .5, a tenth of a 5 px object's IoU.
+    scale: .25 px at scale .5, a tenth of a 5 px object's IoU. A picture that is only moved, it resamples at half pixels
+    where the margin is odd: 128x65 px in the middle of 128x128 become a blur of themselves.
+
+    Attributes:
+        own_size: an image keeps its size, but for the part beyond `size`, instead of being centred in `size`.
     """
+
+    own_size = False
+
+    def get_params(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """As upstream; a plain shift goes by whole pixels, of a margin those that `LetterBox` puts before an image."""
+        if self.own_size and self.size:
+            (height, width), most = labels["img"].shape[:2], self.size
+            labels = {**labels, "rect_shape": (min(height, most[1]), min(width, most[0]))}
+        params = super().get_params(labels)
+        shift = params["M"][:2, 2]
+        if (params["M"] == np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1]])).all():
+            params["M"][:2, 2] = np.ceil(shift - 0.5)
+        return params
 
     def apply_image(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Warp by the same map as the boxes: corners at integers, pixel centres at halves."""

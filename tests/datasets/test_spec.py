@@ -24,6 +24,7 @@ TABLE_1 = {
     ("AI-TOD", "test"): [745, 689, 5860, 17633, 292, 306665, 15443, 290],
 }
 SHIPPED = ["AI-TOD-v2", "AI-TOD-v2-dev", "AI-TOD", "VisDrone2019", "DOTA-v2"]
+OTHERS = ["DIOR", "DOTA-v1.0", "DOTA-v1.5", "HIT-UAV", "SeaDronesSee-v2", "SODA-D", "TinyPerson", "xView"]
 
 
 @pytest.mark.parametrize(("name", "split"), TABLE_1)
@@ -57,7 +58,7 @@ def test_totals_are_the_published_ones():
     ("name", "split", "json"),
     [
         ("AI-TOD-v2", "train", "aitodv2_trainval.json"),
-        ("AI-TOD-v2", "val", "aitodv2_test.json"),
+        ("AI-TOD-v2", "test", "aitodv2_test.json"),
         ("AI-TOD-v2-dev", "train", "aitodv2_train.json"),
         ("AI-TOD-v2-dev", "val", "aitodv2_val.json"),
         ("AI-TOD", "train", "aitod_trainval_v1.json"),
@@ -260,7 +261,27 @@ def test_a_fault_stops_the_strict_reader_after_the_lenient_one(tmp_path):
         data.read("train")
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    ("name", "classes", "images"),
+    [
+        ("DIOR", 20, 23463),
+        ("DOTA-v1.0", 15, 1869),  # without the 937 of the test set
+        ("DOTA-v1.5", 16, 1869),
+        ("HIT-UAV", 4, 2898),
+        ("SeaDronesSee-v2", 5, 14227 - 3750),  # without the test set
+        ("SODA-D", 9, None),
+        ("TinyPerson", 2, None),
+        ("xView", 60, None),
+    ],
+)
+def test_other_shipped_sets(name, classes, images):
+    data = spec.load(name)
+    assert len(data.names) == classes and "train" in data.splits
+    assert images is None or sum(row["images"] for row in data.expected.values()) == images
+    assert data.splits.get("val", data.splits["train"]) != data.splits.get("test"), "a test set called val"
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *OTHERS])
 def test_missing_data_say_how_to_get_them(name):
     data = spec.load(name)
     for act in (data.must_exist, lambda: data.read("train")):

@@ -90,6 +90,30 @@ def test_levels_may_differ_in_anchors_a_cell():
     assert found.gt_index.tolist() == [-1, -1, -1, -1, 0]
 
 
+@pytest.mark.parametrize("assigner", [RankingAssigner(topk=1), ThresholdAssigner("iou", 0.5, 0.4)], ids=["rank", "iou"])
+@pytest.mark.parametrize("inside_only", [False, True])
+def test_anchors_beyond_an_image_in_the_corner_take_no_part(assigner, inside_only):
+    """An image of 20 x 40 px (h, w) beside one of 64 x 96: itself filled up to 32 x 64.
+
+    At stride 8 with anchors of 8 px around the corner of their cell: 4 x 8 of 8 x 12 cells are of the image; wholly
+    inside it (x1, y1 >= 0, x2 < 40, y2 < 20) are rows 1 to 1 (4 to 12, the next ends at 20) and columns 1 to 4.
+    """
+    head = AnchorHead((8,), AnchorGrid((8,), sizes=[[(8, 8)]]), assigner, inside_only)
+    maps = [torch.zeros(2, 1, 8, 12)]
+    target = {"boxes": torch.tensor([[20.0, 4, 28, 12]]), "labels": torch.tensor([0])}  # the anchor of row 1, column 3
+    small, large = {**target, "size_hw": torch.tensor([20, 40])}, {**target, "size_hw": torch.tensor([64, 96])}
+    found = [one.gt_index.view(8, 12) for one in head.assign(maps, [small, large], (64, 96))]
+    rows, columns = (slice(1, 2), slice(1, 5)) if inside_only else (slice(0, 4), slice(0, 8))
+    part = torch.zeros(8, 12, dtype=torch.bool)
+    part[rows, columns] = True
+    if isinstance(assigner, ThresholdAssigner):  # ranking ignores those that are near the object
+        assert (found[0][part] != -2).all()
+    assert (found[0][~part] == -2).all() and found[0][1, 3] == 0 and (found[0] == 0).sum() == 1
+    assert (found[0] == -1).any()
+    (alone,) = head.assign([torch.zeros(1, 1, 8, 12)], [target], (64, 96))
+    torch.testing.assert_close(found[1], alone.gt_index.view(8, 12))
+
+
 def test_objects_of_a_batch_by_hand():
     boxes = torch.tensor([[1.0, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6]], dtype=torch.float64)
     one, two = ({"boxes": boxes[:1], "labels": torch.tensor([7])}, {"boxes": boxes[1:], "labels": torch.tensor([8, 9])})

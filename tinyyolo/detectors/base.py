@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
 from tinyyolo.boxes.convert import Core, convert, to_pixels
-from tinyyolo.config import UserError
+from tinyyolo.config import UserError, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+PADS = ("center", "corner")
 ENGINE_STRIDE = 32  # images are padded to its multiples; not the largest stride: an 800 px image stays 800 px
 
 
@@ -28,6 +29,7 @@ class Detector(BaseModel):
 
     Attributes:
         channels_last: whether to train on channels-last maps on a CPU; evaluation always does.
+        pad_colour: RGB in [0, 1] of what fills up an image in the corner; None for one in the centre.
 
     Args:
         backbone: image -> list of maps, finest first, with `.channels` and `.strides`.
@@ -36,9 +38,11 @@ class Detector(BaseModel):
         test: the section `test:` of the model YAML, see `Postprocess.of`.
         normalize: {"mean": 3 floats, "std": 3 floats} applied to RGB in [0, 1]; None for none.
         spec: the resolved model YAML that rebuilds this model.
+        pad: where an image lies in an input of another shape: center, on grey, or corner, filled up to the right and
+            below by `pad_colour`, which is zero once it is normalised, as in the official code.
 
     Raises:
-        UserError: a bad key or value in `test`.
+        UserError: a bad key or value in `test`, or no such `pad`.
     """
 
     mean: Tensor
@@ -52,6 +56,7 @@ class Detector(BaseModel):
         test: Mapping[str, Any] | None = None,
         normalize: Mapping[str, Sequence[float]] | None = None,
         spec: Mapping[str, Any] | None = None,
+        pad: str = PADS[0],
     ):
         super().__init__()
         self.backbone, self.neck = backbone, neck
@@ -62,6 +67,9 @@ class Detector(BaseModel):
         self.thresholds: list[float] | None = None  # scores (C,) by its validation, see `postprocess.class_scores`
         self.settings = Postprocess.of(self.test)
         normalize = normalize or {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        if pad not in PADS:
+            raise UserError(f"pad={shown(pad)}: unknown; {suggest(pad, PADS)}")
+        self.pad_colour = None if pad == PADS[0] else list(normalize["mean"])
         self.register_buffer("mean", torch.tensor(normalize["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalize["std"]).view(3, 1, 1), persistent=False)
         # The engine reads these: padding, rebuilding, task dispatch, loss bookkeeping.
@@ -86,7 +94,8 @@ class Detector(BaseModel):
 
         Args:
             maps: the neck's outputs.
-            targets: per image {"boxes": (M, 4) xyxy in input pixels, "labels": (M,) int64, optional "ignore": (K, 4)}.
+            targets: per image {"boxes": (M, 4) xyxy in input pixels, "labels": (M,) int64, optional "ignore": (K, 4)},
+                and of one in a corner of the input "size_hw" (2,), its height and width there.
             size_hw: height and width of the network input.
             sample: False uses every positive and negative instead of a random sample.
         """
@@ -157,7 +166,7 @@ def targets_of(batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:
 
     Args:
         batch: "img" (B, 3, H, W), "batch_idx" (K,), "cls" (K, 1), "bboxes" (K, 4) normalised cxcywh, and optionally
-            "ignore_idx" (J,), "ignore_bboxes" (J, 4).
+            "ignore_idx" (J,), "ignore_bboxes" (J, 4), "content_hw" (B, 2).
     """
     device, size_hw = batch["img"].device, batch["img"].shape[-2:]
     boxes, owner, labels = batch["bboxes"], batch["batch_idx"].to(device), batch["cls"].to(device).view(-1).long()
@@ -165,5 +174,22 @@ def targets_of(batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     boxes, regions = (to_pixels(given.to(device, torch.float32), size_hw) for given in (boxes, regions))
     return [
         {"boxes": boxes[owner == i], "labels": labels[owner == i], "ignore": regions[region_owner == i]}
+        | ({"size_hw": batch["content_hw"][i]} if "content_hw" in batch else {})
         for i in range(len(batch["img"]))
     ]
+
+
+def filled(images: Tensor, content_hw: Tensor, colour: Sequence[float]) -> Tensor:
+    """Images (B, 3, H, W) with `colour` (3,) to the right of and below the first rows and columns (B, 2) of each.
+
+    Examples:
+        >>> filled(torch.ones(1, 1, 2, 3), torch.tensor([[1, 2]]), [0.5])
+        tensor([[[[1.0000, 1.0000, 0.5000],
+                  [0.5000, 0.5000, 0.5000]]]])
+    """
+    content_hw = content_hw.to(images.device)[:, :, None]
+    rows, columns = (
+        torch.arange(side, device=images.device) < content_hw[:, i] for i, side in enumerate(images.shape[2:])
+    )
+    inside = (rows[:, :, None] & columns[:, None, :])[:, None]
+    return torch.where(inside, images, images.new_tensor(colour).view(-1, 1, 1))

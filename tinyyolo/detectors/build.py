@@ -29,7 +29,7 @@ PARTS: dict[type, Table] = {
     DeltaCoder: {"delta": DeltaCoder},
 }
 REST = ("nc", "train", "published")
-COMMON_KEYS = ("detector", "backbone", "neck", "normalize", "test", *REST)
+COMMON_KEYS = ("detector", "backbone", "neck", "normalize", "pad", "test", *REST)
 
 
 class Kind(NamedTuple):
@@ -66,6 +66,7 @@ def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Dete
     kind = DETECTORS[spec["detector"]]
     heads = [build(table, spec[name], name, PARTS, **maps) for name, table in kind.heads.items()]
     base = {"test": spec.get("test"), "normalize": normalization(spec.get("normalize")), "spec": resolved}
+    base |= {"pad": spec["pad"]} if "pad" in spec else {}
     return kind.detector(backbone, neck, *heads, num_classes=num_classes, **base)
 
 

@@ -12,7 +12,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from tinyyolo.config import UserError, load_yaml, path_of, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
-from tinyyolo.engine.keys import AS_TYPED, DEFAULTS, KEYS, OWN, check_keys, parsed
+from tinyyolo.engine.keys import AS_TYPED, BEST, DEFAULTS, KEYS, LAST, OWN, check_keys, parsed
 
 # What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
 NOT_A_RECIPE = ("cfg", "data", "exist_ok", "model", "name", "pretrained", "project", "resume", "save_dir", "source")
@@ -21,6 +21,9 @@ REPLACED = {
     "lr_steps": ("lrf", "cos_lr"),
     "warmup_iters": ("warmup_epochs", "warmup_momentum", "warmup_bias_lr"),
 }
+
+
+NO_CHOICE = f"select={LAST} goes through all epochs; select={BEST} stops when AP does not grow"
 
 
 def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,6 +121,8 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
         for key in keys:
             if args[own] and given.get(key):
                 raise UserError(f"{key}={shown(given[key])}: {own}={args[own]} takes its place; set {own}=null")
+    if args["select"] == LAST and given.get("patience"):
+        raise UserError(f"patience={shown(given['patience'])}: {NO_CHOICE}")
     if args["save_every"] is not None and not args["save"]:
         raise UserError(f"save_every={args['save_every']}: save=false keeps no checkpoint before the last epoch")
     if args["decay_all"] and str(args["optimizer"]).lower() != "sgd":

@@ -19,8 +19,9 @@ from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.transfer import Start
 from tinyyolo.detectors.weights import state_in
+from tinyyolo.engine.arguments import NO_CHOICE
 from tinyyolo.engine.contents import FORMAT, check_content, check_optimizer, check_train_args, own_yaml
-from tinyyolo.engine.keys import check_keys, parsed
+from tinyyolo.engine.keys import LAST, check_keys, parsed
 from tinyyolo.engine.stopping import command
 from tinyyolo.io import new_file, printable, whole_file
 
@@ -160,6 +161,8 @@ def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[s
     if "patience" in more and phase(content) == EVALUATE:
         raise UserError(f"patience={more['patience']}: the epochs of {path} are over, only its evaluation is left")
     kept = check_train_args(content["train_args"], path)
+    if more.get("patience") and kept.get("select") == LAST:
+        raise UserError(f"patience={more['patience']}: {NO_CHOICE}")
     save_dir = str(path.resolve().parent.parent)
     return content, {**kept, **more, "resume": str(path), "save_dir": save_dir}
 

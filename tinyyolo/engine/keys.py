@@ -123,6 +123,7 @@ EVERY = Kind(
     lambda v: ONE_UP.holds(v) or (isinstance(v, str) and re.fullmatch(rf"0*[1-9]\d{{0,6}}{MINUTES}", v) is not None),
 )
 OPTIMIZER = one_of("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD", "auto")
+SELECT = BEST, LAST = "best", "last"  # the epoch that becomes best.pt
 START = Kind("true, false or the path of a checkpoint", lambda v: isinstance(v, bool) or TEXT.holds(v), typed=True)
 AUGMENTATIONS = Kind(
     "a list of albumentations transforms", lambda v: is_list(v, lambda one: not isinstance(one, (str, int, float)))
@@ -302,6 +303,7 @@ KEYS: dict[str, Key] = {
     "skip_empty": Key("t", SWITCH, "leave images without objects out"),
     "min_side": Key("t", POSITIVE, "leave objects with a side under so many px out"),
     "empty_tiles": Key("t", POSITIVE, "windows without objects to learn from, as a share of those with objects"),
+    "select": Key("t", one_of(*SELECT), "the epoch that becomes best.pt: the best, by AP in validation, or the last"),
     "paste": Key("t", COUNT, "copies of other training objects an image, at most"),
 }
 # Keys that work nowhere: what to use instead, their kind where a value of it says nothing, and their names.

@@ -273,7 +273,7 @@ class Model(EngineModel):
             sweep(folder, deep=True)
             self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
             vars(self.validator.args).update({key: own[key] for key in OWN})
-            self.validator.own = own
+            self.validator.own, self.validator.pad_colour = own, self.exported.get("pad_colour")
             self.validator(model=self.model)
         self.metrics = self.validator.metrics
         return self.metrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.data.augment import LetterBox
 from ultralytics.engine.results import Results
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils import LOGGER
-from ultralytics.utils.ops import convert_torch2numpy_batch
+from ultralytics.utils.ops import convert_torch2numpy_batch, scale_boxes
 
 from tinyyolo.compat import FileLoader
 from tinyyolo.config import UserError
@@ -22,6 +23,7 @@ from tinyyolo.datasets import images
 from tinyyolo.datasets.images import MISSING, look, save
 from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
+from tinyyolo.detectors.base import ENGINE_STRIDE, filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_words
 from tinyyolo.engine.keys import OWN, share_of
 from tinyyolo.engine.predict.maps import maps_of
@@ -56,18 +58,22 @@ class TinyPredictor(DetectionPredictor):
     dataset: Any
     batch: Any
     model: Any
+    imgsz: Any
     plotted_img: Any
 
     def __init__(self, *args: Any, own: Mapping[str, Any] = OWN, **kwargs: Any) -> None:
         """As upstream; `own` are the keys that upstream does not know, `conf`, and the `max_det` that was asked for."""
         super().__init__(*args, **kwargs)
         self.own = own
+        self.fitted: Any = ()  # of each image, height and width in the input
         self.unfinished: Unfinished | None = None  # what is kept of scenes until the run is done
 
     def settle(self, source: Any) -> None:
         """Find the rules, the files and what is left of an interrupted run; see `setup_source`."""
         self.rules = of_run(self.model, {**vars(self.args), "conf": self.own.get("conf", AUTO)}, SHOWN_SCORE)
         self.tell_scores()
+        holders = (self.model, self.model.model)  # the engine's wrapper holds what an export says of itself
+        self.pad_colour = next((found for one in holders if (found := getattr(one, "pad_colour", None))), None)
         self.rendering = Rendering.of(self.own)
         self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
         self.shown, self.found = str(source)[:SHOW], files_of(source)
@@ -214,8 +220,14 @@ class TinyPredictor(DetectionPredictor):
             save(place_in(self.save_dir, f"{stem}_frames/{stem}_{frame}.jpg"), self.plotted_img, overwrite=True)
 
     def construct_result(self, *args: Any) -> TinyResults:
-        """As upstream, as a `TinyResults`."""
-        result = super().construct_result(*args)
+        """As upstream, as a `TinyResults`; of an image in a corner of the input its boxes as they lie there."""
+        pred, img, image, path = args
+        if self.pad_colour is None:
+            result = super().construct_result(*args)
+        else:
+            fit = [new / old for new, old in zip(self.fitted.popleft(), image.shape[:2], strict=True)]
+            pred[:, :4] = scale_boxes(img.shape[2:], pred[:, :4], image.shape, ratio_pad=(fit, (0, 0)))
+            result = Results(image, path=path, names=self.model.names, boxes=pred[:, :6])
         result.__class__ = TinyResults
         return result
 
@@ -234,7 +246,23 @@ class TinyPredictor(DetectionPredictor):
             if words := ", ".join(filter(None, said)):
                 LOGGER.info(words)
         small = im if not self.scenes else [image for i, image in enumerate(im) if i not in self.scenes]
-        return super().preprocess(small) if len(small) else torch.zeros(1, 3, self.tiling.tile, self.tiling.tile)
+        if not len(small):
+            return torch.zeros(1, 3, self.tiling.tile, self.tiling.tile)
+        batch = super().preprocess(small)
+        self.fitted = deque([tuple(batch.shape[2:])] * len(batch) if whole else self.fitted)
+        return batch if self.pad_colour is None else filled(batch, torch.tensor([*self.fitted]), self.pad_colour)
+
+    def pre_transform(self, im: list[np.ndarray]) -> list[np.ndarray]:
+        """As upstream; for a model that wants it in the left upper corner, grey beyond until `preprocess` fills it."""
+        if self.pad_colour is None:
+            return super().pre_transform(im)
+        steps = LetterBox(self.imgsz, center=False)
+        boxed = [steps.apply_image({"img": one}, steps.get_params({"img": one}))["img"] for one in im]
+        self.fitted = [steps.get_params({"img": one})["new_unpad"][::-1] for one in im]
+        if is_export(self.model) or not self.args.rect:
+            return boxed
+        height, width = (-(-max(sides) // ENGINE_STRIDE) * ENGINE_STRIDE for sides in zip(*self.fitted, strict=True))
+        return [one[:height, :width] for one in boxed]
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """As upstream; scenes wait for `postprocess`, and small images are none of a shard's."""

@@ -32,7 +32,7 @@ from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.scenes import stride_of
 from tinyyolo.heads import HEADS
-from tinyyolo.io import new_file
+from tinyyolo.io import new_file, tell
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 
@@ -59,7 +59,7 @@ def data_dict(name: str | DataSpec) -> dict[str, Any]:
     spec = data_yaml.load(name)
     return {
         **{split: split for split in spec.splits},
-        "val": "val" if "val" in spec.splits else next(iter(spec.splits)),
+        "val": looked_at(spec),
         "names": spec.names,
         "nc": len(spec.names),
         "channels": 3,
@@ -67,6 +67,14 @@ def data_dict(name: str | DataSpec) -> dict[str, Any]:
         "yaml_file": str(spec.file),
         "spec": spec,
     }
+
+
+def looked_at(spec: DataSpec) -> str:
+    """The split that validation takes for val: test where there is none, else the first; told."""
+    found = next((split for split in ("val", "test") if split in spec.splits), next(iter(spec.splits)))
+    if found != "val":
+        tell(f"{spec.file}: no split val: validation looks at {found}")
+    return found
 
 
 def split_dataset(
@@ -275,6 +283,7 @@ class PreparedTrainer(DetectionTrainer):
         classes = class_indices(self.args.classes, self.data["spec"].names)
         tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(SimpleNamespace(model=unwrap_model(self.model))))
         options: dict[str, Any] = {"cache": self.args.cache or None, "classes": classes, "tiling": tiling}
+        options["corner"] = unwrap_model(self.model).pad_colour is not None
         if mode == "train":
             options |= {key: self.own[key] for key in ("skip_empty", "min_side", "empty_tiles")} | {
                 "seed": self.args.seed

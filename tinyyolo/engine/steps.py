@@ -17,6 +17,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.loader import InBlocks, TinyLoader, go_to, place_of, unpacked
 from tinyyolo.datasets.train.skipped import keep_skipped
+from tinyyolo.detectors.base import filled
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.keys import MINUTES
 from tinyyolo.engine.prepare import PreparedTrainer, under
@@ -48,6 +49,7 @@ class SteppedTrainer(PreparedTrainer):
         self.files: list[str] = []  # images of the last batch
         self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
         self.thresholds: list[float] | None = None  # scores of the classes by the last validation
+        self.validated = -1  # the last epoch that was looked at
         self.ruined = False  # the loss is no number
         self.good: dict[str, Any] | None = None  # the state to go back to where no checkpoint holds it
         self.saved = self.ckpt is not None  # last.pt is this run's
@@ -146,7 +148,7 @@ class SteppedTrainer(PreparedTrainer):
     # ---- steps
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As upstream; keeps what worker processes say of themselves and which images these are."""
+        """As upstream; fills up images in a corner, keeps what worker processes say and which images these are."""
         self.files = [str(file) for file in batch["im_file"]]
         if news := batch.pop("news"):
             self.train_loader.dataset.note(news)
@@ -154,7 +156,14 @@ class SteppedTrainer(PreparedTrainer):
         if "place" in batch:
             place = unpacked(batch.pop("place"))
             self.places[place.pop("worker")] = place
-        return super().preprocess_batch(batch)
+        before = batch["img"].shape[2:]
+        batch = super().preprocess_batch(batch)
+        if "content_hw" in batch:
+            sides = [side / old for side, old in zip(batch["img"].shape[2:], before, strict=True)]  # of multi_scale
+            batch["content_hw"] = (batch["content_hw"] * batch["img"].new_tensor(sides)).ceil().long()
+            detector: Any = unwrap_model(self.model)
+            batch["img"] = filled(batch["img"], batch["content_hw"], detector.pad_colour)
+        return batch
 
     def due(self, iteration: int) -> int:
         """Batches that make an optimiser step; in upstream's warm-up they grow from 1."""
@@ -252,6 +261,7 @@ class SteppedTrainer(PreparedTrainer):
         if self.ruined:
             return self.metrics, self.fitness
         found = super().validate()
+        self.validated = self.epoch
         self.thresholds = self.validator.thresholds
         return found
 

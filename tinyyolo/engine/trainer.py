@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -20,6 +21,7 @@ from tinyyolo.datasets.train.skipped import SKIPPED, report_left_out, report_ski
 from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
+from tinyyolo.engine.keys import LAST
 from tinyyolo.engine.prepare import under
 from tinyyolo.engine.steps import GaveUp, SteppedTrainer
 from tinyyolo.engine.stopping import command
@@ -97,6 +99,10 @@ class TinyTrainer(SteppedTrainer):
             super()._setup_train()
         if RANK in {-1, 0}:
             self.write_args()
+            if not self.args.val:
+                LOGGER.info("val=false: validation after the last epoch alone")
+        if self.own["select"] == LAST:
+            self.stopper.patience = math.inf
         if not self.own["ema"]:
             self.ema.decay = lambda updates: 0.0  # the average is the model itself
 
@@ -220,15 +226,16 @@ class TinyTrainer(SteppedTrainer):
     # ---- checkpoints
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Add a row to results.csv as upstream does, the file whole at every time."""
+        """Add a row to results.csv as upstream does, the file whole at every time; nan for what was not looked at."""
         row = {"epoch": self.epoch + 1, "time": time.time() - self.train_time_start, **metrics}
+        row |= dict.fromkeys(self.metrics, math.nan) if self.validated != self.epoch else {}
         old = self.csv.read_text(encoding="utf-8") if self.csv.exists() else ",".join(row) + "\n"
         with new_file(self.csv, overwrite=True) as file:
             file.write(old + ",".join(f"{value:.6g}" for value in row.values()) + "\n")
 
     def save_model(self) -> bool:
-        """Write best.pt when this epoch is the best, and last.pt behind it."""
-        files = [self.best] if self.best_fitness == self.fitness else []
+        """Write best.pt when this epoch is the best, or under `select=last`, and last.pt behind it."""
+        files = [self.best] if self.own["select"] == LAST or self.best_fitness == self.fitness else []
         if self.save_period > 0 and self.epoch % self.save_period == 0:
             files.append(self.wdir / f"epoch{self.epoch}.pt")
         self.keep(*files, self.last, self.content())

@@ -29,9 +29,9 @@ from tinyyolo.datasets.images import opened
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.datasets.train.opened import Pixels
 from tinyyolo.datasets.train.skipped import keep_skipped, report_left_out
-from tinyyolo.detectors.base import Detector
+from tinyyolo.detectors.base import Detector, filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, class_indices, of_run, score_words
-from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.keys import BEST, LAST, OWN
 from tinyyolo.engine.predict.results import TinyResults
 from tinyyolo.engine.predict.scenes import is_export, stride_of
 from tinyyolo.engine.predict.whole import Whole
@@ -48,6 +48,7 @@ LEAST_SCORE = 0.001  # of a detection that counts, for a model whose YAML says n
 HEADLINE = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
 DECIMALS, SCORE_DECIMALS = 3, 7  # of px and of scores: what predictions.json says is what is scored
 TOO_LITTLE = f"fewer than {FEW} objects, or no right detection"
+CHOSEN = f"select={LAST} keeps the last epoch; or report another split"
 PICTURES = 8  # images of the comparison picture
 
 
@@ -106,6 +107,7 @@ class TinyValidator(DetectionValidator):
         super().__init__(dataloader, save_dir, args, _callbacks)
         self.args.conf = given  # upstream puts a score of its own for none: here the model's own counts
         self.metrics = TinyMetrics()
+        self.pad_colour: list[float] | None = None  # of a Detector, or of what an export says of itself
         self.thresholds: list[float] | None = None  # of the model's classes, for `predict`
 
     def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
@@ -118,13 +120,15 @@ class TinyValidator(DetectionValidator):
         """A loader over a split; upstream's would drop classes by their number."""
         options = {"augment": False, "rect": self.args.rect, "classes": self.data_classes()}
         looks = {**vars(self.args), **self.own}
+        options["corner"] = self.pad_colour is not None
         options["tiling"] = Tiling.of(looks, stride_of(self.wrapper), is_export(self.wrapper))
         dataset = split_dataset(self.data, dataset_path or self.args.split, self.args, "val", batch_size, **options)
         return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
 
     def get_model(self, model: Any, trainer: Any = None) -> Any:
-        """As upstream; of a checkpoint what says how scenes are looked at."""
+        """As upstream; of a checkpoint what says how scenes are looked at, and how images are filled up."""
         found = super().get_model(model, trainer)
+        self.pad_colour = getattr(found, "pad_colour", self.pad_colour)
         self.wrapper = SimpleNamespace(model=found)
         return found
 
@@ -139,6 +143,8 @@ class TinyValidator(DetectionValidator):
     def init_metrics(self, model: Any) -> None:
         """Empty the memory; match the model's classes with the data's by name."""
         self.names = model.names
+        detector: Any = model if isinstance(model, Detector) else getattr(model, "model", None)
+        self.trained = dict(detector.args or {}) if isinstance(detector, Detector) and not is_last(detector) else {}
         self.rules = of_run(model, vars(self.args), LEAST_SCORE)
         self.truth = by_id(ground_truth(self.dataloader.dataset, self.data_classes()))
         self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
@@ -163,7 +169,10 @@ class TinyValidator(DetectionValidator):
         if news := batch.pop("news"):
             self.dataloader.dataset.note(news)
             keep_skipped(self.dataloader.dataset, self.save_dir)
-        return super().preprocess(batch)
+        batch = super().preprocess(batch)
+        if self.pad_colour is not None:
+            batch["img"] = filled(batch["img"], batch["content_hw"], self.pad_colour)
+        return batch
 
     def update_metrics(self, preds: list[dict[str, Tensor]], batch: dict[str, Any]) -> None:
         """Keep a batch's detections in pixels of the original images."""
@@ -255,7 +264,10 @@ class TinyValidator(DetectionValidator):
     def finalize_metrics(self) -> None:
         """Write metrics.json and, outside training or with save_json, predictions.json; pictures with `plots`."""
         self.metrics.speed, self.metrics.save_dir = self.speed, self.save_dir
-        write_json({**self.metrics.result, "thresholds": self.metrics.thresholds}, self.save_dir / "metrics.json")
+        found = {**self.metrics.result, "thresholds": self.metrics.thresholds}
+        if not self.training and (chosen := self.chosen_among()):
+            found["best_of_epochs_on_this_split"] = chosen
+        write_json(found, self.save_dir / "metrics.json")
         if not self.training or self.args.save_json:
             write_results(self.save_dir / "predictions.json", self.detections)
         if self.args.plots:
@@ -273,11 +285,21 @@ class TinyValidator(DetectionValidator):
             words = f"`tinyyolo evaluate` takes that as max_dets={limits[0]}"
             LOGGER.info(f"AP of up to {limits[0]:,} detections an image, as there are scenes; {words}")
         report_left_out(self.dataloader.dataset)
+        if chosen := self.chosen_among():
+            LOGGER.info(f"these weights are the best of {chosen} epochs on this very split: {CHOSEN}")
         self.print_thresholds()
         if self.strangers:
             counts = ", ".join(f"{count:,} {name}" for name, count in self.strangers.most_common())
             LOGGER.warning(f"not counted, as {self.truth.path} has no such class: {counts}")
         LOGGER.info(f"Metrics, predictions and pictures: {self.save_dir}")
+
+    def chosen_among(self) -> int:
+        """Of how many epochs the weights are the best on the split that is reported; 0 if nothing was chosen on it."""
+        trained, data = self.trained, self.data
+        same = trained.get("data") == data["yaml_file"] and data.get(trained.get("split")) == data.get(self.args.split)
+        if not same or trained.get("select", BEST) != BEST or not trained.get("val", True):
+            return 0
+        return int(trained["epochs"]) if trained.get("epochs", 1) > 1 else 0
 
     def print_thresholds(self) -> None:
         """What conf=auto of `predict` is by this validation, in a line."""
@@ -315,6 +337,11 @@ class TinyValidator(DetectionValidator):
         """Drawn once, at the end, by `draw`."""
 
     plot_predictions = plot_val_samples
+
+
+def is_last(model: Detector) -> bool:
+    """Whether a detector is that of a run's last.pt, on which nothing was chosen."""
+    return model.pt_path is not None and Path(model.pt_path).name == "last.pt"
 
 
 def ground_truth(dataset: TinyDataset, classes: Sequence[int] | None) -> Annotations:

@@ -31,6 +31,7 @@ class Rendered(TypedDict, total=False):
 
     rendering: dict[str, Any]  # bands and stretch of the training
     looks: dict[str, Any]  # overlap and zoom of the training
+    pad_colour: list[float] | None  # of what fills up an image in the corner of the input; null: it is in the centre
 
 
 class Metadata(Rendered):
@@ -69,7 +70,7 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
         traced = torch.jit.trace(network, image, strict=False, check_trace=False)
     content: dict[str, Any] = {"description": f"tinyyolo {title}".strip(), "version": __version__, "task": "detect"}
     content |= {"batch": 1, "channels": 3, "imgsz": size, "stride": ENGINE_STRIDE, "args": {}}
-    content |= {"names": detector.names, "test": detector.test}
+    content |= {"names": detector.names, "test": detector.test, "pad_colour": detector.pad_colour}
     trained = getattr(detector, "args", None) or {}
     for section, keys in (("rendering", ("bands", "stretch")), ("looks", ("overlap", "zoom"))):  # tiles have one size
         content[section] = {key: trained[key] for key in keys if trained.get(key) is not None}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from tinyyolo.assigners.assignment import Assignment
+from tinyyolo.assigners.assignment import IGNORE, Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.convert import Core
 
 BOX = 4  # deltas of one anchor
+PADDED = 32  # px: each image is filled up to its multiples, see `AnchorHead._in_corner`
 INIT_STD = 0.01  # of weights that predict, before training
 
 
@@ -45,7 +47,10 @@ class AnchorHead(nn.Module):
     def assign(
         self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int]
     ) -> list[Assignment]:
-        """Per image the object of each of the N anchors of all levels."""
+        """Per image the object of each of the N anchors of all levels; see `_in_corner` for images of several sizes."""
+        sizes = [(int(h), int(w)) for h, w in (t.get("size_hw", size_hw) for t in targets)]
+        if any(size != tuple(size_hw) for size in sizes):
+            return [self._in_corner(maps, target, size) for target, size in zip(targets, sizes, strict=True)]
         return self.assigner.on_grid_batch(
             self.grid,
             size_hw,
@@ -54,6 +59,25 @@ class AnchorHead(nn.Module):
             inside_only=self.inside_only,
             map_sizes=map_sizes(maps),
         )
+
+    def _in_corner(self, maps: Sequence[Tensor], target: dict[str, Tensor], size_hw: tuple[int, int]) -> Assignment:
+        """The assignment of an image of this size in the left upper corner of the input, by the official rule.
+
+        Cells that begin beyond its sides, rounded up to multiples of PADDED, are those of larger images in the batch:
+        they are IGNORE; and `inside_only` is about the image itself.
+        """
+        levels, own = map_sizes(maps), []
+        for stride, (rows, columns) in zip(self.grid.strides, levels, strict=True):
+            down, across = (math.ceil(-(-side // PADDED) * PADDED / stride) for side in size_hw)
+            own.append((min(down, rows), min(across, columns)))
+        asked = (target["boxes"], target.get("ignore"), self.inside_only)
+        found = self.assigner.on_grid(self.grid, size_hw, *asked, map_sizes=own).gt_index
+        counts, parts = self.grid.level_sizes(size_hw, map_sizes=own), []
+        for (rows, columns), (height, width), level in zip(levels, own, found.split(counts), strict=True):
+            whole = level.new_full((rows, columns, len(level) // (height * width)), IGNORE)
+            whole[:height, :width] = level.view(height, width, -1)
+            parts.append(whole.flatten())
+        return Assignment(torch.cat(parts))
 
 
 class DenseHead(AnchorHead, ABC):

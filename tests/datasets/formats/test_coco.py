@@ -230,7 +230,7 @@ def marked(tmp_path, **marks):
     return coco(tmp_path / "s.json", IMAGES, rows, KINDS)
 
 
-@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+@pytest.mark.parametrize("key", ["iscrowd", "ignore", "uncertain"])
 @pytest.mark.parametrize(
     ("value", "region", "fault"),
     [

@@ -38,6 +38,7 @@ from tinyyolo.datasets.formats.decode import (
     IRREGULAR,
     NO_EXTRA,
     PLAIN,
+    REGIONS,
     Columns,
     File,
     of_json,
@@ -61,10 +62,10 @@ def read(
 ) -> Annotations:
     """Read one COCO JSON. Category ids may be any integers in any order: they are matched with `names` by name.
 
-    A box is an ignore region if `iscrowd` or `ignore` is set (true, 1, "1", "true"); null, 0, "0", "false", "" and a
-    missing key do not set it, and any other value is a fault, the box an object. A box without area is a fault and
-    left out. By the rules of "coco" the file is read as pycocotools does, for figures that are compared with published
-    ones: `iscrowd` alone makes a region, and a box of width or height 0 stays.
+    A box is an ignore region if `iscrowd`, `ignore` or `uncertain` is set (true, 1, "1", "true"); null, 0, "0",
+    "false", "" and a missing key do not set it, and any other value is a fault, the box an object. A box without area
+    is a fault and left out. By the rules of "coco" the file is read as pycocotools does, for figures that are compared
+    with published ones: `iscrowd` alone makes a region, and a box of width or height 0 stays.
 
     Args:
         path: the file.
@@ -187,12 +188,12 @@ def drop_strangers(
 def by_rules(path: Path, rows: Columns, rules: str, problems: list[Problem]) -> tuple[np.ndarray, np.ndarray, int]:
     """What the rules decide: ignore regions (K,), boxes that stay though empty (K,), and how many COCO reads unlike."""
     flat = rows["bbox"][:, 2:].min(axis=1) == 0 if len(rows["bbox"]) else np.zeros(0, bool)
-    region = (rows["iscrowd"] == 1) | (rows["ignore"] == 1)
+    region = np.any([rows[key] == 1 for key in REGIONS], axis=0)
     theirs = rows["iscrowd"] != 0
     unlike = int(np.count_nonzero((region != theirs) | flat))
     if rules == "coco":
         return theirs, flat, unlike
-    for key in ("iscrowd", "ignore"):
+    for key in REGIONS:
         for row in np.flatnonzero((rows[key] < 0) | (rows[key] >= BAD_MARK)).tolist():
             what = f"{key} is neither set (true, 1) nor not (false, 0, null); taken as not set"
             problems.append(Problem("bad mark", f"{path}: annotation {rows['id'][row]}", what))

@@ -48,6 +48,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "area": FLOAT,
     "iscrowd": (int, 0),
     "ignore": (int, 0),
+    "uncertain": (int, 0),
     "difficult": INT,
     "truncation": INT,
     "occlusion": INT,
@@ -58,6 +59,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
 EVERY = tuple(FIELDS)
 NEEDED, IDS, NAMES = EVERY[:3], EVERY[:2], EVERY[-2:]
 FLOATS = ("area", "score")
+REGIONS = ("iscrowd", "ignore", "uncertain")  # marks of ignore regions; the last is TinyPerson's
 EXTRA = ("difficult", "truncation", "occlusion")  # what VisDrone and DOTA say besides
 PLAIN, BOX, DETECTION = EVERY[:6], EVERY[:-2], (*NEEDED, "score")  # read of a COCO file, and of results without names
 
@@ -187,7 +189,7 @@ def of_arrays(given: Mapping[str, Any], fields: Sequence[str]) -> Columns:
         values = np.asarray(given[name], np.float64 if name in (*FLOATS, "bbox") else None)
         if len(values) != count:
             raise ValueError(f"{name} has {len(values)} rows, bbox has {count}")
-        if name in ("iscrowd", "ignore") and values.dtype.kind != "i":
+        if name in REGIONS and values.dtype.kind != "i":
             values = np.array([mark(value, name) for value in values.tolist()], np.int64)
         columns[name] = values[:] if name in (*IDS, *FLOATS, "bbox") else values.astype(np.int64)
     columns["bbox"] = columns["bbox"].reshape(-1, 4)
@@ -216,7 +218,7 @@ def record_of(record: Any, fields: Sequence[str]) -> Any:
 
 
 def mark(value: Any, name: str = "") -> int:
-    """1 if `iscrowd` or `ignore` is set, 0 if it is not, BAD_MARK for what says neither.
+    """1 if `iscrowd`, `ignore` or `uncertain` is set, 0 if it is not, BAD_MARK for what says neither.
 
     Examples:
         >>> [mark(v) for v in (True, 1.0, "1", "True", None, 0, False, "0", "false", "", 2, "yes", [])]
@@ -303,7 +305,7 @@ def whole(value: Any, name: str = "") -> int:
 # How a value of each field is understood.
 AS: dict[str, Callable[[Any, str], Any]] = dict.fromkeys(IDS, plain_id) | dict.fromkeys(EXTRA, whole)
 AS |= dict.fromkeys(FLOATS, number) | dict.fromkeys(NAMES, lambda value, name: value)
-AS |= {"bbox": four, "id": annotation_id, "iscrowd": mark, "ignore": mark}
+AS |= {"bbox": four, "id": annotation_id} | dict.fromkeys(REGIONS, mark)
 
 
 def shorten(record: Any, width: int = 80) -> str:

@@ -29,6 +29,7 @@ from tinyyolo.datasets.scene_files import by_windows
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.loader import packed, place_of
 from tinyyolo.datasets.train.opened import OpenScenes, bytes_of
+from tinyyolo.datasets.train.padding import content_of, in_corner
 from tinyyolo.datasets.train.paste import PasteTiny
 from tinyyolo.datasets.train.windows import Cutting, boxes_of
 from tinyyolo.io import in_threads, some
@@ -59,6 +60,9 @@ class TinyDataset(YOLODataset):
             looked at as a whole. None: none, they are shrunk.
         empty_tiles: windows without objects that are kept in training, as a share of those with objects.
         seed: of the choice among them.
+        corner: images lie in the left upper corner of the network's input, whose sides are the least multiples of 32
+            that hold the batch, instead of in the middle of a square: batches then hold "content_hw" (B, 2), height and
+            width of each image in it.
         options: arguments of ultralytics' YOLODataset.
 
     Raises:
@@ -81,9 +85,10 @@ class TinyDataset(YOLODataset):
         tiling: Tiling | None = None,
         empty_tiles: float = 0.0,
         seed: int = 0,
+        corner: bool = False,
         **options: Any,
     ):
-        self.rendering = rendering
+        self.rendering, self.corner = rendering, corner
         self.spec, self.split, self.skip_empty, self.min_side = spec, split, skip_empty, min_side
         imgsz, train = int(np.max(options.get("imgsz", DEFAULT_CFG.imgsz))), options.get("augment", True)
         self.cutting = Cutting(tiling, imgsz, 0.0 if skip_empty else empty_tiles, seed, one=not train)
@@ -260,7 +265,12 @@ class TinyDataset(YOLODataset):
         """Ultralytics' transforms with the perspective step that keeps tiny objects; albumentations only if given."""
         with own_albumentations(getattr(hyp, "augmentations", None)):
             transforms = super().build_transforms(hyp)
-        replace_perspective(transforms)
+        mixed = [key for key in ("mixup", "cutmix") if getattr(hyp, key)]
+        if self.corner and self.augment and mixed:
+            LOGGER.info(f"{self.prefix}{mixed[0]} takes squares: images are centred on grey instead of in a corner")
+        replace_perspective(transforms, own_size=self.corner and not mixed)
+        if self.corner and not self.augment:
+            transforms.transforms[0].center = False
         if self.augment and (count := getattr(hyp, "paste", 0)):
             transforms.transforms.insert(1, PasteTiny(self, count))
         return transforms
@@ -277,7 +287,10 @@ class TinyDataset(YOLODataset):
 
         What is new of `gone` stands under "news"; with `placed`, under "place" where a worker process then stands.
         """
-        out = YOLODataset.collate_fn(batch)
+        sizes = [content_of(sample) if not self.augment else sample["img"].shape[1:] for sample in batch]
+        out = YOLODataset.collate_fn(in_corner(batch) if self.corner else batch)
+        if self.corner:
+            out["content_hw"] = torch.tensor(sizes, dtype=torch.int64)
         regions = out["cls"].view(-1) == IGNORED
         out["ignore_bboxes"], out["ignore_idx"] = out["bboxes"][regions], out["batch_idx"][regions]
         for key in ("cls", "bboxes", "batch_idx"):
@@ -289,15 +302,16 @@ class TinyDataset(YOLODataset):
         return out
 
 
-def replace_perspective(transforms: Any) -> None:
+def replace_perspective(transforms: Any, own_size: bool = False) -> None:
     """Swap every RandomPerspective in a Compose, however deep, for TinyPerspective with the same settings."""
     for i, step in enumerate(transforms.transforms):
         if type(step) is RandomPerspective:
-            tiny = transforms.transforms[i] = copy(step)
-            tiny.__class__ = TinyPerspective
+            tiny: Any = copy(step)
+            tiny.__class__, tiny.own_size = TinyPerspective, own_size
+            transforms.transforms[i] = tiny
         for inner in (step, getattr(step, "pre_transform", None)):
             if isinstance(getattr(inner, "transforms", None), list):
-                replace_perspective(inner)
+                replace_perspective(inner, own_size)
 
 
 def must_have_objects(notes: Annotations) -> None:

@@ -1,0 +1,37 @@
+"""Images in a corner of the network's input, as the published rows have them: batches filled up right and below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tinyyolo.datasets.train.windows import STRIDE
+from tinyyolo.sizes import PAD
+
+
+def content_of(sample: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the image itself in a validation sample that is filled up."""
+    gains, (height, width) = sample["ratio_pad"][0], sample["ori_shape"]
+    return round(height * gains[0]), round(width * gains[1])
+
+
+def in_corner(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples filled up to the right and below to one size, the least whose sides are multiples of 32.
+
+    Examples:
+        >>> sizes, box = [(40, 64), (33, 20)], torch.tensor([[0.5, 0.5, 0.25, 0.25]])
+        >>> samples = in_corner([{"img": torch.zeros(3, h, w), "bboxes": box} for h, w in sizes])
+        >>> [tuple(one["img"].shape) for one in samples], samples[1]["bboxes"] * torch.tensor([64, 64, 64, 64])
+        ([(3, 64, 64), (3, 64, 64)], tensor([[10.0000, 16.5000,  5.0000,  8.2500]]))
+    """
+    height, width = (-(-max(one["img"].shape[axis] for one in samples) // STRIDE) * STRIDE for axis in (1, 2))
+    out = []
+    for one in samples:
+        h, w = one["img"].shape[1:]
+        image = F.pad(one["img"], (0, width - w, 0, height - h), value=PAD)
+        share = torch.tensor([w / width, h / height] * 2, dtype=torch.float32)
+        out.append({**one, "img": image, "bboxes": one["bboxes"] * share})
+    return out
