@@ -42,14 +42,13 @@ class VGG(Backbone):
         if depth not in DEPTHS:
             raise ValueError(f"depth={depth}: choices are {', '.join(map(str, DEPTHS))}")
         whole(1, width=width)
-        plan = [v if isinstance(v, str) else v * width // FULL_WIDTH for v in vgg.cfgs[DEPTHS[depth]]]
-        layers = vgg.make_layers(plan)
+        layers = vgg.make_layers([v if v == "M" else v * width // FULL_WIDTH for v in vgg.cfgs[DEPTHS[depth]]])
         pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         for i in pools:
             layers[i].ceil_mode = True
         layers[pools[-1]] = nn.MaxPool2d(3, stride=1, padding=1)
         self.taps = (pools[3] - 1, len(layers) + 3)  # the ReLU before the fourth pooling, the last one of all
-        last, fc = plan[-2], FC_WIDTH * width
+        last, fc = layers[pools[3] - 2].out_channels, FC_WIDTH * width
         self.not_pretrained = (f"features.{len(layers)}.", f"features.{len(layers) + 2}.")  # fc6, fc7
         layers.extend([nn.Conv2d(last, fc, 3, padding=DILATION, dilation=DILATION), nn.ReLU(inplace=True)])
         layers.extend([nn.Conv2d(fc, fc, 1), nn.ReLU(inplace=True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -93,8 +94,9 @@ class SSDHead(DeltaHead):
             gt_index = assignment.gt_index.to(logits.device)
             positive = (gt_index >= 0).nonzero().squeeze(1)
             objects = gt_index[positive]
-            background = logits[i][gt_index == NEGATIVE]
-            missed = cross_entropy(background, gt_index.new_full((len(background),), self.num_classes), reduction="none")
+            negative = logits[i][gt_index == NEGATIVE]
+            background = gt_index.new_full((len(negative),), self.num_classes)
+            missed = cross_entropy(negative, background, reduction="none")
             hardest = missed.topk(min(len(missed), int(self.negatives * len(positive)))).values
             found = cross_entropy(logits[i][positive], targets[i]["labels"].to(gt_index)[objects], reduction="sum")
             expected = self.coder.encode(anchors[positive], targets[i]["boxes"][objects])
@@ -137,9 +139,8 @@ def ssd_anchors(sizes: Sequence[float], ratios: Sequence[Sequence[float]]) -> li
     for size, following, own in zip(sizes, sizes[1:], ratios, strict=False):
         if own:
             above(0, ratios=list(own))
-        root = torch.tensor([1.0, *(x for r in own for x in (1 / r, r))]).sqrt()  # float32, as in the official code
-        sides = torch.stack((size / root, size * root), 1)
-        mean = size * torch.tensor(math.sqrt(following / size))
-        square = torch.stack((mean, mean))[None]
-        levels.append([(w, h) for w, h in torch.cat((sides[:1], square, sides[1:])).tolist()])
+        every = [1.0, following / size, *(x for r in own for x in (1 / r, r))]
+        root = np.sqrt(every).astype(np.float32)  # as in the official code
+        wide, high = (np.float32(size) / root).tolist(), (np.float32(size) * root).tolist()
+        levels.append([(high[i] if i == 1 else wide[i], high[i]) for i in range(len(every))])
     return levels

@@ -57,8 +57,8 @@ class SSDNeck(nn.Module):
             steps[-1] = (last_kernel, 1)
         before = self.channels[len(in_channels) - 1 : -1]
         self.extra_layers = nn.ModuleList(
-            nn.Sequential(conv_layer(i, o // 2, 1, relu=True), conv_layer(o // 2, o, kernel, stride, relu=True, padding=1))
-            for i, o, (kernel, stride) in zip(before, channels, steps, strict=True)
+            nn.Sequential(conv_layer(i, o // 2, 1, relu=True), conv_layer(o // 2, o, *step, relu=True, padding=1))
+            for i, o, step in zip(before, channels, steps, strict=True)
         )
         initialise(self, nn.init.xavier_uniform_)
 
@@ -89,7 +89,8 @@ class L2Norm(nn.Module):
         """(B, C, H, W) -> the same shape; the norm in float32."""
         wide = x.float()
         norm = torch.linalg.vector_norm(wide, dim=1, keepdim=True) + NORM_EPS  # has a gradient where all is 0, too
-        return (self.weight.float()[:, None, None] * wide / norm).to(x.dtype)
+        out: Tensor = (self.weight.float()[:, None, None] * wide / norm).to(x.dtype)
+        return out
 
 
 def grown(x: Tensor, side: int) -> Tensor:
