@@ -37,12 +37,12 @@ def test_normalisation_is_that_of_the_stock_files(name):
 @pytest.mark.parametrize(
     ("name", "overrides", "keys", "least"),
     [
-        ("yolov3-slim", {"backbone.width": 4}, {"lr0": 0.003}, 0.5),
-        ("ssd-slim", {"backbone.width": 8}, {}, 0.5),
+        ("yolov3-slim", {"backbone.width": 4}, {"lr0": 0.003}, 0.8),
+        ("ssd-slim", {"backbone.width": 8}, {}, 0.8),
     ],
 )
 def test_it_learns_drawn_shapes(name, overrides, keys, least, tmp_path):
-    model = Model(f"{name}.yaml", overrides=overrides)
+    model = Model(f"{name}.yaml", overrides=overrides)  # seen: .95 and .94
     model.train(data="toy-easy.yaml", project=str(tmp_path), seed=0, **RUN, **keys)
     found = Model(Path(model.trainer.last)).val(data="toy-easy.yaml", imgsz=256, plots=False)
     assert least <= found.AP50, found
