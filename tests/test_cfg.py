@@ -11,7 +11,7 @@ from tinyyolo.config import UserError, load_model_yaml, yaml_names
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 
-BIG = ("r50", "r101", "w32")
+BIG = ("r50", "r101", "w32", "d53", "vgg16")
 SMALL_SIZE = 128
 MODELS = yaml_names("cfg/models")
 QUICK = [name for name in MODELS if not any(size in name for size in BIG)]
@@ -212,6 +212,8 @@ SHRUNK = {
     "faster-rcnn-r18-nwdrka.yaml": {"backbone.depth": 10, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
     "faster-rcnn-r18.yaml": {"backbone.depth": 10, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
     "cascade-rcnn-r18-nwdrka.yaml": {"backbone.depth": 10, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
+    "yolov3-slim.yaml": {"backbone.width": 2, "neck.channels": [4] * 3},
+    "ssd-slim.yaml": {"backbone.width": 4, "neck.channels": [8] * 2, "head.pre_nms": 50},
     "detectors-slim-nwdrka.yaml": {"backbone.width": 4, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
 }
 WRONG = ["word", [1, 2], [], -1, 0, 0.5, float("nan"), None, True, {"a": 1}]

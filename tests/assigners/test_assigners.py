@@ -10,6 +10,7 @@ from tinyyolo.assigners import (
     NEGATIVE,
     Assignment,
     ATSSAssigner,
+    CellAssigner,
     RankingAssigner,
     ShapeAssigner,
     ThresholdAssigner,
@@ -130,6 +131,10 @@ def test_ranking_rules(settings, objects, expected):
         ({"low_quality": False}, shifted(3), [IGNORE] + [NEGATIVE] * 5),
         ({"min_positive": 0.5}, shifted(3), [IGNORE] + [NEGATIVE] * 5),
         ({"min_positive": 0.2}, shifted(5), [0, 0] + [NEGATIVE] * 4),  # 5 px from both: two equal bests
+        ({"min_positive": 0.2, "all_best": False}, shifted(5), [0] + [NEGATIVE] * 5),  # the first of them
+        ({"min_positive": 0, "all_best": False}, shifted(400), [0] + [NEGATIVE] * 5),  # 0 is its best, with all alike
+        ({"min_positive": 0}, shifted(400), [0] * 6),
+        ({"min_positive": 0.2, "all_best": False}, shifted(5, 4), [1] + [NEGATIVE] * 5),
         ({}, shifted(5), [NEGATIVE] * 6),
         ({"min_positive": 0.25}, wide(-8), [0] + [NEGATIVE] * 5),  # IoU .25: the bound itself is enough
         ({"min_positive": 0.2501}, wide(-8), [NEGATIVE] * 6),
@@ -216,6 +221,42 @@ def test_shape_rules(settings, objects, expected):
     assert ShapeAssigner(**settings)(ROW, torch.tensor(objects)).gt_index.tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "objects", "expected"),
+    [
+        # The cell of anchor i reaches from 10 i - 1 to 10 i + 9. IoU of 8 px boxes at d px: 1 -> .778, 4 -> .333
+        ({}, shifted(1), [0] + [NEGATIVE] * 5),
+        ({}, shifted(4), [0] + [NEGATIVE] * 5),  # its best, though background by the bound
+        ({}, shifted(5), [NEGATIVE, 0] + [NEGATIVE] * 4),  # of two equal bests that in whose cell the centre lies
+        ({}, shifted(0, 4), [1] + [NEGATIVE] * 5),  # the last of those that want an anchor
+        ({}, [[8.2, 3, 8.8, 5]], [NEGATIVE] * 6),  # between the anchors of its cell and of the next
+        # .5 is background, and an object's best must be more than min_positive
+        ({"min_positive": 0.5}, [[0.0, 0, 8, 4]], [NEGATIVE] * 6),
+        ({"min_positive": 0.49}, [[0.0, 0, 8, 4]], [0] + [NEGATIVE] * 5),
+        # between the bounds
+        ({"min_positive": 0.9, "positive": 0.7, "negative": 0.7}, shifted(1), [0] + [NEGATIVE] * 5),
+        ({"min_positive": 0.9, "positive": 0.8, "negative": 0.7}, shifted(1), [IGNORE] + [NEGATIVE] * 5),
+    ],
+)
+def test_cells_rules(settings, objects, expected):
+    assert both(CellAssigner(**settings), torch.as_tensor(objects)) == expected
+
+
+def test_cells_of_other_objects_count_and_those_beside_are_ignored():
+    anchors = torch.cat((shifted(0), shifted(2), shifted(4)))  # cells of 2 px: 3 to 5, 5 to 7, 7 to 9
+    # The centre 4 lies in the first; the second is over .5, .6, and not responsible.
+    assert CellAssigner()(anchors, shifted(0)).gt_index.tolist() == [0, IGNORE, NEGATIVE]
+    # The 2 px wide one makes the second cell responsible, and has its best there, .25, as in the first and third.
+    thin = torch.tensor([[5.0, 0, 7, 8]])
+    assert CellAssigner()(anchors, torch.cat((thin, shifted(0)))).gt_index.tolist() == [1, 0, NEGATIVE]
+    # Alone, the object over .5 would have it.
+    assert CellAssigner(min_positive=0.3)(anchors, torch.cat((thin, shifted(0)))).gt_index.tolist() == [1, 1, NEGATIVE]
+    # Levels have cells of their own: of 2 and of 10 px; equal bests of both.
+    levels = torch.cat((anchors, ROW))
+    found = CellAssigner()(levels, shifted(0), level_sizes=[3, 6]).gt_index.tolist()
+    assert found == [0, IGNORE, NEGATIVE, 0] + [NEGATIVE] * 5
+
+
 @pytest.mark.parametrize("assigner", ALL, ids=NAMES)
 def test_no_object_makes_every_anchor_negative(assigner):
     assert assigner(ROW, torch.zeros(0, 4)).gt_index.tolist() == [NEGATIVE] * 6
@@ -280,6 +321,7 @@ def test_chunks_do_not_change_the_answer(assigner, monkeypatch):
     monkeypatch.setattr("tinyyolo.assigners.base.CHUNK", 100)
     monkeypatch.setattr("tinyyolo.assigners.atss.CHUNK", 100)
     monkeypatch.setattr("tinyyolo.assigners.shape.CHUNK", 100)
+    monkeypatch.setattr("tinyyolo.assigners.cells.CHUNK", 100)
     assert_close(assigner(anchors, objects, objects[:3], levels).gt_index, whole)
 
 
@@ -351,6 +393,8 @@ def test_wrong_level_sizes_and_batches_raise():
         ("threshold", {"similarity": ""}, "unknown"),
         ("atss", {"topk": 0}, "topk"),
         ("atss", {"topk": 2.0}, "topk"),
+        ("cells", {"positive": 0.4}, "negative=0.5: .* positive=0.4"),
+        ("cells", {"min_positive": -1}, "min_positive=-1"),
         ("shape", {"ratio": 1}, "ratio"),
         ("shape", {"ratio": float("inf")}, "ratio"),
     ],

@@ -72,6 +72,7 @@ THRESHOLD_SETTINGS = st.fixed_dictionaries(
         "negative": st.sampled_from([0.3, 0.1, 0.5, 0.0]),
         "min_positive": st.sampled_from([0.3, 0.0, 0.1]),
         "low_quality": st.booleans(),
+        "all_best": st.booleans(),
         "constant": st.sampled_from([12.7, 12.7, 1.0, 60.0]),
     }
 )

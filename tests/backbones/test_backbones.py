@@ -5,10 +5,14 @@ import torch
 import torchvision
 from torch import nn
 
+from tinyyolo.backbones.darknet53 import Darknet53
 from tinyyolo.backbones.hrnet import HRNet
 from tinyyolo.backbones.resnet import DEPTHS, ResNet
+from tinyyolo.backbones.vgg import VGG
+from tinyyolo.detectors.weights import load_backbone
 
 FACTORIES = {"resnet": lambda **more: ResNet(18, **more), "hrnet": lambda **more: HRNet(18, **more)}
+SINGLES = {"darknet53": lambda: Darknet53(4, (1,) * 5), "vgg": lambda: VGG(13, 4)}  # three maps, two maps
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
@@ -20,6 +24,32 @@ def test_maps_have_the_stated_channels_and_strides(kind, size):
     assert len(maps) == len(backbone.channels) == len(backbone.strides) == 4
     for x, channels, stride in zip(maps, backbone.channels, backbone.strides, strict=True):
         assert tuple(x.shape) == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+@pytest.mark.parametrize("kind", SINGLES)
+@pytest.mark.parametrize("size", [(64, 64), (40, 72)])
+def test_maps_of_one_stage_backbones(kind, size):
+    backbone = SINGLES[kind]().eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(2, 3, *size))
+    assert len(maps) == len(backbone.channels) == len(backbone.strides)
+    for x, channels, stride in zip(maps, backbone.channels, backbone.strides, strict=True):
+        assert tuple(x.shape) == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+def test_vgg_is_torchvisions():
+    torch.manual_seed(0)
+    ours, theirs = VGG(11).eval(), torchvision.models.vgg11().eval()
+    report = load_backbone(ours, theirs.state_dict())  # fc6 and fc7 are convolutions here, and start anew
+    assert report.kept == ("features.21.weight", "features.21.bias", "features.23.weight", "features.23.bias")
+    assert len(report.unused) == 6 and report.unused[0] == "classifier.0.weight"
+    image = torch.randn(1, 3, 48, 64)
+    with torch.no_grad():
+        fine, coarse = ours(image)
+        torch.testing.assert_close(fine, theirs.features[:15](image))  # ReLU before the fourth pooling
+        x = theirs.features[:20](image)  # ReLU before the fifth, which is 3x3 here
+        expected = ours.features[21:](nn.functional.max_pool2d(x, 3, 1, 1))
+    torch.testing.assert_close(coarse, expected)
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -82,6 +112,8 @@ def test_every_parameter_of_hrnet_learns():
     [
         (lambda: ResNet(19), "depth=19: choices are " + ", ".join(map(str, DEPTHS))),
         (lambda: ResNet(18, frozen_stages=5), "frozen_stages=5"),
+        (lambda: VGG(12), "depth=12: choices are 11, 13, 16, 19"),
+        (lambda: Darknet53(4, (1, 1)), r"blocks=\[1, 1\]: expected five numbers"),
         (lambda: HRNet(31), "width=31: choices are 18, 32, 48"),
     ],
 )

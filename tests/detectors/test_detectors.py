@@ -11,12 +11,15 @@ from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 
-FAMILIES = ("faster-rcnn-r18-nwdrka", "cascade-rcnn-r18-nwdrka", "retinanet-r18-nwdrka")
+FAMILIES = ("faster-rcnn-r18-nwdrka", "cascade-rcnn-r18-nwdrka", "retinanet-r18-nwdrka", "yolov3-slim", "ssd-slim")
 PUBLISHED = ("retinanet-r50", "faster-rcnn-r50", "faster-rcnn-r101", "faster-rcnn-hrnet-w32", "cascade-rcnn-r50")
+R10 = {"backbone.depth": 10, "neck.channels": 16}
 TINY = {
-    "faster-rcnn-r18-nwdrka": {"rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
-    "cascade-rcnn-r18-nwdrka": {"rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
-    "retinanet-r18-nwdrka": {"head.pre_nms": 60, "head.convs": 1},
+    "faster-rcnn-r18-nwdrka": {**R10, "rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
+    "cascade-rcnn-r18-nwdrka": {**R10, "rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
+    "retinanet-r18-nwdrka": {**R10, "head.pre_nms": 60, "head.convs": 1},
+    "yolov3-slim": {"backbone.width": 4, "head.min_score": 0, "head.min_objectness": 0},
+    "ssd-slim": {"backbone.width": 8, "neck.channels": [16, 16], "head.pre_nms": 60},
 }
 AUGMENTATIONS = ("flipud", "mosaic", "mixup", "cutmix", "copy_paste", "degrees", "translate", "scale", "shear")
 AUGMENTATIONS += ("perspective", "hsv_h", "hsv_s", "hsv_v", "bgr")
@@ -26,7 +29,7 @@ HW = (96, 128)
 
 def detector(name, **more):
     torch.manual_seed(0)
-    return build_model(load_model_yaml(name, {"backbone.depth": 10, "neck.channels": 16, **TINY[name], **more}), 3)
+    return build_model(load_model_yaml(name, {**TINY[name], **more}), 3)
 
 
 def image(count=1):
@@ -153,7 +156,7 @@ def test_train_kill_resume_val_predict_export(name, tiny_set, tmp_path):
         if trainer.epoch == 1:
             raise Killed
 
-    model = Model(f"{name}.yaml", overrides={"backbone.depth": 10, "neck.channels": 16, **TINY[name]})
+    model = Model(f"{name}.yaml", overrides=TINY[name])
     model.add_callback("on_train_epoch_end", kill)
     with pytest.raises(Killed):
         model.train(data=tiny_set, **{**RUN, "epochs": 2, "name": "run"})

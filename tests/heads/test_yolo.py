@@ -263,7 +263,7 @@ def test_candidates_of_a_core_are_those_of_the_whole(core):
     maps = [torch.randn(2, 3, 15, 16), torch.randn(2, 4, 8, 8)]
     logits, deltas = (flat(x, n) for x, n in zip(head(maps), (2, 4), strict=True))
     owned = torch.cat(head.owned(maps, size, core))
-    anchors, strides = head._lattice(maps, size)
+    anchors, strides = head.lattice(maps, size)
     boxes, scores = head.candidates(maps, size, core)
     assert int(owned.sum()) == {16: 7 * 12 * 2 + 4 * 6, 0: 15 * 16 * 2 + 8 * 8, 40: 2, 17: 0}[core[0]]
     assert_close(boxes, head.coder.decode(anchors[owned], deltas[:, owned], strides[owned]))

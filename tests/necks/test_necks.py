@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from tinyyolo.necks.fpn import FPN
 from tinyyolo.necks.hrfpn import HRFPN
+from tinyyolo.necks.ssd import L2Norm, SSDNeck
+from tinyyolo.necks.yolov3 import YOLOv3Neck
 
 CHANNELS, STRIDES = (4, 6, 8), (4, 8, 16)
 
@@ -69,3 +71,50 @@ def test_hrfpn_values():
     for i, x in enumerate(found):
         torch.testing.assert_close(x, wrap(neck.fpn_convs[i], F.avg_pool2d(fused, 2**i, 2**i)))
     assert neck.strides == (4, 8, 16, 32) and [tuple(x.shape[-2:]) for x in found] == [(12, 8), (6, 4), (3, 2), (1, 1)]
+
+
+def test_yolov3_neck_puts_the_coarser_level_before_the_finer_one():
+    neck, maps = YOLOv3Neck(CHANNELS, STRIDES, channels=(2, 3, 4)).eval(), maps_of([(9, 7), (5, 4), (3, 2)])
+    fine, middle, coarse = neck(maps)
+    torch.testing.assert_close(coarse, neck.detect1(maps[2]))
+    for found, detect, conv, above, own in (
+        (middle, neck.detect2, neck.conv1, coarse, maps[1]),
+        (fine, neck.detect3, neck.conv2, middle, maps[0]),
+    ):
+        up = F.interpolate(conv(above), size=own.shape[-2:])
+        torch.testing.assert_close(found, detect(torch.cat((up, own), 1)))
+    assert neck.channels == (2, 3, 4) and [x.shape[1] for x in (fine, middle, coarse)] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("side", [64, 32, 4, 1])
+def test_ssd_neck_takes_images_of_any_size(side):
+    """64 cells are those of 512 px; the authors' code takes no fewer than 33."""
+    neck = SSDNeck((4, 6), (8, 16), channels=(4,) * 5, last_kernel=4)
+    found = neck(maps_of([(side, side), (-(-side // 2),) * 2], (4, 6)))
+    assert neck.strides == (8, 16, 32, 64, 128, 256, 512) and neck.channels == (4, 6, 4, 4, 4, 4, 4)
+    assert [x.shape[-1] for x in found] == [max(1, side // 2**i) for i in range(7)]
+
+
+def test_l2_norm_by_hand_and_where_all_is_zero():
+    x = torch.tensor([[3.0, 0], [4.0, 0]]).view(1, 2, 1, 2).requires_grad_()
+    out = L2Norm(2, 10)(x)
+    torch.testing.assert_close(out[0, :, 0].tolist(), [[6.0, 0.0], [8.0, 0.0]])
+    out.sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            lambda: YOLOv3Neck(CHANNELS, STRIDES, channels=(2, 3)),
+            r"channels=\[2, 3\]: expected one number for each of 3",
+        ),
+        (lambda: SSDNeck((4, 6), (8, 16), channels=(1,)), "channels=.*: expected whole numbers of at least 2"),
+        (lambda: SSDNeck((4, 6), (8, 16), channels=(4,), last_kernel=1), "last_kernel=1"),
+        (lambda: SSDNeck((4, 6), (8, 16), channels=(4,), scale=0), "scale=0"),
+    ],
+)
+def test_one_stage_necks_refuse(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()

@@ -28,6 +28,7 @@ class ThresholdAssigner(Assigner):
         negative: bound of negatives.
         min_positive: lowest best similarity of an object for the low-quality rule.
         low_quality: whether that rule applies.
+        all_best: by that rule an object takes all anchors that equal its best; False: the first of them alone (SSD).
         constant: C of nwd and dotd, px.
 
     Raises:
@@ -47,6 +48,7 @@ class ThresholdAssigner(Assigner):
         min_positive: float = 0.3,
         low_quality: bool = True,
         constant: float = CONSTANT,
+        all_best: bool = True,
     ):
         self.pairwise = measure(similarity, constant).pairwise
         within(0, 1, positive=positive, negative=negative, min_positive=min_positive)
@@ -54,7 +56,7 @@ class ThresholdAssigner(Assigner):
             raise ValueError(f"negative={negative}: expected no more than positive={positive}")
         self.similarity, self.constant = similarity, float(constant)
         self.positive, self.negative, self.min_positive = positive, negative, min_positive
-        self.low_quality = bool(low_quality)
+        self.low_quality, self.all_best = bool(low_quality), bool(all_best)
         self.on_lattice = can_search(similarity)
 
     def _search(self, search: Search, found: Tensor) -> None:
@@ -64,6 +66,9 @@ class ThresholdAssigner(Assigner):
         found[anchor] = torch.where(highest >= self.positive, first, IGNORE)
         if self.low_quality:
             best = search.joined(search.best(self.min_positive))
+            if not self.all_best:
+                least = torch.full_like(search.number, torch.iinfo(best.anchor.dtype).max)
+                best = best.keep(best.anchor == least.scatter_reduce(0, best.gt, best.anchor, "amin")[best.gt])
             found[best.anchor] = NEGATIVE
             search.enter_last(found, best)
 
@@ -71,14 +76,20 @@ class ThresholdAssigner(Assigner):
         columns = chunks(self.pairwise, gt_boxes, anchors)
         gt_index = torch.full((len(anchors),), IGNORE, device=anchors.device)
         best = torch.full((len(gt_boxes),), -torch.inf, device=anchors.device)
+        first_best = torch.zeros_like(best, dtype=torch.int64)
         for part, matrix in columns():
             highest, first = matrix.max(0)
             found = torch.where(highest >= self.positive, first, IGNORE)
             gt_index[part] = torch.where(is_background(highest, self.negative), NEGATIVE, found)
-            best = best.maximum(matrix.amax(1))
+            most, at = matrix.max(1)
+            first_best = torch.where(most > best, at + part.start, first_best)
+            best = best.maximum(most)
         if not self.low_quality:
             return gt_index
         best = best.masked_fill(best < self.min_positive, torch.inf)  # equals no similarity
         for part, matrix in columns():
-            enter_last(gt_index[part], matrix == best[:, None])
+            wanted = matrix == best[:, None]
+            if not self.all_best:
+                wanted &= torch.arange(len(anchors), device=anchors.device)[part] == first_best[:, None]
+            enter_last(gt_index[part], wanted)
         return gt_index

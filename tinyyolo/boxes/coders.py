@@ -13,6 +13,8 @@ from tinyyolo.config import above
 
 MAX_LOG_RATIO = math.log(1000 / 16)  # the R-CNN family's bound: no box grows beyond 62.5 times its anchor in one step
 MAX_LOG_RATIO_YOLO = math.log(16)  # the anchor YOLO's sides stay within a factor 16 of their anchor's
+MAX_LOG_RATIO_FREE = 20.0  # for a coder without a bound: what grows by e^20 covers every image, and stays finite
+CELL_EPS = 1e-6  # cells; keeps the logit of a place in its cell finite
 MIN_SIDE = 1e-6  # px; keeps the logarithm and the quotient finite for boxes without width
 
 
@@ -103,6 +105,43 @@ class StrideCoder:
         """
         anchors, deltas = anchors.float(), deltas.float()
         return _boxes(anchors, strides * deltas[..., :2], deltas[..., 2:], MAX_LOG_RATIO_YOLO, size_hw)
+
+
+class CellCoder:
+    """(tx, ty, tw, th) of YOLOv3: the centre stays in the anchor's cell, by a sigmoid; a side grows by exp(t).
+
+    Source: Redmon and Farhadi, 2018, section 2.1. Boxes are not clipped, as in the official code.
+
+    Examples:
+        >>> coder, stride = CellCoder(), torch.tensor([[8.0]])
+        >>> anchors, objects = torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[2.0, 2, 10, 10]])
+        >>> coder.encode(anchors, objects, stride)
+        tensor([[0.7500, 0.7500, 0.0000, 0.0000]])
+        >>> coder.decode(anchors, torch.tensor([[0.0, math.log(3), 0, 0]]), stride)
+        tensor([[ 0.,  2.,  8., 10.]])
+    """
+
+    def encode(self, anchors: Tensor, gt_boxes: Tensor, strides: Tensor) -> Tensor:
+        """What the outputs learn: place in the cell, in cells, for the sigmoid of tx and ty; tw and th themselves.
+
+        Args:
+            anchors: (…, 4) xyxy, px, centred in their cells.
+            gt_boxes: (…, 4) xyxy, px, as many.
+            strides: (…, 1) px per cell of each anchor's level.
+
+        Returns:
+            (…, 4) float32; a place is kept 1e-6 inside the cell, which may be that of another object.
+        """
+        anchors, gt_boxes = anchors.float(), gt_boxes.float()
+        place = (centres(gt_boxes) - centres(anchors)) / strides + 0.5
+        ratio = sides(gt_boxes) / sides(anchors)
+        return torch.cat((place.clamp(CELL_EPS, 1 - CELL_EPS), ratio.clamp(min=MIN_SIDE).log()), -1)
+
+    def decode(self, anchors: Tensor, outputs: Tensor, strides: Tensor) -> Tensor:
+        """Boxes (…, 4) float32 xyxy, px, that outputs (…, 4) before the sigmoid lead to; see `encode`."""
+        anchors, outputs = anchors.float(), outputs.float()
+        shift = strides * (outputs[..., :2].sigmoid() - 0.5)
+        return _boxes(anchors, shift, outputs[..., 2:], MAX_LOG_RATIO_FREE, None)
 
 
 def _boxes(anchors: Tensor, shift: Tensor, log_ratio: Tensor, bound: float, size_hw: tuple[int, int] | None) -> Tensor:

@@ -4,8 +4,11 @@ from tinyyolo.heads.cascade import CascadeHead
 from tinyyolo.heads.retina import RetinaHead
 from tinyyolo.heads.roi import RoIHead
 from tinyyolo.heads.rpn import RPNHead
+from tinyyolo.heads.ssd import SSDHead
 from tinyyolo.heads.yolo import YoloHead
+from tinyyolo.heads.yolov3 import YOLOv3Head
 
 HEADS = {"retina": RetinaHead, "yolo": YoloHead}  # of one-stage detectors
+HEADS |= {"yolov3": YOLOv3Head, "ssd": SSDHead}
 RPN_HEADS = {"rpn": RPNHead}  # propose the regions of two-stage detectors
 ROI_HEADS = {"roi": RoIHead, "cascade": CascadeHead}  # classify them

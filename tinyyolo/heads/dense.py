@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinyyolo.assigners.assignment import IGNORE, Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
+from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
 
 BOX = 4  # deltas of one anchor
@@ -43,6 +44,12 @@ class AnchorHead(nn.Module):
         sizes = map_sizes(maps)
         boxes = self.grid.boxes(size_hw, map_sizes=sizes).to(maps[0].device)
         return list(torch.split(boxes, self.grid.level_sizes(size_hw, map_sizes=sizes)))
+
+    def lattice(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Anchors (N, 4) xyxy of all levels and the strides (N, 1) of theirs."""
+        levels = self.anchors(maps, size_hw)
+        strides = [x.new_full((len(x), 1), s) for x, s in zip(levels, self.grid.strides, strict=True)]
+        return torch.cat(levels), torch.cat(strides)
 
     def assign(
         self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int]
@@ -115,6 +122,40 @@ class DenseHead(AnchorHead, ABC):
         low, high = cells.new_tensor(core[:2]), cells.new_tensor(core[2:])
         inside = ((cells >= low) & (cells < high)).all(1)
         return list(torch.split(inside, self.grid.level_sizes(size_hw, map_sizes=sizes)))
+
+
+class DeltaHead(DenseHead):
+    """A dense head that predicts deltas and offers the best (anchor, class) pairs of every level.
+
+    Attributes:
+        coder: deltas <-> boxes.
+        pre_nms: best pairs kept per level.
+    """
+
+    coder: DeltaCoder
+    pre_nms: int
+
+    def best_candidates(
+        self,
+        scores: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`candidates` of per level scores (B, N_l, C) and deltas (B, 4 A, H, W): each pair has its one score."""
+        found, kept = [], []
+        levels = [None] * len(maps) if core is None else self.owned(maps, size_hw, core)
+        clip = size_hw if core is None else None
+        for owned, anchors, score, delta in zip(levels, self.anchors(maps, size_hw), scores, deltas, strict=True):
+            if owned is not None:
+                score = score * owned[:, None]
+            classes = score.shape[-1]
+            top, pair = best(score.flatten(1), self.pre_nms)
+            anchor, label = pair // classes, pair % classes
+            found.append(self.coder.decode(anchors[anchor], rows(flat([delta], BOX), anchor), clip))
+            kept.append(top[..., None] * (torch.arange(classes, device=label.device) == label[..., None]))
+        return torch.cat(found, dim=1), torch.cat(kept, dim=1)
 
 
 def shared(in_channels: Sequence[int], anchors: AnchorGrid) -> tuple[int, int]:

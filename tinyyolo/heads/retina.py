@@ -15,12 +15,12 @@ from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
 from tinyyolo.config import whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, best, flat, rows, shared
-from tinyyolo.layers.blocks import conv_layer, initialise, normal
+from tinyyolo.heads.dense import BOX, INIT_STD, DeltaHead, flat, shared
+from tinyyolo.layers.blocks import conv_layer, initialise, logit, normal
 from tinyyolo.layers.losses import focal_loss, smooth_l1
 
 
-class RetinaHead(DenseHead):
+class RetinaHead(DeltaHead):
     """Two branches of 3x3 convolutions, shared by all levels (Lin et al., 2017b).
 
     Args:
@@ -73,7 +73,7 @@ class RetinaHead(DenseHead):
         self.retina_cls = nn.Conv2d(widths[-1], per_cell * num_classes, 3, padding=1)
         self.retina_reg = nn.Conv2d(widths[-1], per_cell * BOX, 3, padding=1)
         initialise(self, normal(INIT_STD))
-        initialise(self.retina_cls, None, bias=math.log(prior / (1 - prior)))
+        initialise(self.retina_cls, None, bias=logit(prior))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Per level class logits (B, A C, H, W) and deltas (B, 4 A, H, W)."""
@@ -119,16 +119,6 @@ class RetinaHead(DenseHead):
         self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores (B, N, C): the best (anchor, class) pairs of every level, each with its one score."""
-        boxes, scores = [], []
-        levels = [None] * len(maps) if core is None else self.owned(maps, size_hw, core)
-        clip = size_hw if core is None else None
-        for owned, anchors, logits, deltas in zip(levels, self.anchors(maps, size_hw), *self(maps), strict=True):
-            probability = flat([logits], self.num_classes).float().sigmoid()
-            if owned is not None:
-                probability = probability * owned[:, None]
-            top, pair = best(probability.flatten(1), self.pre_nms)
-            anchor, label = pair // self.num_classes, pair % self.num_classes
-            boxes.append(self.coder.decode(anchors[anchor], rows(flat([deltas], BOX), anchor), clip))
-            one = torch.arange(self.num_classes, device=label.device) == label[..., None]
-            scores.append(top[..., None] * one)
-        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+        logits, deltas = self(maps)
+        scores = [flat([x], self.num_classes).float().sigmoid() for x in logits]
+        return self.best_candidates(scores, deltas, maps, size_hw, core)

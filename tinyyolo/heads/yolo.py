@@ -108,18 +108,12 @@ class YoloHead(DenseHead):
         logits = [branch(x) for branch, x in zip(self.class_branch, maps, strict=True)]
         return logits, [branch(x) for branch, x in zip(self.box_branch, maps, strict=True)]
 
-    def _lattice(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Anchors (N, 4) xyxy of all levels and the strides (N, 1) of theirs."""
-        levels = self.anchors(maps, size_hw)
-        strides = [x.new_full((len(x), 1), s) for x, s in zip(levels, self.grid.strides, strict=True)]
-        return torch.cat(levels), torch.cat(strides)
-
     def candidates(
         self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) clipped to the image and class scores (B, N, C); see `DenseHead.candidates`."""
         if core is None:
-            anchors, strides = self._lattice(maps, size_hw)
+            anchors, strides = self.lattice(maps, size_hw)
             logits, deltas = (flat(x, n) for x, n in zip(self(maps), (self.num_classes, BOX), strict=True))
             return self.coder.decode(anchors, deltas, strides, size_hw), logits.float().sigmoid()
         anchors, strides = self._lattice_of_core(maps, size_hw, core)
@@ -128,12 +122,12 @@ class YoloHead(DenseHead):
         return self.coder.decode(anchors, deltas, strides), logits.float().sigmoid()
 
     def _lattice_of_core(self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core) -> tuple[Tensor, Tensor]:
-        """`_lattice` of the cells that begin in the core. Windows of a scene have few cores: the last ones are kept."""
+        """`lattice` of the cells that begin in the core. Windows of a scene have few cores: the last ones are kept."""
         key = (tuple(map_sizes(maps)), size_hw, core, maps[0].device)
         if key not in self._known:
             with torch.inference_mode(False), torch.no_grad():  # others may ask for gradients
                 owned = torch.cat(self.owned(maps, size_hw, core))
-                anchors, strides = self._lattice(maps, size_hw)
+                anchors, strides = self.lattice(maps, size_hw)
                 self._known = dict([*self._known.items(), (key, (anchors[owned], strides[owned]))][-MOST_KNOWN:])
         return self._known[key]
 
@@ -163,7 +157,7 @@ class YoloHead(DenseHead):
         """
         logits, deltas = self(maps)
         logits = flat(logits, self.num_classes).float()
-        anchors, strides = self._lattice(maps, size_hw)
+        anchors, strides = self.lattice(maps, size_hw)
         index = torch.stack([a.gt_index for a in self.assign(maps, targets, size_hw)]).to(logits.device)  # (B, N)
         image, anchor = (index >= 0).nonzero(as_tuple=True)
         gt_boxes, gt_labels = objects_of(targets, image, index[image, anchor])

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 
+from tinyyolo.compat import Conv
+
 Fill = Callable[[Tensor], object]
 he_normal: Fill = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")  # torchvision's for ResNets
 
 
-def conv_layer(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = False) -> nn.Sequential:
+def conv_layer(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = False, padding: int | None = None
+) -> nn.Sequential:
     """Convolution with bias under the name `conv`, padded to keep the size at stride 1, with ReLU if wanted."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+        conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2 if padding is None else padding)
     )
     if relu:
         layers["activate"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)
+
+
+def leaky_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
+    """Convolution without bias, batch norm and leaky ReLU of slope .1, under the names `conv` and `bn` (YOLOv3)."""
+    layer: nn.Module = Conv(inputs, outputs, kernel, stride, act=nn.LeakyReLU(0.1, inplace=True))
+    return layer
 
 
 def initialise(module: nn.Module, fill: Fill | None, bias: float = 0.0) -> None:
@@ -41,3 +52,8 @@ def initialise(module: nn.Module, fill: Fill | None, bias: float = 0.0) -> None:
 def normal(std: float) -> Fill:
     """Normal around 0, for `initialise`."""
     return partial(nn.init.normal_, std=std)
+
+
+def logit(probability: float) -> float:
+    """The bias from which a sigmoid starts at this probability, in (0, 1)."""
+    return math.log(probability / (1 - probability))
