@@ -4,5 +4,12 @@ from tinyyolo.backbones.darknet import Darknet
 from tinyyolo.backbones.detectors_resnet import DetectoRSResNet
 from tinyyolo.backbones.hrnet import HRNet
 from tinyyolo.backbones.resnet import ResNet
+from tinyyolo.backbones.trident import TridentResNet
 
-BACKBONES = {"resnet": ResNet, "hrnet": HRNet, "detectors_resnet": DetectoRSResNet, "darknet": Darknet}
+BACKBONES = {
+    "resnet": ResNet,
+    "hrnet": HRNet,
+    "detectors_resnet": DetectoRSResNet,
+    "darknet": Darknet,
+    "trident": TridentResNet,
+}

@@ -35,7 +35,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Te
         >>> grouped_nms(boxes, torch.tensor([0.8, 0.9, 0.7]), torch.tensor([0, 0, 1]), 0.5).tolist()
         [1, 2]
     """
-    order = scores.sort(descending=True).indices
+    order = scores.sort(descending=True, stable=True).indices
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if not tracing and len(boxes) > MANY and iou >= LEAST:
         return order[survive(boxes[order], groups[order], iou)]

@@ -2,7 +2,8 @@
 
 from tinyyolo.necks.fpn import FPN
 from tinyyolo.necks.hrfpn import HRFPN
+from tinyyolo.necks.identity import Identity
 from tinyyolo.necks.pan import PAN
 from tinyyolo.necks.rfp import RFP
 
-NECKS = {"fpn": FPN, "hrfpn": HRFPN, "rfp": RFP, "pan": PAN}
+NECKS = {"fpn": FPN, "hrfpn": HRFPN, "rfp": RFP, "pan": PAN, "identity": Identity}
