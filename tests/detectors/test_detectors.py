@@ -12,11 +12,14 @@ from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 
 FAMILIES = ("faster-rcnn-r18-nwdrka", "cascade-rcnn-r18-nwdrka", "retinanet-r18-nwdrka")
+FAMILIES += ("grid-rcnn-r18-nwdrka", "tridentnet-r18-nwdrka")
 PUBLISHED = ("retinanet-r50", "faster-rcnn-r50", "faster-rcnn-r101", "faster-rcnn-hrnet-w32", "cascade-rcnn-r50")
 TINY = {
     "faster-rcnn-r18-nwdrka": {"rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
     "cascade-rcnn-r18-nwdrka": {"rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
     "retinanet-r18-nwdrka": {"head.pre_nms": 60, "head.convs": 1},
+    "grid-rcnn-r18-nwdrka": {"rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32, "roi.grid_convs": 1},
+    "tridentnet-r18-nwdrka": {"rpn.pre_nms": 60, "rpn.proposals": 20, "rpn.train_proposals": 10, "roi.depth": 10},
 }
 AUGMENTATIONS = ("flipud", "mosaic", "mixup", "cutmix", "copy_paste", "degrees", "translate", "scale", "shear")
 AUGMENTATIONS += ("perspective", "hsv_h", "hsv_s", "hsv_v", "bgr")
@@ -24,9 +27,13 @@ RUN = {"imgsz": SIZE, "batch": 2, "epochs": 1, "plots": False, "workers": 0}
 HW = (96, 128)
 
 
+def tiny(name):
+    return {"backbone.depth": 10, **({} if "trident" in name else {"neck.channels": 16}), **TINY[name]}
+
+
 def detector(name, **more):
     torch.manual_seed(0)
-    return build_model(load_model_yaml(name, {"backbone.depth": 10, "neck.channels": 16, **TINY[name], **more}), 3)
+    return build_model(load_model_yaml(name, {**tiny(name), **more}), 3)
 
 
 def image(count=1):
@@ -153,7 +160,7 @@ def test_train_kill_resume_val_predict_export(name, tiny_set, tmp_path):
         if trainer.epoch == 1:
             raise Killed
 
-    model = Model(f"{name}.yaml", overrides={"backbone.depth": 10, "neck.channels": 16, **TINY[name]})
+    model = Model(f"{name}.yaml", overrides=tiny(name))
     model.add_callback("on_train_epoch_end", kill)
     with pytest.raises(Killed):
         model.train(data=tiny_set, **{**RUN, "epochs": 2, "name": "run"})

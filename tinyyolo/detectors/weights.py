@@ -81,6 +81,19 @@ def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any
     return _load(backbone, inner or state, source, optional, unused)
 
 
+def class_names(checkpoint: Any) -> list[str]:
+    """The classes that a checkpoint of mmdetection names, in the order of its logits; [] where it names none.
+
+    Examples:
+        >>> class_names({"meta": {"CLASSES": ("ship", "person")}, "state_dict": {}}), class_names({"state_dict": {}})
+        (['ship', 'person'], [])
+    """
+    meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
+    names = meta.get("CLASSES") if isinstance(meta, Mapping) else None
+    known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return list(names) if known and names else []
+
+
 def _read(checkpoint: Any, source: str = "state dict") -> tuple[str, dict[str, Tensor]]:
     state = checkpoint
     if isinstance(checkpoint, str | Path):

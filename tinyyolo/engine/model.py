@@ -19,7 +19,7 @@ from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import AUTO, Postprocess
-from tinyyolo.detectors.weights import load_reference
+from tinyyolo.detectors.weights import class_names, load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
@@ -35,7 +35,7 @@ from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.safetensors import safetensors
 from tinyyolo.export.torchscript import check_trust, metadata, torchscript
-from tinyyolo.io import sweep
+from tinyyolo.io import some, sweep
 
 FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
@@ -182,11 +182,23 @@ class Model(EngineModel):
             same = count == total and content["names"] == self.model.names
             self.model.thresholds = content.get("thresholds") if same else None
         else:
-            print(load_reference(self.model, content, source))
+            self._load_reference(content, source)
             self.model.thresholds = None
         self.predictor = None
         self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
+
+    def _load_reference(self, content: Any, source: str) -> None:
+        """Load the authors' weights, for the classes that their checkpoint names."""
+        names = class_names(content)
+        if names and len(names) != self.model.nc and not self.ckpt:
+            self.spec = {**self.spec, "nc": len(names)}
+            del self.model  # built anew for its classes
+        print(load_reference(self.model, content, source))
+        if names:
+            self.model.names = dict(enumerate(names))
+        else:
+            print(f"{source}: names no classes; they stay {', '.join(some([*self.model.names.values()], 3, ''))}")
 
     def save(self, filename: str | Path = "saved_model.pt") -> None:
         """Write a checkpoint that predicts."""

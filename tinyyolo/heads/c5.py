@@ -24,11 +24,13 @@ class LastStage(Backbone):
 
     # Parts of names of weights from ImageNet that are another module's.
     elsewhere = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
+    layer4: nn.Module
 
     def __init__(self, depth: int, norm_eval: bool, style: str):
         super().__init__()
         body = ResNet(depth, frozen_stages=-1, norm_eval=norm_eval, style=style)
-        self.layer4, self.norm_eval, self.channels = body.layer4, norm_eval, body.channels[-1:]
+        self.norm_eval, self.channels = norm_eval, body.channels[-1:]
+        self.add_module("layer4", body.stages[-1])
         self.fixed = [module for module in body.frozen() if module in set(self.modules())]
         self.train()
 
@@ -38,8 +40,7 @@ class LastStage(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, D, size, size) -> (R, 2 D, size/2, size/2)."""
-        stage: nn.Module = self.layer4
-        out: Tensor = stage(x)
+        out: Tensor = self.layer4(x)
         return out
 
 

@@ -285,7 +285,8 @@ class GridHead(StagedHead):
         all_scores = logits.softmax(dim=1)[:, : self.num_classes]
         region, label = above(all_scores, self.least_score).nonzero(as_tuple=True)
         score, image = all_scores[region, label], rois[region, 0].long()
-        keep = grouped_nms(rois[region, 1:], score, image * self.num_classes + label, self.nms_iou)
+        # Stable: strips at the border see the same features and score the same.
+        keep = grouped_nms(rois[region, 1:], score, image * self.num_classes + label, self.nms_iou, stable=True)
         total = min(self.max_candidates, int(proposals.shape[1]) * self.num_classes)
         keep, image, place = seats(keep, image[keep], total)
         region, label, score = region[keep], label[keep], score[keep]
