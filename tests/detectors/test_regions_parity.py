@@ -13,6 +13,7 @@ from torchvision.models.resnet import Bottleneck
 from torchvision.ops import roi_align
 
 from tests.detectors.test_parity import BOXES, GRADIENTS, SCORES, check, filled, ours
+from tinyyolo import Model
 from tinyyolo.assigners import ASSIGNERS
 from tinyyolo.backbones.resnet import ResNet
 from tinyyolo.boxes.anchors import AnchorGrid
@@ -228,3 +229,11 @@ def test_weights_from_imagenet_fill_body_and_box_head(tmp_path):
     again = ResNet(10, style="caffe")  # and out of the detector's own checkpoint
     load_backbone(again, {"state_dict": detector.state_dict()})
     assert torch.equal(again.layer4[0].conv1.weight, whole.layer4[0].conv1.weight)
+
+
+def test_a_lower_conf_than_the_head_knows_is_told(caplog):
+    model = Model("grid-rcnn-r18-nwdrka.yaml")
+    model.arguments("predict", {}, {"conf": 0.05})
+    assert "least_score" not in caplog.text
+    model.arguments("predict", {}, {"conf": 0.01})
+    assert "scores no box 0.05 or less: roi.least_score=0.05" in caplog.text

@@ -73,5 +73,5 @@ def test_what_is_no_checkpoint_of_this_model_is_one_line(theirs, tmp_path):
         with pytest.raises(UserError, match=re.escape(says)) as caught:
             command("predict", *words)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="weights=a.pth: .*load takes it, not Model"):
+    with pytest.raises(UserError, match=r"weights=a\.pth: .*load takes it, not Model"):
         Model(WORDS[0], overrides=SLIM).val(weights="a.pth", data="toy.yaml")

@@ -338,6 +338,9 @@ class Model(EngineModel):
         """All arguments of a validation or prediction; an export takes its own image size alone."""
         args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides, **self.shown, **self.looks}, given)
         self.tell_other_pixels(args)
+        conf, least = given.get("conf"), (self.spec.get("roi") or {}).get("least_score", 0)
+        if isinstance(conf, (int, float)) and conf < least:
+            LOGGER.warning(f"conf={conf}: {self.model_name} scores no box {least} or less: roi.least_score={least}")
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
             raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")
