@@ -214,6 +214,23 @@ SHRUNK = {
     "cascade-rcnn-r18-nwdrka.yaml": {"backbone.depth": 10, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
     "yolov3-slim.yaml": {"backbone.width": 2, "neck.channels": [4] * 3},
     "ssd-slim.yaml": {"backbone.width": 4, "neck.channels": [8] * 2, "head.pre_nms": 50},
+    "grid-rcnn-r18-nwdrka.yaml": {
+        "backbone.depth": 10,
+        "neck.channels": 8,
+        "rpn.channels": 8,
+        "rpn.proposals": 20,
+        "roi.channels": 8,
+        "roi.grid_channels": 9,
+        "roi.grid_convs": 1,
+        "roi.grid_pool_size": 4,
+    },
+    "tridentnet-r18-nwdrka.yaml": {
+        "backbone.depth": 10,
+        "rpn.channels": 8,
+        "rpn.proposals": 20,
+        "rpn.train_proposals": 8,
+        "roi.depth": 10,
+    },
     "detectors-slim-nwdrka.yaml": {"backbone.width": 4, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
 }
 WRONG = ["word", [1, 2], [], -1, 0, 0.5, float("nan"), None, True, {"a": 1}]

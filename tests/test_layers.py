@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "assigners": BASE | {"boxes"},
     "backbones": BASE | {"compat", "boxes", "layers"},
     "necks": BASE | {"compat", "boxes", "layers", "backbones"},
-    "heads": BASE | {"compat", "boxes", "layers", "assigners"},
+    "heads": BASE | {"compat", "boxes", "layers", "assigners", "backbones"},
     "detectors": BASE | MODEL,
     "scenes": BASE | {"boxes"},
     "datasets": BASE | {"boxes", "scenes"},

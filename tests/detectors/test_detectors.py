@@ -12,6 +12,7 @@ from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 
 FAMILIES = ("faster-rcnn-r18-nwdrka", "cascade-rcnn-r18-nwdrka", "retinanet-r18-nwdrka", "yolov3-slim", "ssd-slim")
+FAMILIES += ("grid-rcnn-r18-nwdrka", "tridentnet-r18-nwdrka")
 PUBLISHED = ("retinanet-r50", "faster-rcnn-r50", "faster-rcnn-r101", "faster-rcnn-hrnet-w32", "cascade-rcnn-r50")
 R10 = {"backbone.depth": 10, "neck.channels": 16}
 TINY = {
@@ -20,6 +21,14 @@ TINY = {
     "retinanet-r18-nwdrka": {**R10, "head.pre_nms": 60, "head.convs": 1},
     "yolov3-slim": {"backbone.width": 4, "head.min_score": 0, "head.min_objectness": 0},
     "ssd-slim": {"backbone.width": 8, "neck.channels": [16, 16], "head.pre_nms": 60},
+    "grid-rcnn-r18-nwdrka": {**R10, "rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32, "roi.grid_convs": 1},
+    "tridentnet-r18-nwdrka": {
+        "backbone.depth": 10,
+        "rpn.pre_nms": 60,
+        "rpn.proposals": 20,
+        "rpn.train_proposals": 10,
+        "roi.depth": 10,
+    },
 }
 AUGMENTATIONS = ("flipud", "mosaic", "mixup", "cutmix", "copy_paste", "degrees", "translate", "scale", "shear")
 AUGMENTATIONS += ("perspective", "hsv_h", "hsv_s", "hsv_v", "bgr")

@@ -347,7 +347,7 @@ def test_rpn_settings():
     given = (CHANNELS,), (8,), AnchorGrid((8,), (4,), (1,)), RankingAssigner(), RandomSampler(16, 0.5)
     head = RPNHead(*given)
     assert head.rpn_conv.weight.shape == (256, CHANNELS, 3, 3) and head.box_beta == 0
-    assert (head.pre_nms, head.nms_iou, head.max_proposals) == (3000, 0.7, 3000)
+    assert (head.counts, head.train_counts, head.nms_iou) == ((3000, 3000), (3000, 3000), 0.7)
     least = RPNHead(*given, channels=1, pre_nms=1, proposals=1, nms_iou=1.0)
     assert least.rpn_cls.weight.shape == (1, 1, 1, 1)
     for wrong in ({"channels": 0}, {"pre_nms": 0}, {"proposals": 0}, {"nms_iou": 1.5}, {"box_beta": -0.1}):

@@ -14,7 +14,7 @@ MIN_MARGIN = 0.01  # px that an anchor's centre must lie inside the object
 
 
 class ATSSAssigner(Assigner):
-    """Adaptive training sample selection (Zhang et al. 2020), as in the paper's Table 8.
+    """Adaptive training sample selection (Zhang et al. 2020), as in the paper's Table 4.
 
     Per object the topk anchors of each level with the nearest centres are candidates; those with IoU >= mean + standard
     deviation (unbiased) of the candidates' IoU, and a centre inside the object by more than .01 px, are positive. An

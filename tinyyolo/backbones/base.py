@@ -42,7 +42,7 @@ class Backbone(nn.Module):
 
 
 class StagedResNet(Backbone):
-    """A backbone of a stem `conv1`, `bn1` and four stages `layer1` to `layer4`, the first of which may be frozen.
+    """A backbone of a stem `conv1`, `bn1` and stages `layer1` to `layer4`, the first of which may be frozen.
 
     Attributes:
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
@@ -54,8 +54,8 @@ class StagedResNet(Backbone):
 
     @property
     def stages(self) -> tuple[nn.Module, ...]:
-        """The four stages, finest first."""
-        return tuple(self.get_submodule(f"layer{i}") for i in range(1, 5))
+        """The stages, four or fewer, finest first."""
+        return tuple(stage for name, stage in self.named_children() if name.startswith("layer"))
 
     def frozen(self) -> Iterable[nn.Module]:
         """The stem and the first stages."""

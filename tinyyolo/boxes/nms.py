@@ -18,7 +18,7 @@ LEAST = 0.1  # below this IoU too many pairs are near
 MinScore = float | Sequence[float]  # of all classes, or of each
 
 
-def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stable: bool = False) -> Tensor:
     """Indices (K,) of the boxes that survive suppression among those of their group, by falling score.
 
     One NMS per group on the coordinates as they are: shifting groups apart by an offset, as is often done, rounds
@@ -29,13 +29,14 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Te
         scores: (N,) float32; one sort of all decides which of two equal scores comes first, as in the authors' code.
         groups: (N,) int64: classes, or levels of images.
         iou: boxes that overlap more than this with a better one of their group are dropped.
+        stable: of equal scores the first comes first.
 
     Examples:
         >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5], [0, 0, 4, 4]])
         >>> grouped_nms(boxes, torch.tensor([0.8, 0.9, 0.7]), torch.tensor([0, 0, 1]), 0.5).tolist()
         [1, 2]
     """
-    order = scores.sort(descending=True).indices
+    order = scores.sort(descending=True, stable=stable).indices
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if not tracing and len(boxes) > MANY and iou >= LEAST:
         return order[survive(boxes[order], groups[order], iou)]

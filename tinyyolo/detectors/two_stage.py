@@ -14,7 +14,7 @@ from tinyyolo.heads.rpn import RPNHead
 
 
 class TwoStage(Detector):
-    """backbone -> neck -> proposals -> box heads (Faster R-CNN, Cascade R-CNN, DetectoRS).
+    """backbone -> neck -> proposals -> box heads (Faster R-CNN and its kin).
 
     Args:
         backbone, neck: see `Detector`.
@@ -38,6 +38,8 @@ class TwoStage(Detector):
         self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True
     ) -> dict[str, Tensor]:
         """See `Detector.losses`."""
+        # A backbone of several branches gives every image once a branch, in training.
+        targets = list(targets) * (len(maps[0]) // max(len(targets), 1))
         losses, (boxes, scores) = self.rpn_head.losses_and_proposals(maps, targets, size_hw, sample=sample)
         proposals = [b[s >= 0] for b, s in zip(boxes, scores, strict=True)]
         return losses | self.roi_head.losses(maps, proposals, targets, size_hw, sample=sample)

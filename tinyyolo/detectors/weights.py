@@ -15,6 +15,8 @@ from tinyyolo.detectors import tensor_files
 
 # Older checkpoints lack the first; convolutions with standardised weights derive the others from the weights they get.
 OPTIONAL_LEAVES = ("num_batches_tracked", "weight_gamma", "weight_beta")
+# Where a ResNet lies in a detector; two-stage ones without a pyramid have its last stage in the box head.
+INSIDE = ("backbone.", "roi_head.shared_head.")
 # What classification networks have on top of the backbone.
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "final_layer.", "incre_modules.", "downsamp_modules.")
 
@@ -65,8 +67,9 @@ def load_reference(
 def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> LoadReport:
     """Load ImageNet weights (torchvision's names for a ResNet), or the backbone out of a detector's checkpoint.
 
-    A classifier in the file is left out. Parts that no ImageNet network has are named by the backbone's attribute
-    `not_pretrained` (parts of names) and keep their initial values.
+    A classifier in the file is left out, and what the backbone's attribute `elsewhere` says (beginnings of names).
+    Parts that no ImageNet network has are named by its attribute `not_pretrained` (parts of names) and keep their
+    initial values.
 
     Args:
         backbone: changed in place, unless the checkpoint is refused.
@@ -76,9 +79,23 @@ def load_backbone(backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any
         UserError: unreadable, or weights of another backbone.
     """
     source, state = _read(checkpoint)
-    inner = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
+    inner = {name.removeprefix(p): x for p in INSIDE for name, x in state.items() if name.startswith(p)}
     optional = OPTIONAL_LEAVES + tuple(getattr(backbone, "not_pretrained", ()))
-    return _load(backbone, inner or state, source, optional, () if inner else CLASSIFIER_PREFIXES)
+    unused = (() if inner else CLASSIFIER_PREFIXES) + tuple(getattr(backbone, "elsewhere", ()))
+    return _load(backbone, inner or state, source, optional, unused)
+
+
+def class_names(checkpoint: Any) -> list[str]:
+    """The classes that a checkpoint of mmdetection names, in the order of its logits; [] where it names none.
+
+    Examples:
+        >>> class_names({"meta": {"CLASSES": ("ship", "person")}, "state_dict": {}}), class_names({"state_dict": {}})
+        (['ship', 'person'], [])
+    """
+    meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
+    names = meta.get("CLASSES") if isinstance(meta, Mapping) else None
+    known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return list(names) if known and names else []
 
 
 def imagenet_note(path: Path, known: Mapping[str, str] | None = None) -> str:

@@ -45,9 +45,9 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
         for key in NOT_A_RECIPE:
             if key in recipe:
                 raise UserError(f"train.{key}={shown(recipe[key])}: not a model's to say; give {key}= to the run")
-    for key in ("model", "trust"):
+    for key, taker in {"model": "Model(...)", "trust": "Model(...)", "weights": "Model(...).load"}.items():
         if key in given:
-            raise UserError(f"{key}={shown(given[key])}: Model(...) takes it, not Model.{mode}")
+            raise UserError(f"{key}={shown(given[key])}: {taker} takes it, not Model.{mode}")
     args = {**DEFAULT_CFG_DICT, **OWN, **DEFAULTS, **recipe, **given, "task": "detect"}
     if args["mode"] != mode and "mode" in given:
         raise UserError(f"mode={args['mode']}: this is {mode}")

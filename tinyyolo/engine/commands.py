@@ -21,7 +21,7 @@ def model_and_keys(mode: str, keys: dict[str, Any], default: str = "") -> tuple[
     """The model with the dotted keys in its YAML, and the others; those of the file that `cfg=` names are among them.
 
     Raises:
-        UserError: no model is named, and there is no default.
+        UserError: no model is named, and there is no default; or `weights=` of another model, or of a checkpoint.
     """
     keys = with_file(mode, keys)
     name = keys.pop("model", None) or default
@@ -29,7 +29,15 @@ def model_and_keys(mode: str, keys: dict[str, Any], default: str = "") -> tuple[
         raise UserError(f"{mode}: model= is missing: a checkpoint such as runs/train/weights/best.pt")
     dotted = {key: keys.pop(key) for key in list(keys) if "." in key}
     check_keys(mode, {"trust": (trust := keys.pop("trust", False))})
-    return Model(str(name), overrides=dotted, trust=trust), keys
+    model, weights = Model(str(name), overrides=dotted, trust=trust), keys.pop("weights", None)
+    if weights is not None:
+        check_keys(mode, {"weights": weights})
+        if model.ckpt:
+            raise UserError(
+                f"weights={weights}: model={name} is a checkpoint with its own; name the YAML of the weights"
+            )
+        model.load(weights)
+    return model, keys
 
 
 def train(**keys: Any) -> None:

@@ -173,6 +173,11 @@ KEYS: dict[str, Key] = {
         "run a .torchscript file of another process or maker: it is code; in Python `Model(..., trust=True)`",
         "val and predict run such files",
     ),
+    "weights": Key(
+        "tvpe",
+        TEXT,
+        "the authors' checkpoint for the YAML of model=, .pth or .safetensors; in Python `Model(...).load(path)`",
+    ),
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
     "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
     "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, an array"),

@@ -20,7 +20,7 @@ from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import AUTO, Postprocess
 from tinyyolo.detectors.transfer import Start, carry_over
-from tinyyolo.detectors.weights import load_reference
+from tinyyolo.detectors.weights import class_names, load_reference
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
@@ -36,7 +36,7 @@ from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.safetensors import safetensors
 from tinyyolo.export.torchscript import check_trust, metadata, torchscript
-from tinyyolo.io import sweep
+from tinyyolo.io import some, sweep
 
 FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
@@ -184,11 +184,23 @@ class Model(EngineModel):
             same = count == total and content["names"] == self.model.names
             self.model.thresholds = content.get("thresholds") if same else None
         else:
-            print(load_reference(self.model, content, source))
+            self._load_reference(content, source)
             self.model.thresholds = None
         self.predictor = None
         self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
+
+    def _load_reference(self, content: Any, source: str) -> None:
+        """Load the authors' weights, for the classes that their checkpoint names."""
+        names = class_names(content)
+        if names and len(names) != self.model.nc and not self.ckpt:
+            self.spec = {**self.spec, "nc": len(names)}
+            del self.model  # built anew for its classes
+        print(load_reference(self.model, content, source))
+        if names:
+            self.model.names = dict(enumerate(names))
+        else:
+            print(f"{source}: names no classes; they stay {', '.join(some([*self.model.names.values()], 3, ''))}")
 
     def save(self, filename: str | Path = "saved_model.pt") -> None:
         """Write a checkpoint that predicts."""
@@ -333,6 +345,9 @@ class Model(EngineModel):
         """All arguments of a validation or prediction; an export takes its own image size alone."""
         args = resolve(mode, {**self.test_keys(), **recipe, **self.overrides, **self.shown, **self.looks}, given)
         self.tell_other_pixels(args)
+        conf, least = given.get("conf"), (self.spec.get("roi") or {}).get("least_score", 0)
+        if isinstance(conf, (int, float)) and conf < least:
+            LOGGER.warning(f"conf={conf}: {self.model_name} scores no box {least} or less: roi.least_score={least}")
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
         if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
             raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")

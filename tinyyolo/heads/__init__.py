@@ -1,6 +1,8 @@
 """Feature maps -> losses and boxes. Add a head: a class and one line in its table."""
 
+from tinyyolo.heads.c5 import C5Head
 from tinyyolo.heads.cascade import CascadeHead
+from tinyyolo.heads.grid import GridHead
 from tinyyolo.heads.retina import RetinaHead
 from tinyyolo.heads.roi import RoIHead
 from tinyyolo.heads.rpn import RPNHead
@@ -11,4 +13,4 @@ from tinyyolo.heads.yolov3 import YOLOv3Head
 HEADS = {"retina": RetinaHead, "yolo": YoloHead}  # of one-stage detectors
 HEADS |= {"yolov3": YOLOv3Head, "ssd": SSDHead}
 RPN_HEADS = {"rpn": RPNHead}  # propose the regions of two-stage detectors
-ROI_HEADS = {"roi": RoIHead, "cascade": CascadeHead}  # classify them
+ROI_HEADS = {"roi": RoIHead, "cascade": CascadeHead, "c5": C5Head, "grid": GridHead}  # classify them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,9 @@ from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.heads.dense import rows
+from tinyyolo.layers.gather import traced
+
+CHUNK = 256  # regions in work at once
 
 
 class RoISample(NamedTuple):
@@ -30,8 +33,9 @@ def sample_rois(
     assigner: Assigner,
     sampler: RandomSampler,
     num_classes: int,
+    add_gt: bool = True,
 ) -> RoISample:
-    """Assign proposals, add the ground truth as proposals of its own, and sample.
+    """Assign proposals, add the ground truth as proposals of its own if wanted, and sample.
 
     Args:
         proposals: per image (K, 4) xyxy.
@@ -39,18 +43,20 @@ def sample_rois(
         assigner: `assigner(proposals, gt_boxes, ignore_boxes) -> Assignment`.
         sampler: picks positives and negatives of each image.
         num_classes: C.
+        add_gt: whether the objects are regions, too.
     """
     parts = []
     for i, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
         gt_boxes, gt_labels = target["boxes"].to(boxes), target["labels"].to(boxes.device)
         assigned = assigner(boxes, gt_boxes, target.get("ignore")).gt_index.to(boxes.device)
-        gt_index = torch.cat([torch.arange(len(gt_boxes), device=boxes.device), assigned])
+        added = len(gt_boxes) if add_gt else 0
+        gt_index = torch.cat([torch.arange(added, device=boxes.device), assigned])
         positive, negative = sampler(Assignment(gt_index))
         chosen = torch.cat([positive, negative])
-        rois = F.pad(torch.cat([gt_boxes, boxes])[chosen], (1, 0), value=i)
+        rois = F.pad(torch.cat([gt_boxes[:added], boxes])[chosen], (1, 0), value=i)
         labels = torch.cat([gt_labels[gt_index[positive]], torch.full_like(negative, num_classes)])
         objects = torch.cat([gt_boxes[gt_index[positive]], rois[len(positive) :, 1:]])
-        parts.append((rois, labels, objects, chosen < len(gt_boxes)))
+        parts.append((rois, labels, objects, chosen < added))
     return RoISample(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -65,6 +71,30 @@ def spread(x: Tensor, valid: Tensor) -> Tensor:
     out = x.new_zeros(*valid.shape, *x.shape[1:])
     out[valid] = x
     return out
+
+
+def seats(keep: Tensor, image: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What `keep` (K,), by falling score, of images (K,) goes where: at most `most` of an image, the first.
+
+    Returns:
+        (S,) those of `keep`, image by image, and the image and the place within it of each.
+
+    Examples:
+        >>> seats(torch.tensor([7, 3, 5]), torch.tensor([1, 0, 1]), most=1)
+        (tensor([3, 7]), tensor([0, 1]), tensor([0, 0]))
+    """
+    order = image.argsort(stable=True)
+    keep, image = keep[order], image[order]
+    place = torch.arange(keep.shape[0], device=keep.device) - torch.searchsorted(image, image)
+    fits = place < most
+    return keep[fits], image[fits], place[fits]
+
+
+def in_parts(make: Callable[[Tensor], Tensor], rois: Tensor) -> Tensor:
+    """`make(rois)` of rois (R, 5), a part at a time where nothing is learnt: thousands at once need some gigabytes."""
+    if torch.is_grad_enabled() or traced():
+        return make(rois)
+    return torch.cat([make(part) for part in rois.split(CHUNK)])
 
 
 def best_pairs(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

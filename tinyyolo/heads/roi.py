@@ -56,14 +56,14 @@ class RoIPool(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Pooled features -> class logits and deltas, by two shared linear layers.
+    """Pooled features -> class logits and deltas, by two shared linear layers or from the features' means.
 
     Args:
-        in_features: D * size * size of the pooled features.
+        in_features: D * size * size of the pooled features; D, where there are no shared layers.
         num_classes: C; the logits have C + 1 columns, background last.
-        channels: of the shared layers.
+        channels: of the shared layers; None for none: the means over a region's cells are classified.
         class_agnostic: one box a region instead of one a class.
-        coder: deltas <-> boxes.
+        coder: deltas <-> boxes; None for a head that gives logits alone.
         box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
     """
 
@@ -71,43 +71,47 @@ class BoxHead(nn.Module):
         self,
         in_features: int,
         num_classes: int,
-        channels: int,
+        channels: int | None,
         class_agnostic: bool,
-        coder: DeltaCoder,
+        coder: DeltaCoder | None,
         box_beta: float,
     ):
         super().__init__()
-        whole(1, num_classes=num_classes, channels=channels)
+        whole(1, num_classes=num_classes, channels=1 if channels is None else channels)
         within(0, math.inf, box_beta=box_beta)
-        self.num_classes, self.coder, self.box_beta = num_classes, coder, box_beta
-        self.fc_cls = nn.Linear(channels, num_classes + 1)
-        self.fc_reg = nn.Linear(channels, BOX if class_agnostic else BOX * num_classes)
-        self.shared_fcs = nn.ModuleList([nn.Linear(in_features, channels), nn.Linear(channels, channels)])
+        self.num_classes, self.coder, self.box_beta = num_classes, coder or DeltaCoder(), box_beta
+        outputs = in_features if channels is None else channels
+        self.fc_cls = nn.Linear(outputs, num_classes + 1)
+        self.fc_reg = nn.Linear(outputs, BOX if class_agnostic else BOX * num_classes) if coder else None
+        shared = [] if channels is None else [nn.Linear(in_features, channels), nn.Linear(channels, channels)]
+        self.shared_fcs = nn.ModuleList(shared)
         initialise(self.shared_fcs, nn.init.xavier_uniform_)
         initialise(self.fc_cls, normal(CLASS_INIT_STD))
-        initialise(self.fc_reg, normal(BOX_INIT_STD))
+        if self.fc_reg is not None:
+            initialise(self.fc_reg, normal(BOX_INIT_STD))
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, D, size, size) -> logits (R, C + 1) and deltas (R, C or 1, 4), float32."""
-        x = pooled.flatten(1)
+        """(R, D, size, size) -> logits (R, C + 1) and deltas (R, C, 1 or 0, 4), float32."""
+        x = pooled.flatten(1) if len(self.shared_fcs) else pooled.mean((2, 3))
         for layer in self.shared_fcs:
             x = F.relu(layer(x), inplace=True)
-        return self.fc_cls(x).float(), torch.unflatten(self.fc_reg(x).float(), 1, (-1, BOX))
+        deltas = x.new_zeros(x.shape[0], 0) if self.fc_reg is None else self.fc_reg(x)
+        return self.fc_cls(x).float(), torch.unflatten(deltas.float(), 1, (deltas.shape[1] // BOX, BOX))
 
     def boxes(self, rois: Tensor, deltas: Tensor, size_hw: tuple[int, int]) -> Tensor:
         """Rois (R, 5) and deltas (R, C or 1, 4) -> boxes (R, C or 1, 4) inside the image."""
         return self.coder.decode(rois[:, None, 1:], deltas, size_hw)
 
     def losses(self, logits: Tensor, deltas: Tensor, sample: RoISample) -> dict[str, Tensor]:
-        """{"cls", "box"}: cross-entropy and box loss, both divided by the number of sampled regions."""
+        """{"cls", "box"}: cross-entropy and box loss, if any, both divided by the number of sampled regions."""
         count = max(len(sample.labels), 1)
+        found = {"cls": F.cross_entropy(logits, sample.labels, reduction="sum") / count}
+        if self.fc_reg is None:
+            return found
         positive = (sample.labels < self.num_classes).nonzero().squeeze(1)
         column = sample.labels[positive] if deltas.shape[1] > 1 else torch.zeros_like(positive)
         expected = self.coder.encode(sample.rois[positive, 1:], sample.gt_boxes[positive])
-        return {
-            "cls": F.cross_entropy(logits, sample.labels, reduction="sum") / count,
-            "box": smooth_l1(deltas[positive, column], expected, self.box_beta) / count,
-        }
+        return found | {"box": smooth_l1(deltas[positive, column], expected, self.box_beta) / count}
 
 
 class StagedHead(nn.Module):
@@ -119,6 +123,7 @@ class StagedHead(nn.Module):
         sampler: picks the regions of every stage.
         pool: a region's features.
         max_candidates: at most this many (region, class) pairs of an image leave `candidates`, the best ones.
+        add_gt: whether the objects are regions to learn from, too.
     """
 
     def __init__(
@@ -129,19 +134,25 @@ class StagedHead(nn.Module):
         sampler: RandomSampler,
         pool: RoIPool,
         max_candidates: int,
+        add_gt: bool = True,
     ):
         super().__init__()
         whole(1, max_candidates=max_candidates)
         self.pool, self.bbox_head = pool, heads[0] if len(heads) == 1 else nn.ModuleList(heads)
         self.assigners, self.loss_weights = tuple(assigners), tuple(loss_weights)
         self.sampler, self.everything = sampler, RandomSampler(None, 1.0)
-        self.num_classes, self.max_candidates = heads[0].num_classes, max_candidates
+        self.num_classes, self.max_candidates, self.add_gt = heads[0].num_classes, max_candidates, add_gt
 
     @property
     def stages(self) -> tuple[BoxHead, ...]:
         """The box heads in their order."""
         heads = self.bbox_head if isinstance(self.bbox_head, nn.ModuleList) else [self.bbox_head]
         return tuple(head for head in heads if isinstance(head, BoxHead))
+
+    def features(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """What a box head sees of the regions (R, 5)."""
+        pooled: Tensor = self.pool(maps, rois)
+        return pooled
 
     def losses(
         self,
@@ -160,8 +171,8 @@ class StagedHead(nn.Module):
         """
         sampler, losses, stages = self.sampler if sample else self.everything, {}, self.stages
         for i, (head, assigner, weight) in enumerate(zip(stages, self.assigners, self.loss_weights, strict=True)):
-            regions = sample_rois(proposals, targets, assigner, sampler, self.num_classes)
-            logits, deltas = head(self.pool(maps, regions.rois))
+            regions = sample_rois(proposals, targets, assigner, sampler, self.num_classes, self.add_gt)
+            logits, deltas = head(self.features(maps, regions.rois))
             stage = f"roi{i}" if len(stages) > 1 else "roi"
             for name, value in head.losses(logits, deltas, regions).items():
                 losses[f"{stage}_{name}"] = weight * value
@@ -185,7 +196,7 @@ class StagedHead(nn.Module):
         rois, stages = image_rois(proposals, valid), self.stages
         total = rois.new_zeros(())
         for head in stages:
-            logits, deltas = head(self.pool(maps, rois))
+            logits, deltas = head(self.features(maps, rois))
             total = total + logits
             boxes = head.boxes(rois, deltas, size_hw)
             rois = torch.cat([rois[:, :1], boxes[:, 0]], dim=1)

@@ -16,6 +16,7 @@ from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.nms import grouped_nms
 from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, AnchorHead, best, flat, objects_of, rows, shared
+from tinyyolo.heads.regions import seats
 from tinyyolo.layers.blocks import initialise, normal
 from tinyyolo.layers.losses import smooth_l1
 
@@ -35,6 +36,7 @@ class RPNHead(AnchorHead):
         nms_iou: NMS threshold within a level.
         proposals: how many are kept over all levels.
         box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
+        train_pre_nms, train_proposals: `pre_nms` and `proposals` of training; null for the same.
 
     Raises:
         ValueError: levels of unequal channels, anchors that do not fit the maps, or a number out of its bounds.
@@ -54,15 +56,21 @@ class RPNHead(AnchorHead):
         nms_iou: float = 0.7,
         proposals: int = 3000,
         box_beta: float = 0.0,
+        train_pre_nms: int | None = None,
+        train_proposals: int | None = None,
     ):
         super().__init__(in_strides, anchors, assigner, inside_only)
         inputs, self.per_cell = shared(in_channels, anchors)
+        train_pre_nms = pre_nms if train_pre_nms is None else train_pre_nms
+        train_proposals = proposals if train_proposals is None else train_proposals
         whole(1, channels=channels, pre_nms=pre_nms, proposals=proposals)
+        whole(1, train_pre_nms=train_pre_nms, train_proposals=train_proposals)
         within(0, 1, nms_iou=nms_iou)
         within(0, math.inf, box_beta=box_beta)
         self.coder = coder or DeltaCoder()
         self.sampler, self.everything = sampler, RandomSampler(None, 1.0)
-        self.pre_nms, self.nms_iou, self.max_proposals, self.box_beta = pre_nms, nms_iou, proposals, box_beta
+        self.nms_iou, self.box_beta = nms_iou, box_beta
+        self.counts, self.train_counts = (pre_nms, proposals), (train_pre_nms, train_proposals)
         self.rpn_conv = nn.Conv2d(inputs, channels, 3, padding=1)
         self.rpn_cls = nn.Conv2d(channels, self.per_cell, 1)
         self.rpn_reg = nn.Conv2d(channels, self.per_cell * BOX, 1)
@@ -110,7 +118,7 @@ class RPNHead(AnchorHead):
             "rpn_cls": F.binary_cross_entropy_with_logits(logits.float(), label, reduction="sum") / count,
             "rpn_box": smooth_l1(deltas[positive], self.coder.encode(anchors, gt_boxes), self.box_beta) / count,
         }
-        return losses, self.proposals(outputs, size_hw)
+        return losses, self.proposals(outputs, size_hw, self.train_counts)
 
     def _draw(
         self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool
@@ -145,37 +153,39 @@ class RPNHead(AnchorHead):
         return logits, deltas
 
     @torch.no_grad()
-    def proposals(self, outputs: tuple[list[Tensor], list[Tensor]], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def proposals(
+        self,
+        outputs: tuple[list[Tensor], list[Tensor]],
+        size_hw: tuple[int, int],
+        counts: tuple[int, int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The best boxes of each image after NMS within each level, by falling score.
 
         Args:
             outputs: of `forward`.
             size_hw: boxes are clipped to this image.
+            counts: how many of each level enter NMS and how many remain; by default those of a test.
 
         Returns:
             boxes (B, K, 4) float32 xyxy and scores (B, K), K fixed by the sizes of the maps; rows without a proposal
             have zero boxes and a negative score.
         """
-        boxes, scores = [], []
+        (pre_nms, count), boxes, scores = counts or self.counts, [], []
         for anchors, logits, deltas in zip(self.anchors(outputs[0], size_hw), *outputs, strict=True):
-            top, index = best(flat([logits], 1).squeeze(2).float().sigmoid(), self.pre_nms)
+            top, index = best(flat([logits], 1).squeeze(2).float().sigmoid(), pre_nms)
             boxes.append(self.coder.decode(anchors[index], rows(flat([deltas], BOX), index), size_hw))
             scores.append(top)
         level = torch.cat([torch.full_like(s, i, dtype=torch.int64) for i, s in enumerate(scores)], dim=1)
-        return self._suppress(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), level)
+        return self._suppress(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), level, count)
 
-    def _suppress(self, boxes: Tensor, scores: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    def _suppress(self, boxes: Tensor, scores: Tensor, level: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores and level (B, N) -> the survivors (B, K, 4), (B, K), padded."""
-        images, total = scores.shape[0], min(self.max_proposals, int(scores.shape[1]))  # len() would fix it in a trace
+        images, total = scores.shape[0], min(count, int(scores.shape[1]))  # len() would fix it in a trace
         image = torch.arange(images, device=level.device)[:, None].expand(level.shape)
         real = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
         real_boxes, real_scores, image = boxes[real], scores[real], image[real]
         keep = grouped_nms(real_boxes, real_scores, image * len(self.grid.strides) + level[real], self.nms_iou)
-        keep = keep[image[keep].argsort(stable=True)]  # image by image, each by falling score
-        image = image[keep]
-        place = torch.arange(keep.shape[0], device=keep.device) - torch.searchsorted(image, image)
-        fits = place < total
-        keep, image, place = keep[fits], image[fits], place[fits]
+        keep, image, place = seats(keep, image[keep], total)
         padded_boxes = boxes.new_zeros(images, total, BOX)
         padded_scores = scores.new_full((images, total), PADDING_SCORE)
         padded_boxes[image, place] = real_boxes[keep]

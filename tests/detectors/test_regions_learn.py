@@ -1,0 +1,45 @@
+"""Grid R-CNN, TridentNet and Faster R-CNN with ATSS learn: one picture by heart, from scratch."""
+
+import numpy as np
+import pytest
+import torch
+
+from tinyyolo.boxes.similarity import pairwise_iou
+from tinyyolo.config import load_model_yaml
+from tinyyolo.datasets.drawn.toy import draw_scene
+from tinyyolo.detectors.build import build_model
+
+SIDE, STEPS, FALLEN, FOUND = 96, 60, 0.5, 0.5
+SLIM = {
+    "faster-rcnn-r18": {"neck.channels": 32, "rpn.assigner.type": "atss", "rpn.anchors.scales": [2]},
+    "grid-rcnn-r18-nwdrka": {"neck.channels": 32, "roi.grid_convs": 2, "roi.grid_channels": 9},
+    "tridentnet-r18-nwdrka": {"roi.depth": 10},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLIM)
+def test_the_loss_falls_and_boxes_lie_on_objects(name):
+    torch.manual_seed(0)
+    image, boxes, labels = draw_scene(np.random.default_rng(0), SIDE, "easy", objects=(4, 4), side_px=(14.0, 2.0))
+    images = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+    targets = [{"boxes": torch.from_numpy(boxes).float(), "labels": torch.from_numpy(labels)}]
+    small = {"backbone.depth": 10, "rpn.pre_nms": 100, "rpn.proposals": 30, "roi.sampler.num": 32, "roi.channels": 32}
+    if "trident" in name:
+        small = {**small, "rpn.train_proposals": 30}
+        del small["roi.channels"]
+    detector = build_model(load_model_yaml(name, {**small, **SLIM[name]}), 3)
+    optimizer, totals = torch.optim.Adam(detector.parameters(), lr=2e-3), []
+    for _ in range(STEPS):
+        total = sum(detector.losses(detector.train().features(images), targets, (SIDE, SIDE)).values())
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 10)
+        optimizer.step()
+        totals.append(total.item())
+    assert np.mean(totals[-5:]) < FALLEN * totals[0], totals
+    # Batch norm has seen few pictures: its averages are those of the training steps.
+    with torch.no_grad():
+        ((found, scores, classes),) = detector.eval().detect(detector.features(images), (SIDE, SIDE))
+    overlap = pairwise_iou(targets[0]["boxes"], found) * (targets[0]["labels"][:, None] == classes)
+    assert (overlap.amax(1) > FOUND).sum() >= len(boxes) - 1, (overlap.amax(1), totals[::10])
