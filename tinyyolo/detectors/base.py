@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,7 +34,8 @@ class Detector(BaseModel):
         neck: list of maps -> list of maps, with `.channels` and `.strides`.
         num_classes: C.
         test: the section `test:` of the model YAML, see `Postprocess.of`.
-        normalize: {"mean": 3 floats, "std": 3 floats} applied to RGB in [0, 1]; None for none.
+        normalize: {"mean": 3 floats, "std": 3 floats} applied to RGB in [0, 1]; None for none. With "bgr" true the
+            backbone then gets blue first, as weights that come from Caffe expect.
         spec: the resolved model YAML that rebuilds this model.
 
     Raises:
@@ -50,7 +51,7 @@ class Detector(BaseModel):
         neck: nn.Module,
         num_classes: int,
         test: Mapping[str, Any] | None = None,
-        normalize: Mapping[str, Sequence[float]] | None = None,
+        normalize: Mapping[str, Any] | None = None,
         spec: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -62,6 +63,7 @@ class Detector(BaseModel):
         self.thresholds: list[float] | None = None  # scores (C,) by its validation, see `postprocess.class_scores`
         self.settings = Postprocess.of(self.test)
         normalize = normalize or {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        self.bgr = bool(normalize.get("bgr"))
         self.register_buffer("mean", torch.tensor(normalize["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalize["std"]).view(3, 1, 1), persistent=False)
         # The engine reads these: padding, rebuilding, task dispatch, loss bookkeeping.
@@ -110,7 +112,8 @@ class Detector(BaseModel):
         # A quarter less time on a CPU; but the backward pass of wide backbones takes more.
         if images.device.type == "cpu" and (not self.training or self.channels_last):
             images = images.contiguous(memory_format=torch.channels_last)
-        maps: list[Tensor] = self.neck(self.backbone((images - self.mean) / self.std))
+        images = (images - self.mean) / self.std
+        maps: list[Tensor] = self.neck(self.backbone(images.flip(1) if self.bgr else images))
         return maps
 
     def predict(self, x: Tensor, profile: bool = False, augment: bool = False, embed: Any = None) -> Any:

@@ -101,8 +101,8 @@ def classes_of(
     return nc
 
 
-def normalization(given: Any) -> Mapping[str, Sequence[float]] | None:
-    """Mean and standard deviation per channel from a YAML's `normalize:`, a word, both lists of numbers, or null.
+def normalization(given: Any) -> Mapping[str, Any] | None:
+    """What a YAML's `normalize:` says, a word, a mapping or null: mean and standard deviation per channel, and `bgr`.
 
     Raises:
         UserError: none of these.
@@ -111,16 +111,16 @@ def normalization(given: Any) -> Mapping[str, Sequence[float]] | None:
         return given and {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     if not isinstance(given, Mapping):
         raise UserError(f"normalize={shown(given)}: expected a mapping of mean and std, imagenet, or null")
-    values: dict[str, Sequence[float]] = construct(_mean_and_std, given, "normalize")
+    values: dict[str, Any] = construct(_mean_and_std, given, "normalize")
     return values
 
 
-def _mean_and_std(mean: Sequence[float], std: Sequence[float]) -> dict[str, Sequence[float]]:
+def _mean_and_std(mean: Sequence[float], std: Sequence[float], bgr: bool = False) -> dict[str, Any]:
     for name, values in {"mean": mean, "std": std}.items():
         if len(values) != len(IMAGENET_MEAN):
             raise ValueError(f"{name}={shown(values)}: expected a number for each of red, green and blue")
     above(0, std=std)
-    return {"mean": mean, "std": std}
+    return {"mean": mean, "std": std, "bgr": bgr}
 
 
 def build_backbone(spec: Any) -> Any:
