@@ -138,6 +138,32 @@ def test_published_settings(name, variant):
         assert tuple(head["assigner"][key] for key in ("positive", "negative", "min_positive")) == bounds
 
 
+@pytest.mark.parametrize("name", ["fcos-r50", "fcos-r50-center", "foveabox-r50", "reppoints-r50", "reppoints-r50-gn"])
+def test_published_settings_of_points(name):
+    spec = load_model_yaml(name)
+    train, fcos = spec["train"], "fcos" in name
+    assert spec["published"]["AP"] == {"fcos": 12.0, "foveabox": 11.3, "reppoints": 9.3}[name.partition("-")[0]]
+    assert spec["test"] == {"score": 0 if fcos else 0.05, "iou": 0.5, "max_det": 3000}
+    assert (train["epochs"], train["batch"], train["lr_steps"], train["weight_decay"]) == (12, 2, [8, 11], 1e-4)
+    assert train["lr0"] == (0.005 if "center" in name else 0.01)
+    warmup = (10000 if "center" in name else 500, 1 / 3, True) if fcos else (500, 0.001, None)
+    assert (train["warmup_iters"], train["warmup_factor"], train.get("warmup_constant")) == warmup
+    assert (train.get("bias_lr"), train.get("bias_decay"), train["clip_grad"]) == (
+        (2, False, 35) if fcos else (None, None, None)
+    )
+    assert all(train[key] == 0 for key in AUGMENTATIONS)
+
+
+def test_caffes_images_are_blue_first_and_from_0_to_255():
+    model = detector("fcos-r18", normalize=load_model_yaml("fcos-r50")["normalize"])
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    colour = torch.tensor([200.0, 100, 50])  # red, green, blue
+    model.eval().features((colour / 255).view(1, 3, 1, 1).expand(1, 3, 64, 64))
+    expected = torch.tensor([50 - 102.9801, 100 - 115.9465, 200 - 122.7717])
+    torch.testing.assert_close(seen[0][0, :, 5, 7], expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("overrides", "check"),
     [
