@@ -67,18 +67,8 @@ class FCOSHead(PointHead):
         min_score: float = 0.05,
         pre_nms: int = 3000,
     ):
-        super().__init__(
-            in_channels,
-            in_strides,
-            num_classes,
-            InsideAssigner(ranges, radius),
-            channels,
-            convs,
-            norm_groups,
-            gamma,
-            alpha,
-            pre_nms,
-        )
+        rest = (channels, convs, norm_groups, gamma, alpha, pre_nms)
+        super().__init__(in_channels, in_strides, num_classes, InsideAssigner(ranges, radius), *rest)
         within(0, 1, min_score=min_score)
         if len(ranges) != len(in_strides):
             raise ValueError(f"ranges: {len(ranges)}, but the neck has {len(in_strides)} levels")

@@ -50,18 +50,8 @@ class FoveaHead(PointHead):
         box_beta: float = 0.11,
         pre_nms: int = 3000,
     ):
-        super().__init__(
-            in_channels,
-            in_strides,
-            num_classes,
-            FoveaAssigner(ranges, sigma),
-            channels,
-            convs,
-            norm_groups,
-            gamma,
-            alpha,
-            pre_nms,
-        )
+        rest = (channels, convs, norm_groups, gamma, alpha, pre_nms)
+        super().__init__(in_channels, in_strides, num_classes, FoveaAssigner(ranges, sigma), *rest)
         above(0, bases=list(bases))
         if len(ranges) != len(in_strides) or len(bases) != len(in_strides):
             raise ValueError(f"ranges and bases: they need one entry per level, {len(in_strides)}")

@@ -61,19 +61,8 @@ class RepPointsHead(PointHead):
         box_beta: float = 0.11,
         pre_nms: int = 3000,
     ):
-        super().__init__(
-            in_channels,
-            in_strides,
-            num_classes,
-            NearestAssigner(scale),
-            channels,
-            convs,
-            norm_groups,
-            gamma,
-            alpha,
-            pre_nms,
-            offset=0.0,
-        )
+        rest = (channels, convs, norm_groups, gamma, alpha, pre_nms)
+        super().__init__(in_channels, in_strides, num_classes, NearestAssigner(scale), *rest, offset=0.0)
         within(0, math.inf, box_beta=box_beta)
         self.refine, self.scale, self.box_beta = assigner, scale, box_beta
         taps = torch.tensor(list(product(KERNEL, KERNEL)), dtype=torch.float32)
