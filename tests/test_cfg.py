@@ -209,6 +209,9 @@ def test_what_a_checkpoint_may_hold_instead_of_a_yaml(content):
 SHRUNK = {
     "tinyyolo-n.yaml": {"backbone.channels": [8] * 5, "neck.channels": [8] * 4, "head.hidden": [8] * 4},
     "retinanet-r18-nwdrka.yaml": {"backbone.depth": 10, "neck.channels": 8, "head.channels": 8, "head.pre_nms": 50},
+    "fcos-r18.yaml": {"backbone.depth": 10, "neck.channels": 8, "head.channels": 8, "head.norm_groups": 2},
+    "foveabox-r50.yaml": {"backbone.depth": 10, "neck.channels": 8, "head.channels": 8, "head.pre_nms": 50},
+    "reppoints-r50.yaml": {"backbone.depth": 10, "neck.channels": 8, "head.channels": 8, "head.pre_nms": 50},
     "faster-rcnn-r18-nwdrka.yaml": {"backbone.depth": 10, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
     "faster-rcnn-r18.yaml": {"backbone.depth": 10, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},
     "cascade-rcnn-r18-nwdrka.yaml": {"backbone.depth": 10, "neck.channels": 8, "rpn.channels": 8, "roi.channels": 8},

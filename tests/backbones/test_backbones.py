@@ -66,6 +66,18 @@ def test_resnet_is_torchvisions(depth):
             torch.testing.assert_close(found, x, rtol=0, atol=0)
 
 
+def test_caffe_strides_in_the_first_convolution_and_its_norms_never_learn():
+    ours = ResNet(50, frozen_stages=1, style="caffe")
+    blocks = [stage[0] for stage in ours.stages]
+    assert [(b.conv1.stride[0], b.conv2.stride[0]) for b in blocks] == [(1, 1), (2, 1), (2, 1), (2, 1)]
+    assert all(b.conv1.stride == b.conv2.stride == (1, 1) for stage in ours.stages for b in stage[1:])
+    ours.requires_grad_(True).train()
+    norms = [m for m in ours.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 53 and not any(m.training or m.weight.requires_grad or m.bias.requires_grad for m in norms)
+    still = [name for name, p in ours.named_parameters() if not p.requires_grad]
+    assert len(still) == 117 and "layer2.0.conv1.weight" not in still
+
+
 @pytest.mark.parametrize(
     ("stages", "frozen"),
     [

@@ -13,8 +13,11 @@ from tinyyolo.engine import checkpoint
 
 FAMILIES = ("faster-rcnn-r18-nwdrka", "cascade-rcnn-r18-nwdrka", "retinanet-r18-nwdrka", "yolov3-slim", "ssd-slim")
 FAMILIES += ("grid-rcnn-r18-nwdrka", "tridentnet-r18-nwdrka")
+POINTS = ("fcos-r18", "foveabox-r50", "reppoints-r50-gn")
+FAMILIES += POINTS
 PUBLISHED = ("retinanet-r50", "faster-rcnn-r50", "faster-rcnn-r101", "faster-rcnn-hrnet-w32", "cascade-rcnn-r50")
 R10 = {"backbone.depth": 10, "neck.channels": 16}
+FEW = {"head.pre_nms": 60, "head.convs": 1, "head.channels": 16}
 TINY = {
     "faster-rcnn-r18-nwdrka": {**R10, "rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
     "cascade-rcnn-r18-nwdrka": {**R10, "rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32},
@@ -29,6 +32,9 @@ TINY = {
         "rpn.train_proposals": 10,
         "roi.depth": 10,
     },
+    "fcos-r18": {**R10, **FEW, "head.norm_groups": 4, "head.min_score": 0},
+    "foveabox-r50": {**R10, **FEW, "backbone.frozen_stages": -1},
+    "reppoints-r50-gn": {**R10, **FEW, "head.norm_groups": 4, "neck.norm_groups": 4, "backbone.frozen_stages": -1},
 }
 AUGMENTATIONS = ("flipud", "mosaic", "mixup", "cutmix", "copy_paste", "degrees", "translate", "scale", "shear")
 AUGMENTATIONS += ("perspective", "hsv_h", "hsv_s", "hsv_v", "bgr")
@@ -41,6 +47,13 @@ def detector(name, **more):
     return build_model(load_model_yaml(name, {**TINY[name], **more}), 3)
 
 
+def spread(model):
+    """A dense head away from its prior, where all scores are nearly equal and their order is chance."""
+    for name, module in getattr(model, "bbox_head", model).named_modules():
+        if name in {"retina_cls", "conv_cls", "reppoints_cls_out"}:
+            torch.nn.init.normal_(module.weight)
+
+
 def image(count=1):
     return torch.rand(count, 3, *HW, generator=torch.Generator().manual_seed(1))
 
@@ -50,17 +63,20 @@ def image(count=1):
 def test_a_trace_follows_the_images(name):
     model = detector(name).eval()
     model.export = True
+    close = {}
+    if name in POINTS:  # a traced deformable convolution adds up in another order
+        spread(model)
+        close = {"atol": 1e-4, "rtol": 1e-4}
     with torch.no_grad():
         traced = torch.jit.trace(model, torch.zeros(1, 3, *HW), strict=False, check_trace=False)
         for x in (image(), 1 - image(), torch.zeros(1, 3, *HW), image(3)):
-            torch.testing.assert_close(traced(x), model(x))
+            torch.testing.assert_close(traced(x), model(x), **close)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_batched_equals_single_and_width_is_fixed(name):
     model, x = detector(name).eval(), image(3)
-    if "retina" in name:  # away from the prior, where all scores are nearly equal and their order is chance
-        torch.nn.init.normal_(model.bbox_head.retina_cls.weight)
+    spread(model)
     with torch.no_grad():
         y, _ = model(x)
         widths = {model(x * 0)[0].shape[2]}
@@ -134,6 +150,32 @@ def test_published_settings(name, variant):
         assert tuple(head["assigner"][key] for key in ("positive", "negative", "min_positive")) == bounds
 
 
+@pytest.mark.parametrize("name", ["fcos-r50", "fcos-r50-center", "foveabox-r50", "reppoints-r50", "reppoints-r50-gn"])
+def test_published_settings_of_points(name):
+    spec = load_model_yaml(name)
+    train, fcos = spec["train"], "fcos" in name
+    assert spec["published"]["AP"] == {"fcos": 12.0, "foveabox": 11.3, "reppoints": 9.3}[name.partition("-")[0]]
+    assert spec["test"] == {"score": 0 if fcos else 0.05, "iou": 0.5, "max_det": 3000}
+    assert (train["epochs"], train["batch"], train["lr_steps"], train["weight_decay"]) == (12, 2, [8, 11], 1e-4)
+    assert train["lr0"] == (0.005 if "center" in name else 0.01)
+    warmup = (10000 if "center" in name else 500, 1 / 3, True) if fcos else (500, 0.001, None)
+    assert (train["warmup_iters"], train["warmup_factor"], train.get("warmup_constant")) == warmup
+    assert (train.get("bias_lr"), train.get("bias_decay"), train["clip_grad"]) == (
+        (2, False, 35) if fcos else (None, None, None)
+    )
+    assert all(train[key] == 0 for key in AUGMENTATIONS)
+
+
+def test_caffes_images_are_blue_first_and_from_0_to_255():
+    model = detector("fcos-r18", normalize=load_model_yaml("fcos-r50")["normalize"])
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    colour = torch.tensor([200.0, 100, 50])  # red, green, blue
+    model.eval().features((colour / 255).view(1, 3, 1, 1).expand(1, 3, 64, 64))
+    expected = torch.tensor([50 - 102.9801, 100 - 115.9465, 200 - 122.7717])
+    torch.testing.assert_close(seen[0][0, :, 5, 7], expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("overrides", "check"),
     [
@@ -156,7 +198,9 @@ def test_an_image_of_800_px_stays_800_px():
     assert sum(model.rpn_head.grid.level_sizes((800, 800))) == 159_882
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in POINTS[1:])) for name in FAMILIES]
+)
 def test_train_kill_resume_val_predict_export(name, tiny_set, tmp_path):
     class Killed(Exception):
         pass
@@ -214,3 +258,14 @@ def test_ranking_beats_thresholds_where_anchors_are_too_large(tmp_path):
         model.train(data="toy-easy.yaml", project=str(tmp_path / name), **run)
         found[name] = Model(Path(model.trainer.last)).val(data="toy-easy.yaml", imgsz=256, plots=False).AP50
     assert found["faster-rcnn-r18-nwdrka"] >= found["faster-rcnn-r18"] + 0.3, found
+
+
+@pytest.mark.slow
+def test_fcos_finds_toy_objects(tmp_path):
+    """4 epochs gave an AP50 of .72, with seed 0 on one thread."""
+    slim = {"backbone.depth": 10, "neck.channels": 32, "head.channels": 32, "head.convs": 1, "head.norm_groups": 8}
+    run = {"imgsz": 256, "epochs": 3, "lr_steps": [2], "lr0": 0.02, "warmup_iters": 20, "val": False, "plots": False}
+    model = Model("fcos-r18.yaml", overrides=slim)
+    model.train(data="toy-easy.yaml", project=str(tmp_path), workers=0, seed=0, **run)
+    found = Model(Path(model.trainer.last)).val(data="toy-easy.yaml", imgsz=256, plots=False)
+    assert found.AP50 >= 0.5, found.AP50

@@ -35,7 +35,7 @@ def filled(state):
             z = z / np.sqrt(np.prod(shape[1:]))
         else:
             z = 0.05 * z if leaf == "bias" else 1 + 0.1 * z
-        out[name] = torch.from_numpy(z.astype(np.float32)).to(tensor.dtype)
+        out[name] = torch.from_numpy(np.asarray(z, np.float32)).to(tensor.dtype)
     return out
 
 

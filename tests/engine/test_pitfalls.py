@@ -169,6 +169,26 @@ class TestRecipe:
             if value.is_floating_point():
                 torch.testing.assert_close(value, raw[name], rtol=0, atol=0)
 
+    def test_schedule_of_fcos(self, tiny_set):
+        """A constant warm-up; biases, but not those of norms, with twice the rate and no decay."""
+        rates = []
+        model = Model("tinyyolo-n.yaml", overrides=TINY)
+        model.add_callback(
+            "on_train_batch_end", lambda t: rates.append([group["lr"] for group in t.optimizer.param_groups])
+        )
+        recipe = {"optimizer": "SGD", "lr0": 0.1, "lr_steps": [2], "warmup_iters": 4, "warmup_factor": 0.25}
+        recipe |= {"warmup_constant": True, "decay_all": True, "bias_lr": 2, "bias_decay": False}
+        model.train(data=tiny_set, **{**RUN, "epochs": 3}, **recipe, weight_decay=1e-4)
+        np.testing.assert_allclose(rates[3], [0.025, 0.05], rtol=1e-6)
+        np.testing.assert_allclose(rates[4], [0.1, 0.2], rtol=1e-6)
+        np.testing.assert_allclose(rates[6], [0.01, 0.02], rtol=1e-6)
+        rest, biases = model.trainer.optimizer.param_groups
+        assert (rest["weight_decay"], biases["weight_decay"]) == (1e-4, 0)
+        named = dict(model.trainer.model.named_parameters())
+        own = {id(p) for name, p in named.items() if name.endswith("bias") and ".bn." not in name}
+        assert own and {id(p) for p in biases["params"]} == own
+        assert len(rest["params"]) == len(named) - len(own)
+
     def test_gradients_are_not_clipped_when_the_recipe_says_so(self, tiny_set, monkeypatch):
         called = []
         monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a, **k: called.append(k))

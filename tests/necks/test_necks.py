@@ -22,7 +22,7 @@ def wrap(conv, x, stride=1):
 
 
 @pytest.mark.parametrize("sides", [[(8, 8), (4, 4), (2, 2)], [(9, 7), (5, 4), (3, 2)]])
-@pytest.mark.parametrize("extra", ["pool", "conv"])
+@pytest.mark.parametrize("extra", ["pool", "conv", "conv_on_output"])
 def test_fpn_values(sides, extra):
     neck, maps = FPN(CHANNELS, STRIDES, channels=5, levels=5, extra=extra), maps_of(sides)
     found = neck(maps)
@@ -32,11 +32,31 @@ def test_fpn_values(sides, extra):
     expected = [wrap(conv, x) for conv, x in zip(list(neck.fpn_convs)[:3], tops, strict=True)]
     if extra == "pool":
         expected += [expected[2][..., ::2, ::2], expected[2][..., ::4, ::4]]
+    elif extra == "conv_on_output":
+        expected.append(wrap(neck.fpn_convs[3], expected[2], stride=2))
+        expected.append(wrap(neck.fpn_convs[4], expected[3].relu(), stride=2))
     else:  # on the input, and no ReLU between
         expected.append(wrap(neck.fpn_convs[3], maps[2], stride=2))
         expected.append(wrap(neck.fpn_convs[4], expected[3], stride=2))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_group_norm_follows_every_convolution():
+    neck, maps = (
+        FPN(CHANNELS, STRIDES, channels=6, levels=4, extra="conv", norm_groups=3),
+        maps_of([(8, 8), (4, 4), (2, 2)]),
+    )
+    assert not [name for name, _ in neck.named_parameters() if name.endswith("conv.bias")]
+    for parameter in neck.parameters():
+        torch.nn.init.normal_(parameter)
+
+    def normed(conv, x, stride=1):
+        return F.group_norm(wrap(conv, x, stride), 3, conv.gn.weight, conv.gn.bias)
+
+    found = neck(maps)
+    torch.testing.assert_close(found[2], normed(neck.fpn_convs[2], normed(neck.lateral_convs[2], maps[2])))
+    torch.testing.assert_close(found[3], normed(neck.fpn_convs[3], maps[2], stride=2))
 
 
 def test_fpn_from_a_coarser_map():

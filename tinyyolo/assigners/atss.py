@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.assigners.base import CHUNK, Assigner, most_similar
+from tinyyolo.boxes.coders import side_distances
 from tinyyolo.boxes.convert import centres
 from tinyyolo.boxes.similarity import aligned_iou
 from tinyyolo.config import whole
@@ -44,8 +45,7 @@ class ATSSAssigner(Assigner):
         overlaps = aligned_iou(anchors[candidates], gt_boxes)
         # One candidate has no deviation; torch would answer NaN and the object would stay without anchors.
         good = overlaps >= overlaps.mean(0) + overlaps.std(0, correction=min(1, len(overlaps) - 1))
-        points = centres(anchors)[candidates]
-        margins = torch.cat((points - gt_boxes[:, :2], gt_boxes[:, 2:] - points), -1)
+        margins = side_distances(centres(anchors)[candidates], gt_boxes)
         row, column = (good & (margins.amin(-1) > MIN_MARGIN)).nonzero(as_tuple=True)
         _, first = most_similar(candidates[row, column], column, overlaps[row, column], len(anchors))
         return first

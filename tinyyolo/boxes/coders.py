@@ -144,6 +144,26 @@ class CellCoder:
         return _boxes(anchors, shift, outputs[..., 2:], MAX_LOG_RATIO_FREE, None)
 
 
+def side_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """(…, 4) from points (…, 2) to the left, upper, right and lower side of boxes (…, 4) xyxy; negative outside.
+
+    Examples:
+        >>> side_distances(torch.tensor([[4.0, 4]]), torch.tensor([[1.0, 2, 9, 3]]))
+        tensor([[ 3.,  2.,  5., -1.]])
+    """
+    return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), -1)
+
+
+def boxes_around(points: Tensor, distances: Tensor) -> Tensor:
+    """Boxes (…, 4) xyxy of which points (…, 2) have `side_distances` (…, 4).
+
+    Examples:
+        >>> boxes_around(torch.tensor([[4.0, 4]]), torch.tensor([[3.0, 2, 5, -1]]))
+        tensor([[1., 2., 9., 3.]])
+    """
+    return torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
+
+
 def _boxes(anchors: Tensor, shift: Tensor, log_ratio: Tensor, bound: float, size_hw: tuple[int, int] | None) -> Tensor:
     """Boxes (…, 4) whose centres are `shift` (…, 2) px from the anchors', sides exp(log_ratio) times as long."""
     side = sides(anchors) * log_ratio.clamp(-bound, bound).exp()

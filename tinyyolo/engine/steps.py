@@ -129,12 +129,14 @@ class SteppedTrainer(PreparedTrainer):
 
     @staticmethod
     def warm_up(trainer: SteppedTrainer) -> None:
-        """Linear over `warmup_iters` from `warmup_factor`, as published, or upstream's over `warmup_epochs`."""
+        """Linear over `warmup_iters` from `warmup_factor`, or constant, as published, or upstream's over
+        `warmup_epochs`."""
         iteration, total = trainer.iteration, trainer.own["warmup_iters"]
         trainer.iteration += 1
         rate = trainer.lf(trainer.epoch)
         if total and iteration <= total:
-            factor = 1 - (1 - iteration / total) * (1 - trainer.own["warmup_factor"])
+            risen = float(iteration == total) if trainer.own["warmup_constant"] else iteration / total
+            factor = 1 - (1 - risen) * (1 - trainer.own["warmup_factor"])
             for group in trainer.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate * factor
         elif trainer.warmup and iteration <= trainer.warmup:

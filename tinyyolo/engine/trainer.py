@@ -115,17 +115,24 @@ class TinyTrainer(SteppedTrainer):
     def build_optimizer(  # type: ignore[override]  # what we pass on is `more`
         self, model: nn.Module, name: str = "auto", lr: float = 0.001, momentum: float = 0.9, **more: Any
     ) -> Any:
-        """For `decay_all` SGD over all that learns in one group, as published; `lr_batch` scales the rate."""
+        """For `decay_all` SGD over all that learns, as published: in one group, or biases in another if they have a
+        rate or decay of their own; `lr_batch` scales the rate."""
         if self.own["lr_batch"]:
             lr = lr * self.batch_size / self.own["lr_batch"]
         if not self.own["decay_all"]:
             return super().build_optimizer(model, name, lr, momentum, **more)
         if name != "SGD":
             raise UserError(f"optimizer={name}: decay_all needs optimizer=SGD")
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=self.args.weight_decay)
-        optimizer.param_groups[0]["param_group"] = "all"  # upstream rescales the decay of groups called "weight"
-        return optimizer
+        apart = biases(model) if self.own["bias_lr"] != 1 or not self.own["bias_decay"] else []
+        known = set(map(id, apart))
+        trained = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+        decay = self.args.weight_decay
+        # Upstream rescales the decay of groups called "weight".
+        groups = [{"params": trained, "lr": lr, "weight_decay": decay, "param_group": "all"}]
+        if apart:
+            groups.append({"params": apart, "lr": lr * self.own["bias_lr"], "param_group": "biases"})
+            groups[-1]["weight_decay"] = decay * self.own["bias_decay"]
+        return optim.SGD(groups, lr=lr, momentum=momentum)
 
     def _model_train(self) -> None:
         """Train mode, but for the batch norms of frozen parts, whose statistics stay as they are."""
@@ -249,3 +256,10 @@ class TinyTrainer(SteppedTrainer):
         """Go on where the checkpoint was written."""
         if ckpt is not None:
             checkpoint.restore(self, ckpt)
+
+
+def biases(model: nn.Module) -> list[nn.Parameter]:
+    """The biases that learn, but for those of norms: what the official code gives a rate and a decay of their own."""
+    norms = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._NormBase)
+    found = [getattr(module, "bias", None) for module in model.modules() if not isinstance(module, norms)]
+    return [bias for bias in found if isinstance(bias, nn.Parameter) and bias.requires_grad]

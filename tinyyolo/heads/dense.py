@@ -209,6 +209,30 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values[:, :count], order[:, :count]
 
 
+def best_pairs(probability: Tensor, count: int, owned: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (anchor, class) pairs of a level by falling score.
+
+    Args:
+        probability: (B, N, C).
+        count: at most so many.
+        owned: (N,) bool, anchors that count; the others score 0. None: all.
+
+    Returns:
+        scores (B, K), anchors (B, K) int64 and (B, K, C) bool, true for a pair's class.
+
+    Examples:
+        >>> scores, anchor, one = best_pairs(torch.tensor([[[0.5, 0.0], [0.25, 0.75]]]), 2)
+        >>> scores.tolist(), anchor.tolist(), one.long().tolist()
+        ([[0.75, 0.5]], [[1, 0]], [[[0, 1], [1, 0]]])
+    """
+    if owned is not None:
+        probability = probability * owned[:, None]
+    scores, pair = best(probability.flatten(1), count)
+    classes = probability.shape[-1]
+    one = torch.arange(classes, device=pair.device) == (pair % classes)[..., None]
+    return scores, pair // classes, one
+
+
 def rows(x: Tensor, index: Tensor) -> Tensor:
     """x (B, N, D) at index (B, K) -> (B, K, D)."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

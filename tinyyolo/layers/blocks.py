@@ -16,12 +16,24 @@ he_normal: Fill = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity=
 
 
 def conv_layer(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = False, padding: int | None = None
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    relu: bool = False,
+    padding: int | None = None,
+    norm_groups: int = 0,
 ) -> nn.Sequential:
-    """Convolution with bias under the name `conv`, padded to keep the size at stride 1, with ReLU if wanted."""
+    """Convolution under the name `conv`, padded to keep the size at stride 1, with ReLU if wanted.
+
+    With `norm_groups` a group norm `gn` of so many groups follows, and the convolution has no bias.
+    """
+    pad = kernel // 2 if padding is None else padding
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2 if padding is None else padding)
+        conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=pad, bias=not norm_groups)
     )
+    if norm_groups:
+        layers["gn"] = nn.GroupNorm(norm_groups, outputs)
     if relu:
         layers["activate"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)

@@ -85,7 +85,7 @@ def _corners(position: Tensor, size_hw: Pair) -> tuple[Tensor, Tensor]:
     top, left = y.detach().floor(), x.detach().floor()
     lower, right = y - top, x - left
     upper, beside = 1 - lower, 1 - right
-    image = torch.arange(len(position), dtype=torch.int32).view(-1, 1, 1, 1) * ((height + 2 * RING) * line)
+    image = torch.arange(position.shape[0], dtype=torch.int32).view(-1, 1, 1, 1) * ((height + 2 * RING) * line)
     row, column = (low.to(torch.int32).clamp_(min=-RING) + RING for low in (top, left))  # NaN is the least integer
     corner = image + row * line + column
     index = torch.stack([corner, corner + 1, corner + line, corner + line + 1], dim=-1)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import distance_box_iou_loss
+
+from tinyyolo.boxes.similarity import aligned_iou
+
+MIN_IOU = 1e-6  # of the logarithm
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
@@ -50,3 +55,32 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 0.0) -> Tensor:
         (2.5, 1.625)
     """
     return F.smooth_l1_loss(prediction.float(), target.float(), reduction="sum", beta=beta)
+
+
+def iou_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """-ln IoU of each box (Yu et al., 2016, eq. 3), IoU taken as at least 1e-6, where no gradient comes back.
+
+    Args:
+        prediction, target: (P, 4) xyxy, computed in float32.
+
+    Returns:
+        (P,).
+
+    Examples:
+        >>> import torch
+        >>> iou_loss(torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4]]), torch.tensor([[0.0, 0, 4, 2], [5, 5, 6, 6]]))
+        tensor([ 0.6931, 13.8155])
+    """
+    return -aligned_iou(prediction.float(), target.float()).clamp(min=MIN_IOU).log()
+
+
+def diou_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """1 - DIoU of each box (Zheng et al., 2020, eq. 7), torchvision's; see `iou_loss`.
+
+    Examples:
+        >>> import torch
+        >>> diou_loss(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[2.0, 0, 4, 2]]))
+        tensor([1.2000])
+    """
+    loss: Tensor = distance_box_iou_loss(prediction.float(), target.float())
+    return loss

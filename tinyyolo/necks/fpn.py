@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from tinyyolo.config import whole, within
 from tinyyolo.layers.blocks import conv_layer, initialise
 
-EXTRA_LEVELS = ("pool", "conv")
+EXTRA_LEVELS = ("pool", "conv", "conv_on_output")
 MOST_LEVELS = 16  # whose last stride, 2^15 times the first, is beyond any image
 
 
@@ -25,7 +26,8 @@ class FPN(nn.Module):
         start_level: index of the first backbone map that is used.
         extra: the levels beyond the backbone's: "pool" takes every second cell of the last output (Faster R-CNN),
             "conv" adds 3x3 convolutions of stride 2, the first on the backbone's last map, without ReLU between
-            (RetinaNet).
+            (RetinaNet); "conv_on_output" begins on the last output instead and has a ReLU between (FCOS).
+        norm_groups: of a group norm behind every convolution, which then has no bias; 0 is none.
 
     Raises:
         ValueError: channels < 1, unknown kind of extra levels, fewer outputs than used maps or over 16, or no such
@@ -46,9 +48,11 @@ class FPN(nn.Module):
         levels: int = 5,
         start_level: int = 0,
         extra: str = "pool",
+        norm_groups: int = 0,
     ):
         super().__init__()
         whole(1, channels=channels, levels=levels)
+        whole(0, norm_groups=norm_groups)
         within(1, MOST_LEVELS, levels=levels)
         if extra not in EXTRA_LEVELS:
             raise ValueError(f"extra={extra}: choices are {', '.join(EXTRA_LEVELS)}")
@@ -63,11 +67,12 @@ class FPN(nn.Module):
         self.strides = tuple(strides + [strides[-1] * 2 ** (i + 1) for i in range(self.added)])
         self.channels = (channels,) * levels
 
-        self.lateral_convs = nn.ModuleList(conv_layer(c, channels, kernel=1) for c in used)
-        self.fpn_convs = nn.ModuleList(conv_layer(channels, channels, kernel=3) for _ in used)
-        if extra == "conv":
-            sources = [used[-1]] + [channels] * (self.added - 1)
-            self.fpn_convs.extend(conv_layer(c, channels, kernel=3, stride=2) for c in sources[: self.added])
+        layer = partial(conv_layer, norm_groups=norm_groups)
+        self.lateral_convs = nn.ModuleList(layer(c, channels, kernel=1) for c in used)
+        self.fpn_convs = nn.ModuleList(layer(channels, channels, kernel=3) for _ in used)
+        if extra != "pool":
+            sources = [used[-1] if extra == "conv" else channels] + [channels] * (self.added - 1)
+            self.fpn_convs.extend(layer(c, channels, kernel=3, stride=2) for c in sources[: self.added])
         initialise(self, nn.init.xavier_uniform_)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -77,8 +82,10 @@ class FPN(nn.Module):
         for i in range(len(tops) - 1, 0, -1):
             tops[i - 1] = tops[i - 1] + F.interpolate(tops[i], size=tops[i - 1].shape[-2:], mode="nearest")
         outputs = [self.fpn_convs[i](x) for i, x in enumerate(tops)]
-        x = outputs[-1] if self.extra == "pool" else used[-1]
+        x = used[-1] if self.extra == "conv" else outputs[-1]
         for i in range(self.added):  # "pool" takes every second cell
+            if i and self.extra == "conv_on_output":
+                x = F.relu(x)
             x = F.max_pool2d(x, 1, stride=2) if self.extra == "pool" else self.fpn_convs[len(used) + i](x)
             outputs.append(x)
         return outputs
