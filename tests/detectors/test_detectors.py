@@ -127,7 +127,7 @@ def test_published_settings(name, variant):
     [
         ({"rpn.anchors.scales": [4]}, lambda m: m.rpn_head.grid.base_boxes[0][1].tolist() == [-8, -8, 8, 8]),
         ({"rpn.assigner.topk": 4}, lambda m: m.rpn_head.assigner.topk == 4),
-        ({"rpn.assigner.constant": 24}, lambda m: m.rpn_head.assigner.constant == 24),
+        ({"rpn.assigner.constant": 24}, lambda m: m.rpn_head.assigner.options["constant"] == 24),
         ({"rpn.assigner.negative_below": None}, lambda m: m.rpn_head.assigner.negative_below is None),
         ({"rpn.assigner.similarity": "giou"}, lambda m: m.rpn_head.assigner.similarity == "giou"),
     ],

@@ -3,12 +3,19 @@
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE, Assignment
 from tinyyolo.assigners.atss import ATSSAssigner
 from tinyyolo.assigners.base import Assigner
+from tinyyolo.assigners.hierarchical import HierarchicalAssigner
 from tinyyolo.assigners.ranking import RankingAssigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.assigners.shape import ShapeAssigner
 from tinyyolo.assigners.threshold import ThresholdAssigner
 
-ASSIGNERS = {"ranking": RankingAssigner, "threshold": ThresholdAssigner, "atss": ATSSAssigner, "shape": ShapeAssigner}
+ASSIGNERS = {
+    "ranking": RankingAssigner,
+    "threshold": ThresholdAssigner,
+    "hierarchical": HierarchicalAssigner,
+    "atss": ATSSAssigner,
+    "shape": ShapeAssigner,
+}
 
 __all__ = [
     "ASSIGNERS",
@@ -17,6 +24,7 @@ __all__ = [
     "ATSSAssigner",
     "Assigner",
     "Assignment",
+    "HierarchicalAssigner",
     "RandomSampler",
     "RankingAssigner",
     "ShapeAssigner",
