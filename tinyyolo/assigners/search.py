@@ -136,9 +136,14 @@ class EllipseSearch(Search):
         self.falloff = FALLOFFS[similarity](**options)
 
     def best(self, least: float) -> Iterator[Pairs]:
-        """See `Search`: there may be many above `least`, and the nearest are found at once."""
-        for pairs in self.nearest(1):
-            yield pairs.keep(pairs.value >= least)
+        """See `Search`: many may be above `least`, and the nearest are found at once."""
+
+        def reach(part: Tensor, place: Tensor) -> Tensor:
+            return self._reach_of_nearest(1, part, place).minimum(self._reach(part, least))
+
+        for row, pairs, _ in self._pairs(reach):
+            top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, row, pairs.value, "amax")
+            yield pairs.keep((pairs.value >= least) & (pairs.value == top[row]))
 
     def nearest(self, k: int, objects: Tensor | None = None) -> Iterator[Pairs]:
         """See `Search`. Pairs come object by object; `objects` (m,), rising, picks some of them, all if None."""
