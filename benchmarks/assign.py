@@ -1,12 +1,13 @@
-"""Seconds and memory of NWD-RKA (k = 2, published anchors) against objects and image side, on one thread.
+"""Seconds and memory of NWD-RKA (k = 2) and RFLA (k = 3, 1) against objects and image side, on one thread.
 
     python benchmarks/assign.py                     # some minutes; the whole table
     python benchmarks/assign.py --sides 800 --objects 100 500 2000 --json assign.json
 
-Three ways in one run: `plain`, the dense float32 assigner as one writes it first (whole matrix, loop over objects);
-`dense`, this project's path for any boxes (the matrix in portions); `grid`, the lattice. Each case runs in a process of
-its own: the best of several runs in seconds of that thread, which other work on the machine hardly changes, and the
-highest memory above the start without the result. Linux only.
+Four ways in one run: `plain`, the dense float32 NWD-RKA as one writes it first (whole matrix, loop over objects);
+`dense`, this project's path for any boxes (the matrix in portions); `grid`, the lattice; `rfla`, RFLA on the lattice.
+All on the published anchors of each, strides 4 to 64, three a cell. Each case runs in a process of its own: the best of
+several runs in seconds of that thread, which other work on the machine hardly changes, and the highest memory above the
+start without the result. Linux only.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ from pathlib import Path
 
 import torch
 
-from tinyyolo.assigners import IGNORE, NEGATIVE, RankingAssigner
+from tinyyolo.assigners import IGNORE, NEGATIVE, HierarchicalAssigner, RankingAssigner
 from tinyyolo.boxes.anchors import AnchorGrid
 
 OBJECTS = (27, 100, 500, 1000, 2000, 5000)
 SIDES = (800, 1600, 3200)
 SIZE = (12.7, 5.6)  # mean and deviation of an object's side, px: AI-TOD-v2
-LIMITS = {"plain": 1e8, "dense": 2e8, "grid": float("inf")}  # pairs of object and anchor; more is left out
+LIMITS = {
+    "plain": 1e8,
+    "dense": 2e8,
+    "grid": float("inf"),
+    "rfla": float("inf"),
+}  # pairs of object and anchor; more is left out
 SECONDS, RUNS = 1.0, 15  # a figure is the best of this many runs, or of as many as this time allows
 MEGABYTE = 1e6
-TARGETS = "grid against plain: 100x at 100 and 500 objects; grid: 50 ms at 2000, 40 MB at any count"
+TARGETS = (
+    "grid against plain: 100x at 100 and 500 objects; grid: 50 ms at 2000, 40 MB at any count; rfla: 3x grid, 40 MB"
+)
 
 
 def draw_objects(count: int, side: int) -> torch.Tensor:
@@ -62,6 +70,9 @@ def work(method: str, count: int, side: int) -> Callable[[], torch.Tensor]:
     objects = draw_objects(count, side)
     if method == "grid":
         return lambda: RankingAssigner().on_grid(grid, (side, side), objects).gt_index
+    if method == "rfla":
+        priors = AnchorGrid(strides=(4, 8, 16, 32, 64), fields=(35, 91, 267, 427, 555), ratios=(0.5, 1, 2))
+        return lambda: HierarchicalAssigner().on_grid(priors, (side, side), objects).gt_index
     anchors = grid.boxes((side, side))
     if method == "dense":
         return lambda: RankingAssigner()(anchors, objects).gt_index
@@ -110,8 +121,12 @@ def line(side: int, count: int, found: dict[str, dict[str, float]]) -> str:
     for method in LIMITS:
         row = found.get(method)
         text += f"{row['seconds'] * 1e3:12.1f}{row['megabytes']:11.1f}" if row else f"{'-':>12}{'-':>11}"
-    ratio = f"{found['plain']['seconds'] / found['grid']['seconds']:.0f}x" if "plain" in found else "-"
-    return text + f"{ratio:>12}"
+    grid = found["grid"]["seconds"]
+    ratios = [
+        f"{found['plain']['seconds'] / grid:.0f}x" if "plain" in found else "-",
+        f"{found['rfla']['seconds'] / grid:.2f}x",
+    ]
+    return text + "".join(f"{ratio:>12}" for ratio in ratios)
 
 
 def main() -> None:
@@ -125,7 +140,7 @@ def main() -> None:
     print(
         f"{'side':>5} {'objects':>8}"
         + "".join(f"{m + ' ms':>12}{m + ' MB':>11}" for m in LIMITS)
-        + f"{'plain/grid':>12}"
+        + f"{'plain/grid':>12}{'rfla/grid':>12}"
     )
     rows = []
     for side in arguments.sides:

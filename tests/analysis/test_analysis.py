@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tinyyolo.analysis.assignment import Candidate, Scene, count_positives, scenes_of
+from tinyyolo.analysis.assignment import Candidate, Scene, alike, count_positives, scenes_of
 from tinyyolo.analysis.command import analyze
 from tinyyolo.analysis.similarity import shift_curves, worked_example
-from tinyyolo.assigners import ATSSAssigner, RankingAssigner, ThresholdAssigner
+from tinyyolo.assigners import ATSSAssigner, HierarchicalAssigner, RankingAssigner, ThresholdAssigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.similarity import SIMILARITIES
 from tinyyolo.config import UserError
@@ -185,3 +185,22 @@ def test_data_without_objects_and_auto_without_data(coco_file, tmp_path):
         analyze(constant="auto")
     with pytest.raises(UserError, match=r"nowhere\.json"):
         analyze(str(tmp_path / "nowhere.json"))
+
+
+def test_rfla_and_simd_stand_beside_the_others(coco_file, tmp_path, capsys):
+    names = "max-iou,nwd-rka,rfla,rfla-wd,simd"
+    models = ["faster-rcnn-r18-nwdrka.yaml", "faster-rcnn-r18-rfla.yaml", "faster-rcnn-r18-simd.yaml"]
+    analyze(str(coco_file), model=models, assigners=names, figures=False, out=tmp_path)
+    rows = json.loads((tmp_path / "analyze.json").read_text())["assigners"]
+    assert set(rows) == {*names.split(","), *(name.removesuffix(".yaml") for name in models)}
+    assert sum(rows["faster-rcnn-r18-rfla"]["positives"]) >= 3 * sum(rows["faster-rcnn-r18-rfla"]["objects"])
+    assert {anchor["width"] for anchor in rows["faster-rcnn-r18-rfla"]["anchors"]} >= {17.5, 45.5}
+
+
+def test_a_models_own_rule_is_no_second_row(coco_file, tmp_path):
+    analyze(str(coco_file), model="faster-rcnn-r18-rfla", assigners=None, figures=False, out=tmp_path)
+    rows = json.loads((tmp_path / "analyze.json").read_text())["assigners"]
+    assert set(rows) == {"max-iou", "max-nwd", "nwd-rka", "faster-rcnn-r18-rfla"}
+    one, same = (HierarchicalAssigner(topk=k) for k in ((3, 1), [3, 1]))
+    assert alike(one, same) and not alike(one, HierarchicalAssigner(shrink=0.8)) and not alike(one, RankingAssigner())
+    assert alike(RankingAssigner(positive_iou=0.5), RankingAssigner(positive_iou=0.5))

@@ -11,6 +11,7 @@ from tinyyolo.assigners import (
     Assignment,
     ATSSAssigner,
     CellAssigner,
+    HierarchicalAssigner,
     RankingAssigner,
     ShapeAssigner,
     ThresholdAssigner,
@@ -21,6 +22,7 @@ GRID = AnchorGrid(strides=(4, 8), scales=(2, 8), ratios=(0.5, 1))
 ROW = torch.tensor([[10.0 * i, 0, 10 * i + 8, 8] for i in range(6)])  # anchors 0..5, 10 px apart
 # Every entry of the table as it comes, and what takes another path: the rules that all must keep are tested on these.
 VARIANTS = {"ranking-iou": RankingAssigner("iou"), "ranking-giou": RankingAssigner("giou", topk=1)}
+VARIANTS |= {"threshold-simd": ThresholdAssigner("simd"), "hierarchical-giou": HierarchicalAssigner("giou")}
 VARIANTS |= {"ranking-one": RankingAssigner(keep_one=True, positive_iou=0.5), "threshold-nwd": ThresholdAssigner("nwd")}
 BY_NAME = {name: make() for name, make in ASSIGNERS.items()} | VARIANTS
 ALL, NAMES = list(BY_NAME.values()), list(BY_NAME)

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyyolo.assigners import Assigner, RankingAssigner, ThresholdAssigner, lattice, search
+from tinyyolo.assigners import Assigner, HierarchicalAssigner, RankingAssigner, ThresholdAssigner, lattice, search
 from tinyyolo.boxes.anchors import AnchorGrid
 
 SIDES = st.integers(8, 110)
@@ -54,7 +54,7 @@ def cases(draw):
 
 ASSIGNER_SETTINGS = st.fixed_dictionaries(
     {
-        "similarity": st.sampled_from(["nwd", "nwd", "dotd", "iou"]),
+        "similarity": st.sampled_from(["nwd", "nwd", "dotd", "iou", "kld", "wd", "simd"]),
         "topk": st.integers(1, 9),
         "negative_below": st.sampled_from([0.3, 0.3, None, 0.05, 0.9, 1.0, 0.0]),
         "constant": st.sampled_from([12.7, 12.7, 1.0, 0.3, 60.0, 1e4]),
@@ -67,13 +67,25 @@ ASSIGNER_SETTINGS = st.fixed_dictionaries(
 
 THRESHOLD_SETTINGS = st.fixed_dictionaries(
     {
-        "similarity": st.sampled_from(["iou", "iou", "nwd", "dotd"]),
+        "similarity": st.sampled_from(["iou", "iou", "nwd", "dotd", "simd", "simd", "kld", "wd"]),
         "positive": st.sampled_from([0.7, 0.5, 1.0]),
         "negative": st.sampled_from([0.3, 0.1, 0.5, 0.0]),
         "min_positive": st.sampled_from([0.3, 0.0, 0.1]),
         "low_quality": st.booleans(),
         "all_best": st.booleans(),
         "constant": st.sampled_from([12.7, 12.7, 1.0, 60.0]),
+        "m": st.sampled_from([1.0, 6.13, 0.2]),
+        "n": st.sampled_from([1.0, 4.59, 0.2]),
+    }
+).map(lambda options: options if options["similarity"] == "simd" else {**options, "m": 1.0, "n": 1.0})
+
+
+HIERARCHICAL_SETTINGS = st.fixed_dictionaries(
+    {
+        "similarity": st.sampled_from(["kld", "kld", "kld", "wd", "simd", "nwd", "iou"]),
+        "topk": st.tuples(st.integers(1, 9), st.integers(1, 5)),
+        "shrink": st.sampled_from([0.9, 0.9, 1.0, 0.5, 0.05]),
+        "negative_below": st.sampled_from([0.8, 0.8, 0.3, 1.0, 0.0]),
     }
 )
 
@@ -105,6 +117,16 @@ UNDERFLOW = (
     None,
 )
 
+# Anchors so thin that float32 hardly knows their sides where they lie.
+THREAD = (
+    AnchorGrid((8,), sizes=[[(0.001, 0.002), (9, 9)]], center_offset=0.3),
+    (100, 100),
+    [torch.tensor([[3.0, 3, 9, 9], [50, 50, 50, 50], [95, 95, 95.5, 96]])],
+    None,
+    False,
+    None,
+)
+
 
 @settings(deadline=None, max_examples=50)
 @given(cases(), ASSIGNER_SETTINGS)
@@ -120,9 +142,18 @@ def test_threshold_on_the_lattice_equals_dense(case, options):
     assert_equal_paths(ThresholdAssigner(**options), case)
 
 
+@settings(deadline=None, max_examples=60)
+@given(cases(), HIERARCHICAL_SETTINGS)
+@example(UNDERFLOW, {"topk": (3, 1)})
+@example(THREAD, {"topk": (3, 2)})
+@example(THREAD, {"similarity": "simd"})
+def test_hierarchical_on_the_lattice_equals_dense(case, options):
+    assert_equal_paths(HierarchicalAssigner(**options), case)
+
+
 @settings(deadline=None, max_examples=15)
-@given(cases(), ASSIGNER_SETTINGS, THRESHOLD_SETTINGS)
-def test_lattice_equals_dense_in_the_smallest_portions(case, ranking, threshold):
+@given(cases(), ASSIGNER_SETTINGS, THRESHOLD_SETTINGS, HIERARCHICAL_SETTINGS)
+def test_lattice_equals_dense_in_the_smallest_portions(case, ranking, threshold, hierarchical):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lattice, "PAIRS", 50)
         patch.setattr(lattice, "BOXES", 3)
@@ -130,6 +161,7 @@ def test_lattice_equals_dense_in_the_smallest_portions(case, ranking, threshold)
         patch.setattr(search, "TABLE", 50)
         assert_equal_paths(RankingAssigner(**ranking), case)
         assert_equal_paths(ThresholdAssigner(**threshold), case)
+        assert_equal_paths(HierarchicalAssigner(**hierarchical), case)
 
 
 @pytest.mark.parametrize("inside_only", [False, True])
@@ -165,7 +197,17 @@ def test_inputs_stay_as_they_are():
     assert_close([boxes, region, *grid.base_boxes], copies, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("assigner", [RankingAssigner(), RankingAssigner("dotd"), ThresholdAssigner(min_positive=0.0)])
+@pytest.mark.parametrize(
+    "assigner",
+    [
+        RankingAssigner(),
+        RankingAssigner("dotd"),
+        ThresholdAssigner(min_positive=0.0),
+        ThresholdAssigner("simd"),
+        HierarchicalAssigner(),
+        HierarchicalAssigner("wd"),
+    ],
+)
 def test_lattice_makes_neither_anchors_nor_matrix(assigner, monkeypatch):
     monkeypatch.setattr(AnchorGrid, "boxes", None)
     monkeypatch.setattr(Assigner, "__call__", None)

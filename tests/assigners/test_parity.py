@@ -24,22 +24,27 @@ MODES = {
 CROWDED = 20  # objects; a dense (M, N) matrix of more takes a second or many
 
 
-def pieces(values, counts):
-    return np.split(OFFICIAL[values], np.cumsum(OFFICIAL[counts])[:-1])
+def pieces(official, values, counts):
+    return np.split(official[values], np.cumsum(official[counts])[:-1])
 
 
-OBJECTS = dict(zip(OFFICIAL["cases"], pieces("gt_boxes", "case_objects"), strict=True))
-EXPECTED = {
-    key: {"positive": np.cumsum(positive), "gt": gt, "ignored": np.cumsum(ignored), "negative_sum": int(total)}
-    for key, positive, gt, ignored, total in zip(
-        OFFICIAL["keys"],
-        pieces("positive_steps", "positives"),
-        pieces("positive_gt", "positives"),
-        pieces("ignored_steps", "ignored"),
-        OFFICIAL["negative_sum"],
-        strict=True,
-    )
-}
+def expected_of(official):
+    """What the official code gives, by case/anchors/mode."""
+    return {
+        key: {"positive": np.cumsum(positive), "gt": gt, "ignored": np.cumsum(ignored), "negative_sum": int(total)}
+        for key, positive, gt, ignored, total in zip(
+            official["keys"],
+            pieces(official, "positive_steps", "positives"),
+            pieces(official, "positive_gt", "positives"),
+            pieces(official, "ignored_steps", "ignored"),
+            official["negative_sum"],
+            strict=True,
+        )
+    }
+
+
+OBJECTS = dict(zip(OFFICIAL["cases"], pieces(OFFICIAL, "gt_boxes", "case_objects"), strict=True))
+EXPECTED = expected_of(OFFICIAL)
 
 
 def marked(key, dense):
@@ -48,8 +53,7 @@ def marked(key, dense):
     return pytest.param(key, marks=pytest.mark.slow) if slow else key
 
 
-def compare(gt_index, key):
-    expected = EXPECTED[key]
+def compare(gt_index, expected):
     positive = (gt_index >= 0).nonzero()[:, 0]
     np.testing.assert_array_equal(positive, expected["positive"])
     np.testing.assert_array_equal(gt_index[positive], expected["gt"])
@@ -76,7 +80,7 @@ def test_on_grid_equals_the_official_code(key, anchors):
     if which == "inside":
         assert bool((gt_index[~anchors[1]] == IGNORE).all())
         gt_index = gt_index[anchors[1]]
-    compare(gt_index, key)
+    compare(gt_index, EXPECTED[key])
 
 
 @pytest.mark.parametrize("key", [marked(key, dense=True) for key in EXPECTED])
@@ -86,7 +90,7 @@ def test_dense_equals_the_official_code(key, anchors):
     levels = inside.split(GRID.level_sizes(SIZE))
     sizes = [int(level.sum()) if which == "inside" else len(level) for level in levels]
     boxes = boxes[inside] if which == "inside" else boxes
-    compare(MODES[mode](boxes, torch.from_numpy(OBJECTS[case]), None, sizes).gt_index, key)
+    compare(MODES[mode](boxes, torch.from_numpy(OBJECTS[case]), None, sizes).gt_index, EXPECTED[key])
 
 
 def test_constant_never_changes_the_positives():

@@ -43,6 +43,17 @@ def test_explicit_sizes_may_differ_by_level():
     assert_close(grid.boxes((4, 4)), expected)
 
 
+def test_priors_of_receptive_fields():
+    grid = AnchorGrid(strides=(4, 8), fields=(35, 91), ratios=(0.5, 1, 2))
+    wide = 24.748737335205078  # 17.5 * sqrt(2), by float32's 1 / sqrt(1/2)
+    assert_close(
+        grid.base_boxes[0][:2], torch.tensor([[-wide / 2, -wide / 4, wide / 2, wide / 4], [-8.75] * 2 + [8.75] * 2])
+    )
+    assert_close(grid.base_boxes[1][1], torch.tensor([-22.75, -22.75, 22.75, 22.75]), atol=0, rtol=0)
+    third = AnchorGrid(strides=(8,), fields=(91,), ratios=(1,), field_part=1 / 3, center_offset=0.5)
+    assert_close(third.base_boxes[0], torch.tensor([[4 - 91 / 6] * 2 + [4 + 91 / 6] * 2]))
+
+
 @pytest.mark.parametrize("size_hw", [(800, 801), (33, 7), (1, 1)])
 def test_maps_are_rounded_up(size_hw):
     grid = AnchorGrid(**PUBLISHED)
@@ -70,9 +81,18 @@ def test_anchors_that_touch_the_far_edge_are_outside():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({}, "either scales and ratios, or sizes"),
-        ({"scales": (8,)}, "either scales and ratios, or sizes"),
-        ({"scales": (8,), "ratios": (1,), "sizes": [[(1, 1)]]}, "either scales and ratios, or sizes"),
+        ({}, "either scales and ratios, fields and ratios, or sizes"),
+        ({"scales": (8,)}, "either scales and ratios, fields and ratios, or sizes"),
+        (
+            {"scales": (8,), "ratios": (1,), "sizes": [[(1, 1)]]},
+            "either scales and ratios, fields and ratios, or sizes",
+        ),
+        ({"scales": (8,), "ratios": (1,), "fields": (35,)}, "either scales and ratios, fields and ratios, or sizes"),
+        ({"fields": (35,)}, "either scales and ratios, fields and ratios, or sizes"),
+        ({"ratios": (1,), "sizes": [[(1, 1)]]}, "either scales and ratios, fields and ratios, or sizes"),
+        ({"fields": (35, 91), "ratios": (1,)}, "fields: 2 levels, but 1 strides"),
+        ({"fields": (0,), "ratios": (1,)}, "fields=.*numbers above 0"),
+        ({"fields": (35,), "ratios": (1,), "field_part": 0}, "field_part=0: expected a number above 0"),
         ({"scales": (0,), "ratios": (1,)}, "scales=.*numbers above 0"),
         ({"scales": (8,), "ratios": (-1,)}, "ratios=.*numbers above 0"),
         ({"sizes": [[(1, 1)], [(2, 2)]]}, "2 levels, but 1 strides"),

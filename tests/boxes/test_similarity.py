@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tinyyolo.boxes import similarity
-from tinyyolo.boxes.similarity import SIMILARITIES, aligned_ciou, measure, pairwise_iof, pairwise_iou, pairwise_nwd
+from tinyyolo.boxes.similarity import (
+    SIMILARITIES,
+    aligned_ciou,
+    aligned_simd,
+    measure,
+    pairwise_iof,
+    pairwise_iou,
+    pairwise_kld,
+    pairwise_nwd,
+    pairwise_simd,
+)
 
 OFFICIAL = np.load(Path(__file__).parent.parent / "parity/assign_boxes.npz")
-SYMMETRIC = sorted(set(SIMILARITIES) - {"iof"})
+SYMMETRIC = sorted(set(SIMILARITIES) - {"iof", "kld"})
 
 UNIT = [0.0, 0.0, 8.0, 8.0]
 EXPECTED = {  # similarity of UNIT with itself, with it moved by (3, 4), and with half its side in its middle
@@ -25,6 +35,11 @@ EXPECTED = {  # similarity of UNIT with itself, with it moved by (3, 4), and wit
     "gwd": (1.0, 1 / (1 + np.log(26)), 1 / (1 + np.log(9))),
     "nwd": (np.exp(-1e-3 / 12.7), np.exp(-5 / 12.7), np.exp(-np.sqrt(8) / 12.7)),
     "dotd": (np.exp(-1e-3 / 12.7), np.exp(-5 / 12.7), np.exp(-1e-3 / 12.7)),
+    # KL = 2 (3² + 4²) / 8², and (1/4 - 1 + ln 4) of both axes, halved
+    "kld": (1.0, 1 / (1 + 50 / 64), 1 / (1 + 0.25 - 1 + np.log(4))),
+    "wd": (1.0, 1 / 26, 1 / 9),
+    # location 5 / 16; shape (4 / 12) of both axes
+    "simd": (1.0, np.exp(-5 / 16), np.exp(-np.sqrt(2) / 3)),
 }
 
 
@@ -71,6 +86,52 @@ def test_symmetric(name):
     boxes, others = random_boxes(9), random_boxes(7, 1)
     pairwise = SIMILARITIES[name].pairwise
     assert_close(pairwise(boxes, others), pairwise(others, boxes).T, atol=1e-6, rtol=0)
+
+
+def test_the_sides_of_the_object_divide_in_kld():
+    small, large = torch.tensor([[2.0, 2, 6, 6]]), torch.tensor([UNIT])
+    assert_close(pairwise_kld(small, large), torch.tensor([[1 / (1 + 4 - 1 - np.log(4))]]).float())
+    assert_close(pairwise_kld(large, small), torch.tensor([[1 / (0.25 + np.log(4))]]).float())
+
+
+def test_simd_of_two_axes_and_its_floor():
+    # dx / W = 3 / 16 * 2, dy / H = 4 / 16 * 3, equal sides
+    moved = pairwise_simd(torch.tensor([UNIT]), torch.tensor([[3.0, 4, 11, 12]]), m=2, n=3)
+    assert_close(moved, torch.tensor([[np.exp(-np.hypot(0.375, 0.75))]]).float())
+    # (8 - 4) / 12 * 2 and (8 - 2) / 10 * 3, one centre
+    smaller = pairwise_simd(torch.tensor([UNIT]), torch.tensor([[2.0, 3, 6, 5]]), m=2, n=3)
+    assert_close(smaller, torch.tensor([[np.exp(-np.hypot(8 / 12, 18 / 10))]]).float())
+    assert float(pairwise_simd(torch.tensor([UNIT]), torch.tensor([[800.0, 0, 808, 8]]))) == pytest.approx(1e-6)
+    for wrong in ({"m": 0}, {"n": -1.0}):
+        with pytest.raises(ValueError, match=r"[mn]=.*number above 0"):
+            aligned_simd(torch.zeros(1, 4), torch.zeros(1, 4), **wrong)
+
+
+# Of the authors' code: some boxes and objects of `assign_boxes.npz`.
+RFLA = {
+    "kld": [
+        [0.00012906054325867444, 0.0012170204427093267, 0.00025480278418399394],
+        [0.0027588317170739174, 0.0004929908900521696, 0.07971739768981934],
+        [0.0005503293359652162, 0.04300697520375252, 0.0006509249215014279],
+    ],
+    "wd": [
+        [1.90337425465259e-06, 4.456934220797848e-06, 1.315053054895543e-06],
+        [3.5927543649449944e-05, 2.9946713766548783e-06, 0.0003903626056853682],
+        [7.15667920303531e-06, 0.00019094403251074255, 2.8726722121064086e-06],
+    ],
+    "simd": [
+        [9.999999974752427e-07, 9.999999974752427e-07, 9.999999974752427e-07],
+        [9.999999974752427e-07, 9.999999974752427e-07, 2.4567640139139257e-05],
+        [9.999999974752427e-07, 9.999999974752427e-07, 9.999999974752427e-07],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", RFLA)
+def test_equal_to_the_code_of_rfla_and_simd(name):
+    boxes, objects = torch.from_numpy(OFFICIAL["coder_P"][[2, 5, 11]]), torch.from_numpy(OFFICIAL["coder_G"][[0, 1, 2]])
+    options = {"m": 6.13, "n": 4.59} if name == "simd" else {}
+    assert_close(measure(name, **options).pairwise(objects, boxes).T, torch.tensor(RFLA[name]), atol=1e-6, rtol=1e-6)
 
 
 def test_iof_divides_by_the_first():
@@ -180,8 +241,9 @@ def test_measure_binds_the_constant_where_there_is_one():
     nwd = measure("nwd", 5.0)
     assert_close(nwd.pairwise(boxes, others), pairwise_nwd(boxes, others, 5.0), atol=0, rtol=0)
     assert_close(nwd.aligned(boxes, others), pairwise_nwd(boxes, others, 5.0).diagonal(), atol=0, rtol=0)
-    weights = {name: entry.size_weight for name, entry in SIMILARITIES.items() if entry.size_weight is not None}
-    assert weights == {"nwd": 1, "dotd": 0}
+    assert_close(
+        measure("simd", 5.0, m=2, n=3).pairwise(boxes, others), pairwise_simd(boxes, others, 2, 3), atol=0, rtol=0
+    )
     for name in SIMILARITIES:
         assert measure(name, 0.5)
         with pytest.raises(ValueError, match="constant=0: expected a number above 0"):

@@ -181,7 +181,7 @@ def test_caffes_images_are_blue_first_and_from_0_to_255():
     [
         ({"rpn.anchors.scales": [4]}, lambda m: m.rpn_head.grid.base_boxes[0][1].tolist() == [-8, -8, 8, 8]),
         ({"rpn.assigner.topk": 4}, lambda m: m.rpn_head.assigner.topk == 4),
-        ({"rpn.assigner.constant": 24}, lambda m: m.rpn_head.assigner.constant == 24),
+        ({"rpn.assigner.constant": 24}, lambda m: m.rpn_head.assigner.options["constant"] == 24),
         ({"rpn.assigner.negative_below": None}, lambda m: m.rpn_head.assigner.negative_below is None),
         ({"rpn.assigner.similarity": "giou"}, lambda m: m.rpn_head.assigner.similarity == "giou"),
     ],

@@ -40,6 +40,6 @@ def test_the_loss_falls_and_boxes_lie_on_objects(name):
     assert np.mean(totals[-5:]) < FALLEN * totals[0], totals
     # Batch norm has seen few pictures: its averages are those of the training steps.
     with torch.no_grad():
-        ((found, scores, classes),) = detector.eval().detect(detector.features(images), (SIDE, SIDE))
+        ((found, _, classes),) = detector.eval().detect(detector.features(images), (SIDE, SIDE))
     overlap = pairwise_iou(targets[0]["boxes"], found) * (targets[0]["labels"][:, None] == classes)
     assert (overlap.amax(1) > FOUND).sum() >= len(boxes) - 1, (overlap.amax(1), totals[::10])

@@ -11,6 +11,7 @@ from tinyyolo.assigners import RankingAssigner, ThresholdAssigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
+from tinyyolo.boxes.similarity import SIMILARITIES
 from tinyyolo.heads.dense import AnchorHead, best, flat, objects_of, rows
 from tinyyolo.heads.retina import RetinaHead
 from tinyyolo.heads.rpn import RPNHead, neighbourhoods
@@ -235,6 +236,27 @@ def test_retina_losses_by_hand():
         count += max(1, int(positive.sum()))
     torch.testing.assert_close(losses["cls"], classes / count)
     torch.testing.assert_close(losses["box"], boxes / count)
+
+
+def test_retina_learns_decoded_boxes_by_a_similarity():
+    found = {}
+    for name in ("diou", "iou"):
+        head = retina(box_loss=name)
+        for parameter in head.retina_reg.parameters():
+            torch.nn.init.zeros_(parameter)  # what is predicted is then the anchor itself
+        maps, distance, count = maps_of(), 0, 1  # an image without positives counts as 1
+        gt_index = head.assigner.on_grid(head.grid, SIZE, TARGETS[0]["boxes"]).gt_index
+        for anchor, index in zip(head.grid.boxes(SIZE), gt_index.tolist(), strict=True):
+            if index >= 0:
+                distance += 1 - SIMILARITIES[name].aligned(anchor, TARGETS[0]["boxes"][index])
+                count += 1
+        found[name] = head.losses(maps, TARGETS, SIZE)["box"]
+        torch.testing.assert_close(found[name], distance / count)
+    assert found["diou"] > found["iou"]
+    with pytest.raises(ValueError, match="box_loss=diuo: unknown; did you mean 'diou'"):
+        retina(box_loss="diuo")
+    with pytest.raises(ValueError, match=r"box_beta=0\.1: of box_loss=deltas alone, not of diou"):
+        retina(box_loss="diou", box_beta=0.1)
 
 
 def test_retina_candidates_are_pairs_with_one_score():

@@ -16,18 +16,21 @@ from tinyyolo.boxes.anchors import AnchorGrid, Size
 from tinyyolo.boxes.convert import areas, clip, sides
 from tinyyolo.config import UserError, build, load_model_yaml, suggest
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.detectors.auto import settle
+from tinyyolo.detectors.auto import Objects, settle
 from tinyyolo.detectors.build import build_model
 from tinyyolo.sizes import BOUNDS
 
 SIZE_NAMES = [f"<{BOUNDS[0]:g}", *(f"{low:g}-{high:g}" for low, high in pairwise(BOUNDS)), f">={BOUNDS[-1]:g}"]  # px
-PRESETS = {  # the paper's Tables 6 to 8
+PRESETS = {  # the paper's Tables 6 to 8, RFLA and SimD
     "max-iou": {"type": "threshold", "similarity": "iou", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
     "max-nwd": {"type": "threshold", "similarity": "nwd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
     "max-dotd": {"type": "threshold", "similarity": "dotd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
     "nwd-rka": {"type": "ranking", "similarity": "nwd", "topk": 2, "negative_below": 0.3},
     "iou-rka": {"type": "ranking", "similarity": "iou", "topk": 2, "negative_below": 0.3},
     "atss": {"type": "atss", "topk": 9},
+    "rfla": {"type": "hierarchical", "similarity": "kld", "topk": [3, 1]},
+    "rfla-wd": {"type": "hierarchical", "similarity": "wd", "topk": [3, 1]},
+    "simd": {"type": "threshold", "similarity": "simd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
 }
 SIDE_BY_SIDE = ("max-iou", "max-nwd", "nwd-rka")  # the paper's Fig. 8
 PAD = 32  # px; network inputs are padded to a multiple of it
@@ -66,20 +69,25 @@ def scenes_of(found: Annotations, imgsz: int | None = None) -> Iterator[Scene]:
 
 
 def gather(
-    model: str | Sequence[str], assigners: Any, constant: float, overrides: Mapping[str, Any], wh: Tensor
+    model: str | Sequence[str],
+    assigners: Any,
+    constant: float,
+    overrides: Mapping[str, Any],
+    wh: Tensor,
+    images: Objects = (),
 ) -> dict[str, Candidate]:
     """What stands side by side, by name: the assigners asked for, on the first model's anchors, and the models' own.
 
     Args:
         model, assigners, overrides: see `analyze`.
         constant: C, px, of assigners that do not name their own.
-        wh: (K, 2) sizes of the objects, to which `anchors: auto` and `constant: auto` of a model are fitted.
+        wh, images: sizes (K, 2) and places of the objects, from which every `auto` of a model is settled.
 
     Raises:
         UserError: unknown model, assigner or key.
     """
     names = [model] if isinstance(model, str) else list(model)
-    own = {Path(name).stem: candidate_of(name, overrides, wh) for name in names}
+    own = {Path(name).stem: candidate_of(name, overrides, wh, images) for name in names}
     first = next(iter(own.values()))
     if isinstance(assigners, Mapping):
         wanted = dict(assigners)
@@ -98,17 +106,22 @@ def gather(
     return out | (own if len(own) > 1 or new else {})
 
 
-def candidate_of(model: str, overrides: Mapping[str, Any], wh: Tensor) -> Candidate:
+def candidate_of(model: str, overrides: Mapping[str, Any], wh: Tensor, images: Objects = ()) -> Candidate:
     """The assigner and anchors with which a model's dense head (RPN, RetinaNet, YOLO) is trained."""
-    detector = build_model(settle(load_model_yaml(model, overrides), wh))
+    detector = build_model(settle(load_model_yaml(model, overrides), wh, images))
     head: Any = detector.rpn_head if hasattr(detector, "rpn_head") else detector.bbox_head
     return Candidate(head.assigner, head.grid, getattr(head, "inside_only", False))
 
 
 def alike(one: Assigner, other: Assigner) -> bool:
     """Whether two assigners have the same rule and settings."""
-    settings = [{key: value for key, value in vars(each).items() if key != "pairwise"} for each in (one, other)]
-    return type(one) is type(other) and settings[0] == settings[1]
+    return settings_of(one) == settings_of(other)
+
+
+def settings_of(assigner: Assigner) -> dict[str, Any]:
+    """The rule and settings of an assigner, those of the assigners that it is made of too."""
+    parts = {key: settings_of(value) if isinstance(value, Assigner) else value for key, value in vars(assigner).items()}
+    return {"rule": type(assigner), **{key: value for key, value in parts.items() if key != "pairwise"}}
 
 
 def count_positives(candidate: Candidate, scenes: Sequence[Scene]) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def analyze(
         data: a data YAML by path or name, or a COCO JSON.
         split: of a data YAML.
         model: model YAML whose anchors are taken; of several each adds its own assigner with its own anchors.
-        assigners: any of max-iou, max-nwd, max-dotd, nwd-rka, iou-rka, atss, or {name: {type: ..., ...}} as in a model
-            YAML; by default max-iou, max-nwd, nwd-rka, and the model's own where it differs.
+        assigners: any of max-iou, max-nwd, max-dotd, nwd-rka, iou-rka, atss, rfla, rfla-wd, simd, or
+            {name: {type: ..., ...}} as in a model YAML; by default max-iou, max-nwd, nwd-rka, and the model's own where
+            it differs.
         constant: C of NWD and DotD in px; auto is the mean size of the objects.
         imgsz: size of the network input to scale images to; by default they stay as they are.
         figures: draw the PNGs.
@@ -79,8 +80,9 @@ def analyze(
         if not scenes:
             raise UserError(f"{data}: no image has objects")
         wh = torch.cat([sides(scene.boxes) for scene in scenes])
+        places = [(scene.size_hw, scene.boxes) for scene in scenes]
         report["constant"] = auto_constant(wh) if constant == "auto" else constant
-        candidates = gather(model, assigners, report["constant"], overrides, wh)
+        candidates = gather(model, assigners, report["constant"], overrides, wh, places)
         report |= {"images": len(scenes), "objects": len(wh), "sizes": SIZE_NAMES}
         report["assigners"] = {name: count_positives(c, scenes) for name, c in candidates.items()}
         print(in_words(report))

@@ -4,13 +4,14 @@ from tinyyolo.assigners.assignment import IGNORE, NEGATIVE, Assignment
 from tinyyolo.assigners.atss import ATSSAssigner
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.cells import CellAssigner
+from tinyyolo.assigners.hierarchical import HierarchicalAssigner
 from tinyyolo.assigners.ranking import RankingAssigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.assigners.shape import ShapeAssigner
 from tinyyolo.assigners.threshold import ThresholdAssigner
 
 ASSIGNERS = {"ranking": RankingAssigner, "threshold": ThresholdAssigner, "atss": ATSSAssigner, "shape": ShapeAssigner}
-ASSIGNERS |= {"cells": CellAssigner}
+ASSIGNERS |= {"cells": CellAssigner, "hierarchical": HierarchicalAssigner}
 
 __all__ = [
     "ASSIGNERS",
@@ -20,6 +21,7 @@ __all__ = [
     "Assigner",
     "Assignment",
     "CellAssigner",
+    "HierarchicalAssigner",
     "RandomSampler",
     "RankingAssigner",
     "ShapeAssigner",

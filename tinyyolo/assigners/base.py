@@ -11,22 +11,21 @@ from tinyyolo.assigners.assignment import IGNORE, MAX_IOF, NEGATIVE, Assignment,
 from tinyyolo.assigners.lattice import Lattice, ignore_covered, ignore_outside, lattice_of
 from tinyyolo.assigners.search import Search, search_for
 from tinyyolo.boxes.anchors import AnchorGrid, Size
-from tinyyolo.boxes.similarity import pairwise_iof
+from tinyyolo.boxes.similarity import NO_FLOAT64, pairwise_iof
 
 CHUNK = 1 << 20  # pairs of object and anchor in work at once on the dense path: some 4 MB a float32 matrix
-NO_FLOAT64 = ("mps",)  # devices that cannot search; it takes place on the CPU
 
 
 class Assigner:
     """Checks the input, treats ignore regions and grids; a subclass gives `_assign`, the rule itself.
 
     A subclass that sets `on_lattice` also gives `_search`, the same rule without the (M, N) matrix, and has
-    `similarity` and `constant`.
+    `similarity` and `options`, as `boxes.similarity.measure` takes them.
     """
 
     on_lattice = False
     similarity: str
-    constant: float
+    options: dict[str, float]
 
     def __call__(
         self,
@@ -105,7 +104,7 @@ class Assigner:
             return []
         device, maps = gt_boxes[0].device, grid.map_sizes(size_hw, map_sizes)
         if self.on_lattice:
-            where = torch.device("cpu") if device.type in NO_FLOAT64 else device
+            where = torch.device("cpu") if device.type in NO_FLOAT64 else device  # a search needs them
             lattice = lattice_of(grid, tuple(size_hw), tuple(maps), inside_only, where)
             return [Assignment(row) for row in self._found(lattice, gt_boxes, regions).to(device)]
         anchors, sizes = grid.boxes(size_hw, maps, device), grid.level_sizes(size_hw, maps)
@@ -124,7 +123,7 @@ class Assigner:
         if lattice.active < lattice.total:
             ignore_outside(found, lattice)
         if lattice.active and any(len(boxes) for boxes in gt_boxes):
-            self._search(search_for(self.similarity, self.constant, lattice, gt_boxes), found.view(-1))
+            self._search(search_for(self.similarity, self.options, lattice, gt_boxes), found.view(-1))
         for row, boxes in zip(found, regions, strict=True):
             if boxes is not None and len(boxes):
                 ignore_covered(row, lattice, check_boxes(boxes, "ignore_boxes").to(device))

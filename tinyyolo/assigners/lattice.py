@@ -7,7 +7,7 @@ found by rounding. No (M, N) matrix is needed, no search tree and no loop over o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -15,14 +15,12 @@ from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, MAX_IOF
 from tinyyolo.boxes.anchors import AnchorGrid, Size
-from tinyyolo.boxes.convert import centres, sides
+from tinyyolo.boxes.convert import centres, scaled, sides
+from tinyyolo.boxes.falloff import SLACK
 from tinyyolo.boxes.similarity import aligned_iof
 
 PAIRS = 1 << 16  # pairs of box and anchor in work at once, some 200 bytes each
 BOXES = 1024  # boxes in work at once
-# Rounding of float32 coordinates and similarities, turned into px: some 8 units in the last place of the numbers that
-# enter, for both sides of a comparison. Searches go this much too far, and the float32 similarity itself decides.
-SLACK = 16 * torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,11 @@ class Lattice:
     levels: list[tuple[int, int, int, int]]  # start, rows, columns, boxes per cell
     total: int  # N, all anchors
     active: int  # anchors that take part
+    factor: float | None  # by which each box is then scaled around its centre
+
+    def scaled(self, factor: float) -> Lattice:
+        """The same anchors, which all keep their places, with sides `factor` times as long."""
+        return replace(self, half=self.half * factor, factor=factor)
 
 
 @lru_cache(maxsize=16)
@@ -64,7 +67,7 @@ def lattice_of(
     }
     tensors = {name: value.contiguous().to(device) for name, value in tensors.items()}
     active = int((high - low + 1).clamp(min=0).prod(0).sum())
-    return Lattice(**tensors, levels=levels, total=sum(sizes), active=active)
+    return Lattice(**tensors, levels=levels, total=sum(sizes), active=active, factor=None)
 
 
 def ignore_outside(gt_index: Tensor, lattice: Lattice) -> None:
@@ -124,6 +127,8 @@ def cells_between(
         column, line = left + place - line * width, top + line
         base = shape[group]
         boxes = base[:, :4] + torch.stack((column, line, column, line), 1).float() * base[:, 4:]
+        if lattice.factor is not None:
+            boxes = scaled(boxes, lattice.factor)
         yield rows, row, first + column * right + line * down, boxes, sums[rows].cumsum(0) - sums[rows]
 
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from tinyyolo.assigners.assignment import IGNORE, NEGATIVE
 from tinyyolo.assigners.base import Assigner, chunks, enter_last, is_background
-from tinyyolo.assigners.search import Search, WassersteinSearch, can_search, search_for
+from tinyyolo.assigners.search import EllipseSearch, Search, can_search, search_for
 from tinyyolo.assigners.threshold import ThresholdAssigner
-from tinyyolo.boxes.similarity import CONSTANT, SIMILARITIES, measure
+from tinyyolo.boxes.falloff import FALLOFFS
+from tinyyolo.boxes.similarity import CONSTANT, measure
 from tinyyolo.config import UserError, above, whole, within
 
 WIDER = 4  # how much further to look when all anchors near a robbed object are taken
@@ -26,10 +27,11 @@ class RankingAssigner(Assigner):
     * there is no floor. Where even the k-th best value is 0 (IoU of an object that too few anchors touch; NWD beyond
       about 104 * constant px, where float32 ends) every anchor at 0 ties and is taken.
 
-    `on_grid` and `on_grid_batch` find nwd, dotd and iou on the lattice, in milliseconds and with the same result.
+    `on_grid` and `on_grid_batch` find nwd, dotd, kld, wd, simd and iou on the lattice, in milliseconds and with the
+    same result.
 
     Args:
-        similarity: a name in SIMILARITIES; any but nwd, dotd and iou is ranked without the lattice, hence slowly.
+        similarity: a name in SIMILARITIES; any other than those is ranked without the lattice, hence slowly.
         topk: k, anchors per object.
         negative_below: anchors whose best similarity is below this are negative, those between are IGNORE: 0.3 in the
             official code. None makes all remaining anchors negative, as the paper's text has it.
@@ -70,9 +72,9 @@ class RankingAssigner(Assigner):
         if negative_below is not None:
             within(0, 1, negative_below=negative_below)
         self.overlap = overlap_rule(positive_iou, negative_iou)
-        self.similarity, self.topk, self.constant = similarity, topk, float(constant)
+        self.similarity, self.topk, self.options = similarity, topk, {"constant": float(constant)}
         self.negative_below, self.keep_one = negative_below, bool(keep_one)
-        ordered = SIMILARITIES[similarity].size_weight is not None  # the search can tell the next best, and the next
+        ordered = similarity in FALLOFFS  # the search can tell the next best, and the next
         self.on_lattice = can_search(similarity) and (ordered or not keep_one)
 
     def _search(self, search: Search, found: Tensor) -> None:
@@ -91,12 +93,12 @@ class RankingAssigner(Assigner):
             self._rescue(search, found, (~owns).nonzero()[:, 0])
         if self.overlap:
             more = torch.full_like(found, NEGATIVE)
-            self.overlap._search(search_for("iou", self.constant, search.lattice, search.images), more)
+            self.overlap._search(search_for("iou", self.options, search.lattice, search.images), more)
             found.copy_(add(found, more))
 
     def _rescue(self, search: Search, found: Tensor, robbed: Tensor) -> None:
         """Give each robbed object in turn its best anchor that is free, looking wider while there is none."""
-        assert isinstance(search, WassersteinSearch), "on_lattice says so: only this one can tell the next best"
+        assert isinstance(search, EllipseSearch), "on_lattice says so: only this one can tell the next best"
         k = self.topk
         while len(robbed) and k < search.lattice.active:
             k = min(k * WIDER, search.lattice.active)

@@ -7,21 +7,20 @@ the answer equals the dense one bit by bit, ties included.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tinyyolo.assigners.lattice import BOXES, SLACK, Lattice, cells_between
+from tinyyolo.assigners.lattice import BOXES, Lattice, cells_between
 from tinyyolo.boxes.convert import centres, sides
-from tinyyolo.boxes.similarity import EPS, SIMILARITIES, measure
+from tinyyolo.boxes.falloff import FALLOFFS, SLACK, Terms
+from tinyyolo.boxes.similarity import measure
 
 TABLE = 1 << 18  # distances in work at once while the k-th is sought
 TOUCH = 1e-9  # an IoU that any real overlap exceeds
-# W2 / C. Beyond it exp leaves float32's normal range, its steps grow without bound, and all anchors are looked at.
-DEEPEST = 80.0
 
 
 class Pairs(NamedTuple):
@@ -38,13 +37,13 @@ class Pairs(NamedTuple):
 
 def can_search(similarity: str) -> bool:
     """Whether a similarity has a search."""
-    return similarity == "iou" or SIMILARITIES[similarity].size_weight is not None
+    return similarity == "iou" or similarity in FALLOFFS
 
 
-def search_for(similarity: str, constant: float, lattice: Lattice, gt_boxes: Sequence[Tensor]) -> Search:
+def search_for(similarity: str, options: Mapping[str, float], lattice: Lattice, gt_boxes: Sequence[Tensor]) -> Search:
     """The search of a similarity, in all images of a batch at once; see `Search`."""
-    kind = OverlapSearch if similarity == "iou" else WassersteinSearch
-    return kind(lattice, gt_boxes, similarity, constant)
+    kind = OverlapSearch if similarity == "iou" else EllipseSearch
+    return kind(lattice, gt_boxes, similarity, options)
 
 
 class Search:
@@ -56,16 +55,16 @@ class Search:
         lattice: the anchors of each image.
         gt_boxes: per image (M, 4) float32 xyxy, px; at least one object in all.
         similarity: its name.
-        constant: C of nwd and dotd, px.
+        options: numbers by name, as `measure` takes them.
 
     Attributes:
         images: `gt_boxes` as given.
         number: (objects,) int64, the index of each object in its own image.
     """
 
-    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor], similarity: str, constant: float):
-        self.lattice, self.images, self.constant = lattice, gt_boxes, constant
-        self.measure = measure(similarity, constant)
+    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor], similarity: str, options: Mapping[str, float]):
+        self.lattice, self.images = lattice, gt_boxes
+        self.measure = measure(similarity, **options)
         self.gt_boxes = torch.cat(list(gt_boxes))
         counts = [len(boxes) for boxes in gt_boxes]
         self.number = torch.cat([torch.arange(n, device=self.gt_boxes.device) for n in counts])
@@ -83,8 +82,12 @@ class Search:
 
     def best(self, least: float) -> Iterator[Pairs]:
         """Pairs whose similarity is the object's best, ties included, if that is at least `least`."""
-        for pairs in self.nearest(1):
-            yield pairs.keep(pairs.value >= least)
+        if least <= 0:
+            yield from self.nearest(1)
+            return
+        for pairs in self.above(least):
+            top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, pairs.gt, pairs.value, "amax")
+            yield pairs.keep(pairs.value == top[pairs.gt])
 
     def nearest(self, k: int) -> Iterator[Pairs]:
         """Pairs whose similarity is at least the object's k-th best, ties included; k is at most lattice.active."""
@@ -125,8 +128,22 @@ class Search:
                 yield row, Pairs(gt, anchor + self.image_start[gt], value), starts
 
 
-class WassersteinSearch(Search):
-    """For NWD and DotD, which fall with the Euclidean distance in (cx, cy, w / 2, h / 2): Eq. 6 of the paper."""
+class EllipseSearch(Search):
+    """For similarities that have a `Falloff`: anchors of one size at one distance from an object lie on an ellipse."""
+
+    def __init__(self, lattice: Lattice, gt_boxes: Sequence[Tensor], similarity: str, options: Mapping[str, float]):
+        super().__init__(lattice, gt_boxes, similarity, options)
+        self.falloff = FALLOFFS[similarity](**options)
+
+    def best(self, least: float) -> Iterator[Pairs]:
+        """See `Search`: many may be above `least`, and the nearest are found at once."""
+
+        def reach(part: Tensor, place: Tensor) -> Tensor:
+            return self._reach_of_nearest(1, part, place).minimum(self._reach(part, least))
+
+        for row, pairs, _ in self._pairs(reach):
+            top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, row, pairs.value, "amax")
+            yield pairs.keep((pairs.value >= least) & (pairs.value == top[row]))
 
     def nearest(self, k: int, objects: Tensor | None = None) -> Iterator[Pairs]:
         """See `Search`. Pairs come object by object; `objects` (m,), rising, picks some of them, all if None."""
@@ -144,58 +161,51 @@ class WassersteinSearch(Search):
             yield from zip(some, anchor[order].split(counts.tolist()), strict=True)
 
     def _reach(self, part: Tensor, bound: float) -> Tensor:
-        distance = self.half.new_tensor(math.inf if bound <= 0 else -self.constant * math.log(bound))
-        return self._ball(self._size_square(part), distance)
+        distance = math.inf if bound <= 0 else self.falloff.distance_at(bound)
+        own, other, terms = self._terms(part)
+        return self._within(own, other, terms, self.half.new_tensor(distance))
 
     def _reach_of_nearest(self, k: int, part: Tensor, place: Tensor) -> Tensor:
-        size = self._size_square(part)
+        own, other, terms = self._terms(part)
         if k * k >= self.lattice.active:
-            return self._ball(size, size.new_tensor(math.inf))
-        return self._ball(size, (self._kth_square(place, size, k) + EPS).sqrt()[:, None])
+            return self._within(own, other, terms, self.half.new_tensor(math.inf))
+        return self._within(own, other, terms, self._kth_distance(place, terms, k)[:, None])
 
-    def _size_square(self, part: Tensor) -> Tensor:
-        """(m, G), the part of the squared distance that sizes make."""
-        square = (self.half[:, part, None] - self.lattice.half[:, None]).square().sum(0)
-        return square * (self.measure.size_weight or 0)
+    def _terms(self, part: Tensor) -> tuple[Tensor, Tensor, Terms]:
+        """Sides of objects (2, m, 1) and of anchors (2, 1, G), px, and the terms of their distances."""
+        own, other = 2 * self.half[:, part, None], 2 * self.lattice.half[:, None]
+        return own, other, self.falloff.terms(own, other)
 
-    def _ball(self, size: Tensor, distance: Tensor) -> Tensor:
-        """(2, m, G), reach where all but `size` (m, G) of the squared distance () or (m, 1) is between the centres."""
-        slack = SLACK * (self.extent + distance + self.constant)
-        square = ((distance + slack) ** 2 - EPS).masked_fill(distance > DEEPEST * self.constant, math.inf)
-        left = square - size
-        return (left.masked_fill(left < 0, math.nan).sqrt() / self.lattice.stride).expand(2, -1, -1)
+    def _within(self, own: Tensor, other: Tensor, terms: Terms, distance: Tensor) -> Tensor:
+        """(2, m, G), reach of what may be no farther than a distance () or (m, 1)."""
+        reach = self.falloff.reach(terms, self.falloff.loosened(distance, own, other, self.extent))
+        return (reach / self.lattice.stride).expand(2, len(terms.size), -1)
 
-    def _kth_square(self, place: Tensor, size: Tensor, k: int) -> Tensor:
-        """(m,) squared distance of the k-th nearest anchor.
+    def _kth_distance(self, place: Tensor, terms: Terms, k: int) -> Tensor:
+        """(m,) distance of the k-th nearest anchor.
 
         The k nearest lie in the k lattices whose own nearest is nearest, and there in the k nearest columns and rows.
         """
         low, high = self.lattice.low[:, None], self.lattice.high[:, None]
         off = (place - place.round().clamp(low, high)) * self.lattice.stride
-        closest = (off.square().sum(0) + size).masked_fill((high < low).any(0), torch.inf)
+        closest = self.falloff.together(terms, off.square()).masked_fill((high < low).any(0), torch.inf)
         chosen = closest.topk(min(k, closest.shape[1]), dim=1, largest=False).indices
         both = chosen.expand(2, -1, -1)
-        place, size = place.gather(2, both), size.gather(1, chosen)
-        low, high = (edge.expand(2, len(size), -1).gather(2, both)[..., None] for edge in (low, high))
+        place, weight = place.gather(2, both), terms.weight.expand(2, *terms.size.shape).gather(2, both)
+        low, high = (edge.expand(2, len(place[0]), -1).gather(2, both)[..., None] for edge in (low, high))
         start = (place[..., None] - (k - 1) / 2).round().minimum(high - (k - 1)).maximum(low)
         index = start + torch.arange(k, device=start.device)
         square = ((place[..., None] - index) * self.lattice.stride[chosen][..., None]).square()
-        square = square.masked_fill(index > high, torch.inf)
-        table = size[..., None, None] + square[0][..., :, None] + square[1][..., None, :]
+        column, row = square.masked_fill(index > high, torch.inf)
+        axes = torch.stack((column[..., :, None].expand(-1, -1, k, k), row[..., None, :].expand(-1, -1, k, k)))
+        found = Terms(terms.size.gather(1, chosen)[..., None, None], weight[..., None, None])
+        table = self.falloff.together(found, axes)
         # Not kthvalue, which has no deterministic form on CUDA.
         return table.flatten(1).topk(k, dim=1, largest=False, sorted=False).values.amax(1)
 
 
 class OverlapSearch(Search):
     """For IoU."""
-
-    def best(self, least: float) -> Iterator[Pairs]:
-        if least <= 0:
-            yield from super().best(least)
-            return
-        for pairs in self.above(least):
-            top = pairs.value.new_zeros(len(self.number)).scatter_reduce(0, pairs.gt, pairs.value, "amax")
-            yield pairs.keep(pairs.value == top[pairs.gt])
 
     def nearest(self, k: int) -> Iterator[Pairs]:
         lacking = torch.ones_like(self.number, dtype=torch.bool)

@@ -20,7 +20,11 @@ class ThresholdAssigner(Assigner):
     best anchor reaches min_positive takes every anchor that equals it, also from objects before.
 
     As in the official code a best similarity below 0, which giou, diou and ciou give to boxes far apart, is not
-    background but IGNORE. `on_grid` finds iou, nwd and dotd on the lattice, with the same result.
+    background but IGNORE. `on_grid` finds iou, nwd, dotd, kld, wd and simd on the lattice, with the same result.
+
+    With "simd" it is the assigner of SimD (Shi et al. 2024). Its m and n, 6.13 and 4.59 in the official code or `auto`
+    in a model YAML, which is the mean over the training set as its paper has it, leave most tiny objects without a
+    positive on anchors of 8 strides; 1 and 1 do not.
 
     Args:
         similarity: a name in SIMILARITIES.
@@ -30,9 +34,11 @@ class ThresholdAssigner(Assigner):
         low_quality: whether that rule applies.
         all_best: by that rule an object takes all anchors that equal its best; False: the first of them alone (SSD).
         constant: C of nwd and dotd, px.
+        m, n: of simd alone; see `pairwise_simd`.
 
     Raises:
-        ValueError: unknown similarity, a bound outside [0, 1], negative > positive, or constant <= 0.
+        ValueError: unknown similarity, a bound outside [0, 1], negative > positive, constant, m or n <= 0, or m or n
+            for another similarity.
 
     Examples:
         >>> anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [40, 0, 48, 8]])
@@ -49,12 +55,17 @@ class ThresholdAssigner(Assigner):
         low_quality: bool = True,
         constant: float = CONSTANT,
         all_best: bool = True,
+        m: float = 1.0,
+        n: float = 1.0,
     ):
-        self.pairwise = measure(similarity, constant).pairwise
+        self.pairwise = measure(similarity, constant, m, n).pairwise
+        for name, value in {"m": m, "n": n}.items():
+            if similarity != "simd" and value != 1:
+                raise ValueError(f"{name}={value}: {similarity} has none, only simd")
         within(0, 1, positive=positive, negative=negative, min_positive=min_positive)
         if negative > positive:
             raise ValueError(f"negative={negative}: expected no more than positive={positive}")
-        self.similarity, self.constant = similarity, float(constant)
+        self.similarity, self.options = similarity, {"constant": float(constant), "m": float(m), "n": float(n)}
         self.positive, self.negative, self.min_positive = positive, negative, min_positive
         self.low_quality, self.all_best = bool(low_quality), bool(all_best)
         self.on_lattice = can_search(similarity)

@@ -27,8 +27,9 @@ class AnchorGrid:
     """Anchors of a feature pyramid.
 
     Either `scales` and `ratios` (base size = stride, the same for all levels; boxes of a cell ratio-major, scale-minor,
-    ratios are h / w), or explicit `sizes` per level. The centre of cell i is at (i + center_offset) * stride px: 0 in
-    the official code, .5 in YOLO.
+    ratios are h / w), or `fields` and `ratios`, the priors of RFLA (Xu et al. 2022): base size = field_part * field, or
+    explicit `sizes` per level. The centre of cell i is at (i + center_offset) * stride px: 0 in the official code, .5
+    in YOLO.
 
     Args:
         strides: px per cell of each level, finest first.
@@ -36,6 +37,9 @@ class AnchorGrid:
         ratios: h / w.
         center_offset: place of the centre in its cell, in cells.
         sizes: per level a list of (w, h) in px, in place of scales and ratios.
+        fields: theoretical receptive field of each level, px, in place of scales; of ResNet-50's P2 to P7 they are 35,
+            91, 267, 427, 555 and 811.
+        field_part: side of a square prior in fields.
 
     Attributes:
         strides: as given.
@@ -43,7 +47,8 @@ class AnchorGrid:
         per_cell: boxes per cell of each level.
 
     Raises:
-        ValueError: nothing or both of scales+ratios and sizes given, a number <= 0, or sizes not one list per stride.
+        ValueError: not exactly one of scales+ratios, fields+ratios and sizes given, a number <= 0, or sizes or fields
+            not one per stride.
 
     Examples:
         >>> grid = AnchorGrid(strides=(4, 8), scales=(8,), ratios=(0.5, 1, 2))
@@ -52,6 +57,8 @@ class AnchorGrid:
         >>> AnchorGrid(strides=(8,), sizes=[[(4, 6)]], center_offset=0.5).boxes((8, 16))
         tensor([[ 2.,  1.,  6.,  7.],
                 [10.,  1., 14.,  7.]])
+        >>> AnchorGrid(strides=(4,), fields=(35,), ratios=(1,)).boxes((4, 4))
+        tensor([[-8.7500, -8.7500,  8.7500,  8.7500]])
     """
 
     def __init__(
@@ -61,19 +68,26 @@ class AnchorGrid:
         ratios: Sequence[float] | None = None,
         center_offset: float = 0.0,
         sizes: Sequence[Sequence[Sequence[float]]] | None = None,
+        fields: Sequence[float] | None = None,
+        field_part: float = 0.5,
     ):
-        above(0, strides=list(strides))
+        above(0, strides=list(strides), field_part=field_part)
         within(0, 1, center_offset=center_offset)
         self.strides, self.center_offset = tuple(strides), float(center_offset)
-        if sizes is None and scales is not None and ratios is not None:
-            above(0, scales=list(scales), ratios=list(ratios))
-            sizes_wh = [_scaled(s, scales, ratios) for s in self.strides]
-        elif sizes is not None and scales is None and ratios is None:
-            if len(sizes) != len(self.strides):
-                raise ValueError(f"sizes: {len(sizes)} levels, but {len(self.strides)} strides")
+        given = [
+            name for name, value in {"scales": scales, "fields": fields, "sizes": sizes}.items() if value is not None
+        ]
+        if len(given) != 1 or (ratios is None) != (given == ["sizes"]):
+            raise ValueError("an AnchorGrid takes either scales and ratios, fields and ratios, or sizes")
+        for name, levels in {"sizes": sizes, "fields": fields}.items():
+            if levels is not None and len(levels) != len(self.strides):
+                raise ValueError(f"{name}: {len(levels)} levels, but {len(self.strides)} strides")
+        if sizes is not None:
             sizes_wh = [_explicit(level) for level in sizes]
         else:
-            raise ValueError("an AnchorGrid takes either scales and ratios, or sizes")
+            above(0, **{given[0]: list(scales or fields or ()), "ratios": list(ratios or ())})
+            bases = self.strides if fields is None else [field_part * field for field in fields]
+            sizes_wh = [_scaled(base, scales or (1,), ratios or ()) for base in bases]
         self.base_boxes = [
             torch.cat((self.center_offset * s - 0.5 * wh, self.center_offset * s + 0.5 * wh), 1)
             for s, wh in zip(self.strides, sizes_wh, strict=True)
@@ -167,10 +181,10 @@ class AnchorGrid:
         return torch.stack([torch.cat(part) for part in low]), torch.stack([torch.cat(part) for part in high])
 
 
-def _scaled(stride: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
+def _scaled(base: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
     # float32 from here on, in the official order: anchors are compared bit by bit.
     scale, root = torch.tensor(scales, dtype=torch.float32), torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
-    return torch.stack((stride * (1 / root) * scale, stride * root * scale), -1).reshape(-1, 2)
+    return torch.stack((base * (1 / root) * scale, base * root * scale), -1).reshape(-1, 2)
 
 
 def _explicit(level: Sequence[Sequence[float]]) -> Tensor:

@@ -79,6 +79,21 @@ def centres(boxes: Boxes) -> Boxes:
     return middles
 
 
+def scaled(boxes: Boxes, factor: float) -> Boxes:
+    """xyxy boxes (…, 4) with sides `factor` times as long, around the same centres.
+
+    Examples:
+        >>> scaled(np.array([[2.0, 4, 6, 12]]), 0.5).tolist()
+        [[3.0, 6.0, 5.0, 10.0]]
+    """
+    parts: Any = (centres(boxes), sides(boxes) * factor)
+    if isinstance(boxes, np.ndarray):
+        return convert(np.concatenate(parts, axis=-1), "cxcywh", "xyxy")
+    import torch
+
+    return convert(torch.cat(parts, dim=-1), "cxcywh", "xyxy")
+
+
 def areas(boxes: Boxes) -> Boxes:
     """(…,) width times height of xyxy boxes (…, 4)."""
     wh = sides(boxes)

@@ -1,4 +1,4 @@
-"""How alike two boxes are: iou, iof, giou, diou, ciou, gwd, nwd and dotd.
+"""How alike two boxes are: iou, iof, giou, diou, ciou, gwd, nwd, dotd, kld, wd and simd.
 
 `pairwise_x(boxes (M, 4), others (N, 4)) -> (M, N)` compares every row with every row, `aligned_x(boxes, others) -> (…)`
 two tensors (…, 4) that broadcast against each other, box by box. Boxes are xyxy in pixels. Half precision and integers
@@ -21,7 +21,9 @@ from tinyyolo.boxes.convert import areas, centres, sides
 from tinyyolo.config import above, suggest
 
 CONSTANT = 12.7  # px, mean absolute object size of AI-TOD-v2 (paper, section 3.2); C in Eq. 7
-EPS = 1e-6  # keeps quotients and the gradient of a root finite; part of the official definition of NWD
+EPS = 1e-6  # keeps quotients and the gradient of a root finite; part of the official definitions of NWD, RFLA, SimD
+FLOOR = 1e-6  # SimD is never less
+NO_FLOAT64 = ("mps",)  # devices that have only float32
 
 P = ParamSpec("P")
 Measure = Callable[Concatenate[Tensor, Tensor, P], Tensor]
@@ -155,7 +157,7 @@ def _nwd(a: Tensor, b: Tensor, constant: float = CONSTANT) -> Tensor:
         >>> aligned_nwd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[3.0, 4, 11, 12]]), constant=25.4)
         tensor([0.8213])
     """
-    return _fall(_centre_square(a, b).add_(EPS).add_(_size_square(a, b)), constant)
+    return _fall(_wasserstein_square(a, b), constant)
 
 
 def _dotd(a: Tensor, b: Tensor, constant: float = CONSTANT) -> Tensor:
@@ -173,6 +175,58 @@ def _dotd(a: Tensor, b: Tensor, constant: float = CONSTANT) -> Tensor:
     return _fall(_centre_square(a, b).add_(EPS), constant)
 
 
+def _kld(a: Tensor, b: Tensor) -> Tensor:
+    """Receptive field distance of RFLA (Xu et al. 2022, Eq. 4 and 5): 1 / (1 + KL) in [0, 1].
+
+    KL = (w² / w1² + h² / h1² + 4 dx² / w1² + 4 dy² / h1² + ln(w1² / w²) + ln(h1² / h²) - 2) / 2, the Kullback-Leibler
+    divergence of two Gaussians whose deviations are half the sides; 1e-6 is added to every side. Not symmetric: the
+    sides w1, h1 of the first box, the object, divide; w, h are those of the second, the prior.
+
+    Examples:
+        >>> pairwise_kld(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8]]))
+        tensor([[1.0000, 0.6667]])
+    """
+    # In the official order: rankings are compared bit by bit.
+    (w1, h1), (w2, h2) = (sides(a) + EPS).square().unbind(-1), (sides(b) + EPS).square().unbind(-1)
+    dx, dy = (4 * (centres(a) - centres(b)).square()).unbind(-1)
+    total = w2 / w1 + h2 / h1 + dx / w1 + dy / h1 + (w1 / w2).log() + (h1 / h2).log() - 2
+    return 1 / (1 + total / 2)
+
+
+def _wd(a: Tensor, b: Tensor) -> Tensor:
+    """The Wasserstein form of RFLA (Xu et al. 2022, Table 2): 1 / (1 + W2²) in (0, 1), W2² as in `pairwise_nwd`.
+
+    Examples:
+        >>> pairwise_wd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[0.0, 0, 8, 8], [1, 0, 9, 8]]))
+        tensor([[1.0000, 0.5000]])
+    """
+    return 1 / (1 + _wasserstein_square(a, b))
+
+
+def _simd(a: Tensor, b: Tensor, m: float = 1.0, n: float = 1.0) -> Tensor:
+    """Similarity distance (SimD; Shi et al. 2024, Eq. 1 to 3): max(exp(-(location + shape)), 1e-6); 1 is best.
+
+    location = |(dx / W, dy / H)| and shape = |((w1 - w2) / W, (h1 - h2) / H)|, with W = (w1 + w2) / m and
+    H = (h1 + h2) / n. As in the official code 1e-6 is added to centres and sides.
+
+    Args:
+        m, n: divisors of widths and heights, the mean of |dx| / (w1 + w2) and of |dy| / (h1 + h2) over a data set
+            (`detectors.auto.mean_offsets`). The larger, the stricter.
+
+    Raises:
+        ValueError: a tensor is not (…, 4), or m or n <= 0.
+
+    Examples:
+        >>> pairwise_simd(torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8]]))
+        tensor([[1.0000, 0.6065]])
+    """
+    above(0, m=m, n=n)
+    (w1, h1), (w2, h2) = (sides(a) + EPS).unbind(-1), (sides(b) + EPS).unbind(-1)
+    dx, dy = ((centres(a) + EPS) - (centres(b) + EPS)).unbind(-1)
+    w, h = (w1 + w2) / m, (h1 + h2) / n
+    return (-(_norm(dx / w, dy / h) + _norm((w1 - w2) / w, (h1 - h2) / h))).exp().clamp(min=FLOOR)
+
+
 pairwise_iou, aligned_iou = _forms(_iou)
 pairwise_iof, aligned_iof = _forms(_iof)
 pairwise_giou, aligned_giou = _forms(_giou)
@@ -181,16 +235,17 @@ pairwise_ciou, aligned_ciou = _forms(_ciou)
 pairwise_gwd, aligned_gwd = _forms(_gwd)
 pairwise_nwd, aligned_nwd = _forms(_nwd)
 pairwise_dotd, aligned_dotd = _forms(_dotd)
+pairwise_kld, aligned_kld = _forms(_kld)
+pairwise_wd, aligned_wd = _forms(_wd)
+pairwise_simd, aligned_simd = _forms(_simd)
 
 
 class Similarity(NamedTuple):
-    """One measure: its two forms and what an assigner has to know about it."""
+    """One measure: its two forms, and the numbers that they take by name."""
 
     pairwise: Callable[..., Tensor]
     aligned: Callable[..., Tensor]
-    # Of measures that take C: the weight of ((w1 - w2)² + (h1 - h2)²) / 4 beside the squared distance of the centres.
-    # They fall with that sum alone, and so can be ranked on the anchor lattice.
-    size_weight: float | None = None
+    options: tuple[str, ...] = ()
 
 
 SIMILARITIES = {
@@ -200,25 +255,29 @@ SIMILARITIES = {
     "diou": Similarity(pairwise_diou, aligned_diou),
     "ciou": Similarity(pairwise_ciou, aligned_ciou),
     "gwd": Similarity(pairwise_gwd, aligned_gwd),
-    "nwd": Similarity(pairwise_nwd, aligned_nwd, size_weight=1.0),
-    "dotd": Similarity(pairwise_dotd, aligned_dotd, size_weight=0.0),
+    "nwd": Similarity(pairwise_nwd, aligned_nwd, ("constant",)),
+    "dotd": Similarity(pairwise_dotd, aligned_dotd, ("constant",)),
+    "kld": Similarity(pairwise_kld, aligned_kld),
+    "wd": Similarity(pairwise_wd, aligned_wd),
+    "simd": Similarity(pairwise_simd, aligned_simd, ("m", "n")),
 }
 
 
-def measure(name: str, constant: float = CONSTANT) -> Similarity:
-    """The measure of a name in SIMILARITIES, its forms bound to C where it takes one.
+def measure(name: str, constant: float = CONSTANT, m: float = 1.0, n: float = 1.0) -> Similarity:
+    """The measure of a name in SIMILARITIES, its forms bound to those of C, m and n that it takes.
 
     Raises:
-        ValueError: unknown name, or constant <= 0.
+        ValueError: unknown name, or constant, m or n <= 0.
     """
     if name not in SIMILARITIES:
         raise ValueError(f"similarity={name}: unknown; {suggest(name, SIMILARITIES)}")
-    above(0, constant=constant)
+    given = {"constant": constant, "m": m, "n": n}
+    above(0, **given)
     entry = SIMILARITIES[name]
-    if entry.size_weight is None:
+    if not entry.options:
         return entry
-    pairwise, aligned = (partial(form, constant=constant) for form in entry[:2])
-    return entry._replace(pairwise=pairwise, aligned=aligned)
+    options = {key: given[key] for key in entry.options}
+    return entry._replace(pairwise=partial(entry.pairwise, **options), aligned=partial(entry.aligned, **options))
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -244,6 +303,10 @@ def _size_square(a: Tensor, b: Tensor) -> Tensor:
     return _distance_square(sides(a) + EPS, sides(b) + EPS).div_(4)
 
 
+def _wasserstein_square(a: Tensor, b: Tensor) -> Tensor:
+    return _centre_square(a, b).add_(EPS).add_(_size_square(a, b))
+
+
 def _distance_square(a: Tensor, b: Tensor) -> Tensor:
     """In the official order: rankings are compared bit by bit. In place: fresh memory costs most of the time."""
     (x1, y1), (x2, y2) = a.unbind(-1), b.unbind(-1)
@@ -253,3 +316,15 @@ def _distance_square(a: Tensor, b: Tensor) -> Tensor:
 def _fall(square: Tensor, constant: float) -> Tensor:
     above(0, constant=constant)
     return square.sqrt_().div(-constant).exp_()
+
+
+def _norm(x: Tensor, y: Tensor) -> Tensor:
+    """The root of x² + y², with a gradient of 0, not NaN, where both are 0.
+
+    By way of float64, where there is one, so that it is rounded correctly: some CPUs' roots of float32 are a unit off
+    in one of six cases, and break ties that there are.
+    """
+    square = x.square().add_(y.square())
+    some = square > 0
+    wide = square.dtype if square.device.type in NO_FLOAT64 else torch.float64
+    return torch.where(some, square, 1).to(wide).sqrt().to(square.dtype) * some

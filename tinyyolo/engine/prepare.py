@@ -23,7 +23,7 @@ from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.dataset import TinyDataset, must_have_objects
 from tinyyolo.datasets.train.drawn import DrawnDataset
-from tinyyolo.detectors.auto import describe, is_auto, object_sizes, settle
+from tinyyolo.detectors.auto import coverage, describe, is_auto, object_boxes, object_sizes, settle, uses_simd
 from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import class_indices
@@ -297,13 +297,15 @@ class PreparedTrainer(DetectionTrainer):
         self, cfg: Mapping[str, Any], weights: Start | None = None, verbose: bool = True
     ) -> Detector:
         """A detector of the resolved YAML `cfg` for the data's classes, with what of `weights` fits."""
-        if is_auto(cfg):
+        if is_auto(cfg) or uses_simd(cfg):
             notes = self.data["spec"].read("train")
             objects = notes.labels >= 0
-            owners = self.seen_hw(notes.sizes_hw)[notes.image_index[objects]]
-            boxes = torch.from_numpy(notes.boxes[objects].copy())
-            cfg = settle(cfg, object_sizes(boxes, torch.from_numpy(owners.copy()), self.args.imgsz))
-            LOGGER.info(describe(cfg))
+            owners = torch.from_numpy(self.seen_hw(notes.sizes_hw)[notes.image_index[objects]].copy())
+            boxes, imgsz = torch.from_numpy(notes.boxes[objects].copy()), self.args.imgsz
+            images = [((imgsz, imgsz), object_boxes(boxes, owners, imgsz))]
+            cfg = settle(cfg, object_sizes(boxes, owners, imgsz), images)
+            for line in filter(None, (describe(cfg), coverage(cfg, images))):
+                LOGGER.info(line)
         model = build_model(cfg, self.data["nc"])
         model.names = self.data["names"]
         if weights:

@@ -14,10 +14,13 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
-from tinyyolo.config import whole, within
+from tinyyolo.boxes.similarity import SIMILARITIES, measure
+from tinyyolo.config import suggest, whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, DeltaHead, flat, shared
 from tinyyolo.layers.blocks import conv_layer, initialise, logit, normal
 from tinyyolo.layers.losses import focal_loss, smooth_l1
+
+DELTAS = "deltas"  # the box loss that compares these
 
 
 class RetinaHead(DeltaHead):
@@ -32,6 +35,7 @@ class RetinaHead(DeltaHead):
         convs: 3x3 convolutions with ReLU in each branch.
         prior: probability of an object that the classifier starts from.
         gamma, alpha: of the focal loss.
+        box_loss: "deltas", their smooth L1, or a similarity of the decoded boxes, whose sum of 1 - similarity it is.
         box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
         pre_nms: best (anchor, class) pairs kept per level.
 
@@ -53,6 +57,7 @@ class RetinaHead(DeltaHead):
         prior: float = 0.01,
         gamma: float = 2.0,
         alpha: float = 0.25,
+        box_loss: str = DELTAS,
         box_beta: float = 0.0,
         pre_nms: int = 3000,
     ):
@@ -64,8 +69,12 @@ class RetinaHead(DeltaHead):
         if not 0 < prior < 1:
             raise ValueError(f"prior={prior}: expected a number between 0 and 1, neither of them")
         within(0, math.inf, gamma=gamma, box_beta=box_beta)
+        if box_loss not in (DELTAS, *SIMILARITIES):
+            raise ValueError(f"box_loss={box_loss}: unknown; {suggest(box_loss, [DELTAS, *SIMILARITIES])}")
+        if box_loss != DELTAS and box_beta:
+            raise ValueError(f"box_beta={box_beta}: of box_loss={DELTAS} alone, not of {box_loss}")
         self.coder, self.num_classes, self.pre_nms = coder or DeltaCoder(), num_classes, pre_nms
-        self.gamma, self.alpha, self.box_beta = gamma, alpha, box_beta
+        self.gamma, self.alpha, self.box_loss, self.box_beta = gamma, alpha, box_loss, box_beta
         widths = [inputs] + [channels] * convs
         steps = list(pairwise(widths))
         self.cls_convs = nn.ModuleList(conv_layer(i, o, kernel=3, relu=True) for i, o in steps)
@@ -108,11 +117,16 @@ class RetinaHead(DeltaHead):
             labels = gt_index.clone()  # negative values stay: background
             labels[positive] = targets[i]["labels"].to(labels)[objects]
             used = gt_index != IGNORE
-            expected = self.coder.encode(anchors[positive], targets[i]["boxes"][objects])
             classes = classes + focal_loss(logits[i][used], labels[used], self.gamma, self.alpha)
-            boxes = boxes + smooth_l1(deltas[i, positive], expected, self.box_beta)
+            boxes = boxes + self.box_distance(anchors[positive], deltas[i, positive], targets[i]["boxes"][objects])
             count += max(len(positive), 1)
         return {"cls": classes / count, "box": boxes / count}
+
+    def box_distance(self, anchors: Tensor, deltas: Tensor, gt_boxes: Tensor) -> Tensor:
+        """Summed box loss of P positive anchors (P, 4), what is predicted for them, and their objects."""
+        if self.box_loss == DELTAS:
+            return smooth_l1(deltas, self.coder.encode(anchors, gt_boxes), self.box_beta)
+        return (1 - measure(self.box_loss).aligned(self.coder.decode(anchors, deltas), gt_boxes)).sum()
 
     @torch.no_grad()
     def candidates(
