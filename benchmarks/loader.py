@@ -76,6 +76,7 @@ def serve(name: str, data: str, imgsz: int, pipe: Any) -> None:
     import numpy as np
     import torch
 
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the contestants print is not the table
     cv2.setNumThreads(0)  # as ultralytics has it
     torch.set_num_threads(1)
     build, keys = CONTESTANTS[name]
