@@ -16,7 +16,7 @@ from tinyyolo.boxes.nms import grouped_nms, select
 from tinyyolo.compat import TinyPerspective
 from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.datasets import spec as data_yaml
-from tinyyolo.datasets.train.dataset import TinyDataset, replace_perspective
+from tinyyolo.datasets.train.dataset import TinyDataset, replace_steps
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine.arguments import engine_args, resolve
 from tinyyolo.engine.trainer import TinyTrainer
@@ -108,7 +108,7 @@ class TestAugmentation:
     def test_every_perspective_step_is_replaced(self):
         inner = RandomPerspective(size=(9, 9))
         steps = Compose([Compose([inner]), RandomPerspective(size=(5, 5))])
-        replace_perspective(steps)
+        replace_steps(steps)
         assert type(steps.transforms[0].transforms[0]) is TinyPerspective
         assert steps.transforms[0].transforms[0].size == (9, 9)
         assert type(steps.transforms[1]) is TinyPerspective

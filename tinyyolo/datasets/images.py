@@ -18,7 +18,7 @@ from PIL import Image, ImageMode, UnidentifiedImageError
 from tinyyolo.config import UserError
 from tinyyolo.datasets import tiff
 from tinyyolo.datasets.pixels import DEPTHS, EXIF_ORIENTATION, GEO, Pixels, decode
-from tinyyolo.datasets.readers import check_plain, read_by_gdal, tiff_of, without
+from tinyyolo.datasets.readers import check_plain, plain_content, read_by_gdal, tiff_of, without
 from tinyyolo.io import new_file
 from tinyyolo.scenes import has
 from tinyyolo.scenes.raster import RASTERS, header, open_raster, overview, read_all
@@ -213,13 +213,15 @@ def read(path: str | Path, rendering: Rendering = AS_DECLARED) -> Pixels:
     """
     path = Path(path)
     try:
-        if read_by_gdal(path):
+        data = plain_content(path)
+        if data is None and read_by_gdal(path):
             with closing(open_raster(path, rendering)) as scene:
                 if math.prod(scene.size_hw) > MOST_PIXELS:
                     raise UserError(TOO_LARGE)
                 return Pixels(overview(scene, max(scene.size_hw)), None)
-        check_plain(path)
-        data = path.read_bytes()
+        if data is None:
+            check_plain(path)
+            data = path.read_bytes()
         image = decode(data, rendering)
     except UserError as error:
         raise ValueError(without(path, error)) from error

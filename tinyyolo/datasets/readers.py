@@ -37,6 +37,18 @@ def tiff_of(path: Path) -> tiff.Directory | None:
     return found
 
 
+def plain_content(path: Path) -> bytes | None:
+    """The content of a file of which nobody asks which reader it needs; None for a TIFF and what GDAL alone reads.
+
+    Training reads such a file millions of times, and looking whether a package is installed takes long.
+    """
+    if path.suffix.lower() in RASTERS:
+        return None
+    with path.open("rb") as stream:
+        start = stream.read(4)
+        return None if start in tiff.MAGIC else start + stream.read()
+
+
 def read_by_gdal(path: str | Path) -> bool:
     """Whether a file is read by GDAL: every TIFF but those of cameras and printers, which it shows as they are stored.
 

@@ -1,16 +1,20 @@
 """Copies of tiny objects: where from, where to, how often, and what the picture looks like."""
 
+import copy
 import random
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from ultralytics.data.augment import Format
 from ultralytics.utils.instance import Instances
 
 from tests.support.sets import write_set
+from tinyyolo.compat import TinyFormat
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.train.dataset import TinyDataset
-from tinyyolo.datasets.train.paste import LEAST_MARGIN, PER_CLASS, PasteTiny, blend, candidates, free_place
+from tinyyolo.datasets.train.paste import LEAST_MARGIN, PER_CLASS, TRIES, PasteTiny, blend, candidates, free_place
 from tinyyolo.engine.arguments import resolve
 
 SIDE = 100
@@ -126,9 +130,62 @@ def test_nothing_to_copy(labels):
 
 
 def test_no_room():
-    taken = np.array([[0.0, 0, SIDE, SIDE]])
-    assert free_place((9, 9), np.array([2, 2, 7, 7]), taken, (SIDE, SIDE)) is None
-    assert free_place((SIDE, 9), np.array([2, 2, 7, 7]), taken[:0], (SIDE, SIDE)) is None
+    taken = np.array([[0.0, 0, SIDE, SIDE]]).T
+    assert free_place((9, 9), (2, 2, 7, 7), taken, (SIDE, SIDE)) is None
+    assert free_place((SIDE, 9), (2, 2, 7, 7), taken[:, :0], (SIDE, SIDE)) is None
+
+
+def plain_place(shape, inner, taken, size_hw):
+    """The rule of `free_place`, box by box."""
+    for _ in range(TRIES):
+        x, y = random.randint(0, size_hw[1] - shape[1]), random.randint(0, size_hw[0] - shape[0])
+        x1, y1, x2, y2 = inner[0] + x, inner[1] + y, inner[2] + x, inner[3] + y
+        if not any(a < x2 and x1 < c and b < y2 and y1 < d for a, b, c, d in taken):
+            return x, y
+    return None
+
+
+def test_places_are_those_of_the_plain_rule_and_take_as_many_random_numbers():
+    rng, found = np.random.default_rng(0), []
+    for seed in range(200):
+        corner = rng.uniform(0, 80, (2, 30)).astype(np.float32)
+        taken = np.concatenate([corner, corner + rng.uniform(3, 25, (2, 30)).astype(np.float32)]).astype(float)
+        random.seed(seed)
+        place = free_place((14, 18), (3.3, 2.2, 14.1, 11.9), taken, (SIDE, SIDE))
+        state = random.getstate()
+        random.seed(seed)
+        assert plain_place((14, 18), (3.3, 2.2, 14.1, 11.9), taken.T.tolist(), (SIDE, SIDE)) == place
+        assert random.getstate() == state
+        found.append(place)
+    assert 20 < found.count(None) < 180
+
+
+def plain_blend(image, crop, inner, place):
+    """The formula of `blend` as it is read, the whole of it in (h, w, 3)."""
+    (height, width), (x, y) = crop.shape[:2], place
+
+    def along(length, start, end):
+        centres = np.arange(length) + 0.5
+        fade = np.minimum(centres / max(start, 0.5), (length - centres) / max(length - end, 0.5))
+        return np.minimum(1.0, fade).astype(np.float32)
+
+    weight = np.outer(along(height, inner[1], inner[3]), along(width, inner[0], inner[2]))[..., None]
+    target, edge = image[y : y + height, x : x + width], 1 - weight
+    shift = ((target - crop.astype(np.float32)) * edge).sum((0, 1)) / max(float(edge.sum()), 1e-6)
+    target[:] = (weight * (crop + shift) + edge * target).clip(0, 255).astype(np.uint8)
+
+
+def test_blending_gives_the_bytes_of_the_plain_formula():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        height, width = rng.integers(4, 60, 2).tolist()
+        image, crop = (rng.integers(0, 256, (*hw, 3), np.uint8) for hw in ((90, 80), (height, width)))
+        (x1, x2), (y1, y2) = (np.sort(rng.uniform(0, side, 2)).tolist() for side in (width, height))
+        place = int(rng.integers(80 - width)), int(rng.integers(90 - height))
+        expected = image.copy()
+        plain_blend(expected, crop, (x1, y1, x2, y2), place)
+        blend(image, crop, (x1, y1, x2, y2), place)
+        np.testing.assert_array_equal(image, expected)
 
 
 def test_blend_keeps_the_object_and_the_far_surroundings():
@@ -166,3 +223,57 @@ def test_the_buffer_of_mosaic_does_not_depend_on_which_crops_are_known(tmp_path)
     dataset = TinyDataset(data, "train", augment=True, **options)
     random.seed(0)
     assert len(dataset[3]["cls"]) > len(dataset.labels[3]["cls"]) and dataset.buffer == [3]
+
+
+def test_what_is_cut_ahead_is_what_would_be_cut_later(tmp_path):
+    """Copies, and the random numbers they take, do not depend on which crops are at hand, as after a resume."""
+    data = data_yaml.load(str(write_set(tmp_path, counts={"train": 6})))
+    hyp = SimpleNamespace(**resolve("train", {}, {"paste": 20}))
+    options = {"imgsz": 96, "batch_size": 2, "hyp": hyp, "rect": False, "stride": 32, "pad": 0.0}
+    found = []
+    for ahead in (True, False):
+        dataset = TinyDataset(data, "train", augment=True, **options)
+        assert set(dataset.crops) == {which for some in dataset.transforms[1].bank.values() for which in some}
+        if not ahead:
+            dataset.crops.clear()
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 - ultralytics' augmentation draws from the global state
+        samples = [dataset[i] for i in (3, 0, 5, 1)]
+        found.append((samples, random.getstate(), dataset.buffer))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        for key in ("img", "bboxes", "cls"):
+            torch.testing.assert_close(one[key], other[key], rtol=0, atol=0)
+    assert found[0][1:] == found[1][1:]
+
+
+def test_a_sample_may_be_written_into(tmp_path):
+    """Augmentation writes into what it gets; the labels stay."""
+    dataset = TinyDataset(
+        data_yaml.load(str(write_set(tmp_path))), "train", augment=False, imgsz=96, batch_size=2, rect=False
+    )
+    before = copy.deepcopy(dict(dataset.labels[2]))
+    sample = dataset.get_image_and_label(2)
+    sample["instances"].bboxes[:] = 7
+    sample["cls"][:] = 7
+    assert len(before["cls"]) and {**dataset.labels[2]}.keys() == before.keys()
+    for key in ("bboxes", "cls"):
+        np.testing.assert_array_equal(dataset.labels[2][key], before[key])
+
+
+@pytest.mark.parametrize("flips", [(), (0,), (1,), (0, 1)])
+def test_our_format_gives_upstreams_tensors(flips):
+    rng = np.random.default_rng(len(flips))
+    image, rows = rng.integers(0, 256, (23, 37, 3), np.uint8), rng.uniform(0, 20, (5, 4)).astype(np.float32)
+    for count, bgr, crooked in ((5, 0.0, False), (0, 1.0, False), (1, 0.5, True)):
+        found = []
+        for kind in (Format, TinyFormat):
+            picture = np.flip(image[:, 3:30] if crooked else image, flips)
+            boxes = Instances(rows[:count].copy(), bbox_format="xyxy", normalized=False)
+            sample = {"img": picture, "instances": boxes, "cls": np.arange(count, dtype=np.float32)[:, None]}
+            random.seed(4)
+            found.append((kind(bbox_format="xywh", normalize=True, batch_idx=True, bgr=bgr)(sample), random.random()))
+        (expected, then), (ours, now) = found
+        assert then == now and ours.keys() == expected.keys()
+        for key, tensor in expected.items():
+            torch.testing.assert_close(ours[key], tensor, rtol=0, atol=0)
+            assert ours[key].is_contiguous()

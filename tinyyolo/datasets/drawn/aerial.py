@@ -22,6 +22,7 @@ from tinyyolo.datasets.drawn.ground import (
     WATER,
     Scene,
     Slot,
+    banded,
     noise,
 )
 from tinyyolo.datasets.drawn.more import MORE
@@ -48,6 +49,7 @@ HEIGHT |= {PERSON: 0.6, CYCLE: 0.3, POOL: 0.0, MILL: 0.8, BRIDGE: 0.1, THING: 0.
 DRAWN = [*OBJECTS.values(), *MORE.values()]  # by label
 CROP = 0.5  # an object at the border shows at least this share of its box
 SHADOW = np.array((0.48, 0.54, 0.58), dtype=np.float32)  # share of the light that is missing
+LIGHT_LEFT = 1 - np.float32(np.arange(256)[:, None] / 255) * SHADOW  # by cover
 HAZE = np.array((1.15, 1.0, 0.9), dtype=np.float32)
 
 SQUARE = (0.0, np.pi / 2)
@@ -180,10 +182,11 @@ def shaped(scene: Scene, slot: Slot) -> Sprite | None:
 
 def shadow(image: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """The image (H, W, 3) float32 darkened, more in red than in blue, where `cover` (H, W) uint8 is."""
-    soft = cv2.GaussianBlur(cover, (3, 3), 0.6)
-    dark = soft > 0
+    soft = cv2.GaussianBlur(cover, (3, 3), 0.6).ravel()
+    dark = np.flatnonzero(soft)
     out = image.copy()
-    out[dark] *= 1 - np.float32(soft[dark, None] / 255) * SHADOW
+    pixels = out.reshape(-1, 3)
+    pixels[dark] = pixels.take(dark, 0) * LIGHT_LEFT.take(soft[dark], 0)
     return np.asarray(out)
 
 
@@ -208,7 +211,7 @@ def wakes(scene: Scene, placed: list[tuple[Slot, Sprite]], image: np.ndarray) ->
         cv2.fillPoly(foam, [np.round(points * 16).astype(np.int32)], 150, cv2.LINE_AA, 4)
     streaks = np.clip(0.5 + 0.5 * noise(scene.rng, scene.size, 4, 2), 0, 1)
     amount = cv2.GaussianBlur(foam, (0, 0), 1.2).astype(np.float32) / 255 * streaks * (scene.kind == WATER)
-    return np.asarray(image + (225 - image) * amount[..., None])
+    return np.asarray(image + (225 - image) * banded(amount))
 
 
 def sensor(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -231,7 +234,7 @@ def draw_aerial(
     scene = Scene(rng, size, side_px)
     theme(scene)
     placed = settle(scene, THEMES[theme][1], int(rng.integers(objects[0], objects[1] + 1)))
-    grain = 1 + 0.03 * noise(rng, size, 6, 3)[..., None]
+    grain = banded(1 + 0.03 * noise(rng, size, 6, 3))
     image = cv2.convertScaleAbs(shadow(scene.image * np.float32(grain), scene.shade))
     image = scene.raise_tops(image).astype(np.float32)
     image = wakes(scene, placed, image)

@@ -55,15 +55,24 @@ def noise(rng: np.random.Generator, size: int, cell: float, octaves: int = 4, ga
         grown = cv2.resize(grid, (wide, wide), interpolation=cv2.INTER_CUBIC)
         x, y = rng.integers(0, wide - size + 1, 2)
         out += gain**octave * grown[y : y + size, x : x + size]
-    return np.asarray((out - out.mean()) / max(float(out.std()), 1e-6))
+    out -= out.mean()
+    out /= max(float(np.sqrt(np.mean(out * out))), 1e-6)
+    return out
+
+
+def banded(plane: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of a plane (H, W): numpy is slow where it spreads a plane over three bands itself."""
+    return np.asarray(cv2.merge((plane, plane, plane)))
 
 
 def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     """From `a` to `b`, colours (3,) or images (H, W, 3), by `share` (H, W), cut to 0..1: (H, W, 3) float32."""
     a, b = np.float32(a), np.float32(b)
-    out = (b - a) * np.float32(np.minimum(np.maximum(share, 0), 1))[..., None]
-    out += a
-    return np.asarray(out)
+    out = banded(np.float32(np.minimum(np.maximum(share, 0), 1)))
+    rows = out.reshape(out.shape[0], -1)
+    for step, other in ((np.multiply, b - a), (np.add, a)):
+        step(rows, np.tile(other, out.shape[1]) if other.ndim == 1 else other.reshape(rows.shape), out=rows)
+    return out
 
 
 class Scene:
@@ -174,7 +183,8 @@ class Scene:
         if farmed:
             ground = mix(ground, self.fields(), np.full((size, size), 0.85))
         grain = 1 + 0.05 * noise(rng, size, 12, 3) + 0.035 * noise(rng, size, 2, 1)
-        self.image = np.clip(ground * grain[..., None], 0, 255).astype(np.uint8)
+        ground *= banded(grain)
+        self.image = np.clip(ground, 0, 255, out=ground).astype(np.uint8)
 
     def fields(self) -> np.ndarray:
         """(size, size, 3) parcels along the scene's angle, each with its own crop and furrows."""
@@ -188,7 +198,7 @@ class Scene:
         parcel = (row * 7 + column * 13) % 32
         crops = np.array([pick(rng, CROPS, 8) for _ in range(32)], dtype=np.float32)
         furrow = np.sin(np.where(parcel % 2, u, v) * 2 * np.pi / rng.uniform(3, 7)) * (parcel % 3 > 0) * 0.06
-        return np.asarray(crops[parcel] * (1 + furrow[..., None]))
+        return np.asarray(crops[parcel] * banded(1 + furrow))
 
     def flood(self, straight: bool) -> None:
         """Water beyond a shore line; straight for a quay. Ships may be anywhere on it."""
@@ -202,7 +212,7 @@ class Scene:
         shallow = deep + (26, 30, 22)
         wave = 1 + 0.035 * noise(rng, size, 40, 3) + 0.03 * noise(rng, size, 3, 2)
         water = mix(shallow, deep, depth / (0.12 * size))
-        shown = mix(self.image.astype(np.float32), water * wave[..., None], depth / 1.5 + 0.5)
+        shown = mix(self.image.astype(np.float32), water * banded(wave), depth / 1.5 + 0.5)
         if straight:
             shown = mix(shown, pick(rng, CONCRETE), QUAY / 2 + 0.5 - np.abs(depth + QUAY / 2))
         else:

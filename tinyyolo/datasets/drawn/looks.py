@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from tinyyolo.datasets.drawn.ground import BUILT, PAVED, ROAD, WATER, Scene, noise
+from tinyyolo.datasets.drawn.ground import BUILT, PAVED, ROAD, WATER, Scene, banded, noise
 from tinyyolo.datasets.drawn.objects import Sprite
 
 LUMINANCE = np.array((0.114, 0.587, 0.299), dtype=np.float32)  # of BGR
@@ -24,9 +24,9 @@ def in_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sp
 
 
 def in_grey(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
-    """As one band: any mixture of the colours, as panchromatic and near-infrared sensors have."""
+    """As one band (H, W): any mixture of the colours, as panchromatic and near-infrared sensors have."""
     weights = np.float32(rng.dirichlet((1.0, 2.0, 2.0)))
-    return np.repeat((in_colour(rng, ground, sprites) @ weights)[..., None], 3, axis=2)
+    return np.asarray(in_colour(rng, ground, sprites) @ weights)
 
 
 def in_false_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
@@ -40,7 +40,7 @@ def in_false_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Seque
 
 
 def in_heat(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite], scene: Scene) -> np.ndarray:
-    """As a thermal camera: materials keep their own warmth, objects are hot or cold against what is around them."""
+    """As a thermal camera, (H, W): materials have their own warmth, objects are hot or cold against what is around."""
     size = scene.size
     grey = ground @ np.float32(rng.dirichlet((1.0, 1.0, 1.0)) * rng.choice([-1, 1]))
     grey = (grey - grey.mean()) / max(float(grey.std()), 1e-3)
@@ -61,27 +61,37 @@ def in_heat(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Spri
         heat += np.float32(rng.uniform(0.1, 0.9)) * (heat - cv2.GaussianBlur(heat, (0, 0), rng.uniform(1.5, 4)))
     if rng.random() < 0.4:
         heat += np.float32(rng.normal(0, rng.uniform(0.5, 3), (1, size)))  # each column has its own gain
-    return np.repeat(heat[..., None], 3, axis=2)
+    return np.asarray(heat)
 
 
-def optics(rng: np.random.Generator, image: np.ndarray, grey: bool) -> np.ndarray:
-    """Haze, tint, lens, noise, sharpening of a camera, (H, W, 3) float32; and what files do to it, uint8."""
+def optics(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Haze, tint, lens, noise, sharpening of a camera, (H, W) or (H, W, 3) float32; and what files do to it.
+
+    Returns:
+        (H, W, 3) uint8. Of one band everything is done once.
+    """
+    grey, shape = image.ndim == 2, image.shape[:2]
     tint = 1.0 if grey else rng.normal(1, 0.05, 3)
-    out = image * np.float32(tint * rng.uniform(0.6, 1.25)) + np.float32(rng.exponential(14))
+    gain = np.float32(tint * rng.uniform(0.6, 1.25))
+    out = image * gain if grey else (image.reshape(shape[0], -1) * np.tile(gain, shape[1])).reshape(image.shape)
+    out += np.float32(rng.exponential(14))
     if rng.random() < 0.3:  # seen from farther away than its pixels say
         small = 1 / rng.uniform(1, 2.2)
-        out = cv2.resize(cv2.resize(out, None, fx=small, fy=small, interpolation=cv2.INTER_AREA), out.shape[1::-1])
+        out = cv2.resize(cv2.resize(out, None, fx=small, fy=small, interpolation=cv2.INTER_AREA), shape[::-1])
     out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.2, 1.0))
     bands = 3 if not grey and rng.random() < 0.4 else 1
-    out += rng.standard_normal((*image.shape[:2], bands), dtype=np.float32) * np.float32(rng.exponential(3) + 0.5)
+    grain = rng.standard_normal((*shape, bands), dtype=np.float32) * np.float32(rng.exponential(3) + 0.5)
+    out += grain if bands == 3 else grain[..., 0] if grey else banded(grain[..., 0])
     if rng.random() < 0.3:
         out += np.float32(rng.uniform(0.2, 1.2)) * (out - cv2.GaussianBlur(out, (0, 0), rng.uniform(0.8, 2)))
     if rng.random() < 0.35:  # 11 bits and more, brought to 8 by percentiles
-        low, high = np.percentile(out[::4, ::4], PERCENTILES)
+        sample = out[::4, ::4]
+        low, high = np.percentile(banded(sample) if grey else sample, PERCENTILES)
         out = (out - low) * np.float32(255 / max(high - low, 8.0))
     if rng.random() < 0.4:
         out = 255 * (np.clip(out, 0, 255) / 255) ** np.float32(np.exp(rng.normal(0, 0.3)))
     seen = cv2.convertScaleAbs(np.maximum(out, 0))
+    seen = banded(seen) if grey else seen
     if rng.random() < 0.5:
         data = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITY))])[1]
         seen = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -102,4 +112,4 @@ def seen(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]
     name = list(LOOKS)[rng.choice(len(LOOKS), p=odds)]
     look = LOOKS[name][1]
     image = look(rng, ground, sprites, scene) if name == "heat" else look(rng, ground, sprites)
-    return optics(rng, np.float32(image), name in ("grey", "heat"))
+    return optics(rng, np.float32(image))

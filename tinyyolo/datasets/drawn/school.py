@@ -23,6 +23,7 @@ from tinyyolo.datasets.drawn.ground import (
     VEHICLE,
     WATER,
     Scene,
+    banded,
     noise,
 )
 from tinyyolo.datasets.drawn.looks import seen
@@ -66,8 +67,8 @@ def ground_of(scene: Scene) -> None:
     scene.grow_ground(farmed=bool(kind == 0))
     if kind == 1:  # a desert, snow, or one colour
         base = rng.uniform(30, 235) + rng.normal(0, 14, 3)
-        grain = noise(rng, scene.size, rng.uniform(10, 120), 4)[..., None] * np.float32(rng.uniform(2, 14))
-        scene.image = np.clip(np.float32(base) + grain, 0, 255).astype(np.uint8)
+        grain = noise(rng, scene.size, rng.uniform(10, 120), 4) * np.float32(rng.uniform(2, 14))
+        scene.image = np.clip(np.float32(base) + banded(grain), 0, 255).astype(np.uint8)
     elif kind == 2:
         patches(scene)
 
@@ -132,7 +133,7 @@ def open_sea(scene: Scene) -> None:
     rng, size = scene.rng, scene.size
     deep = pick(rng, SEA, 14)
     wave = rng.uniform(2, 16) * noise(rng, size, rng.uniform(4, 40), 3) + 6 * noise(rng, size, 120, 2)
-    scene.image = np.clip(np.float32(deep) + wave[..., None], 0, 255).astype(np.uint8)
+    scene.image = np.clip(np.float32(deep) + banded(wave), 0, 255).astype(np.uint8)
     scene.kind[:] = WATER
     stones(scene, scene.count(2, 14), WATER)
     for _ in range(scene.count(0, 14)):
@@ -234,7 +235,7 @@ def draw_school(
     theme(scene)
     count = 0 if rng.random() < EMPTY else int(rng.integers(objects[0], objects[1] + 1))
     placed = settle(scene, THEMES[theme][1], count)
-    image = shadow(np.float32(scene.image) * np.float32(1 + 0.03 * noise(rng, size, 6, 3)[..., None]), scene.shade)
+    image = shadow(np.float32(scene.image) * banded(1 + 0.03 * noise(rng, size, 6, 3)), scene.shade)
     image = np.float32(scene.raise_tops(np.clip(image, 0, 255).astype(np.uint8)))
     image = shadow(wakes(scene, placed, image), cast_all(scene, placed))
     picture = seen(rng, image, [sprite for _, sprite in placed], scene)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
-from ultralytics.data.augment import RandomPerspective
+from ultralytics.data.augment import Format, RandomPerspective
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
 from tinyyolo.boxes.convert import to_fractions
-from tinyyolo.compat import TinyPerspective, own_albumentations, read_images_by, reading_by
+from tinyyolo.compat import TinyFormat, TinyPerspective, own_albumentations, read_images_by, reading_by
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, subset
 from tinyyolo.datasets.audit.faults import astray
@@ -30,7 +30,7 @@ from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.loader import packed, place_of
 from tinyyolo.datasets.train.opened import OpenScenes, bytes_of
 from tinyyolo.datasets.train.padding import content_of, in_corner
-from tinyyolo.datasets.train.paste import PasteTiny
+from tinyyolo.datasets.train.paste import Crop, PasteTiny
 from tinyyolo.datasets.train.windows import Cutting, boxes_of
 from tinyyolo.io import in_threads, some
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering
@@ -40,8 +40,16 @@ from tinyyolo.scenes.windows import Window
 read_images_by(load)
 NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
 NO_IMAGE = np.zeros((1, 1, 3), np.uint8), (-1, -1), (1, 1)  # what stands in for one that is gone
+OWN_STEPS: dict[type, type] = {RandomPerspective: TinyPerspective, Format: TinyFormat}
 MOST_GONE = 0.5  # share of the images: a run does not go on without so many
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
+
+
+class Label(dict[str, Any]):
+    """What is known of a sample. Upstream copies it deeply each time; only arrays are ever written into."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in self.items()}
 
 
 class TinyDataset(YOLODataset):
@@ -95,6 +103,7 @@ class TinyDataset(YOLODataset):
         self.scenes, self.wanted = OpenScenes(rendering), options.get("classes")
         self.annotations: Annotations = spec.measured(split)
         self.bad_images: list[str] = []
+        self.crops: dict[tuple[int, int], Crop] = {}  # of PasteTiny; close_mosaic makes another
         self.lost: dict[int, str] = {}  # image -> why it could not be read at some time in the run
         self.gone: set[int] = set()  # those that could not be read at the last time
         self.news: list[tuple[int, str]] = []  # of `gone`, in this process
@@ -252,7 +261,7 @@ class TinyDataset(YOLODataset):
                 "bboxes": to_fractions(sample.boxes, np.array(sample.size_hw)).astype(np.float32),
                 "bbox_format": "xywh",
             }
-            labels.append(label | {"normalized": True, "segments": [], "keypoints": None})
+            labels.append(Label(label | {"normalized": True, "segments": [], "keypoints": None}))
         return labels
 
     def update_labels(self, include_class: Sequence[int] | None) -> None:
@@ -268,11 +277,12 @@ class TinyDataset(YOLODataset):
         mixed = [key for key in ("mixup", "cutmix") if getattr(hyp, key)]
         if self.corner and self.augment and mixed:
             LOGGER.info(f"{self.prefix}{mixed[0]} takes squares: images are centred on grey instead of in a corner")
-        replace_perspective(transforms, own_size=self.corner and not mixed)
+        replace_steps(transforms, own_size=self.corner and not mixed)
         if self.corner and not self.augment:
             transforms.transforms[0].center = False
         if self.augment and (count := getattr(hyp, "paste", 0)):
-            transforms.transforms.insert(1, PasteTiny(self, count))
+            transforms.transforms.insert(1, step := PasteTiny(self, count, self.crops))
+            step.cut_ahead(self.prefix)
         return transforms
 
     def forget(self) -> None:
@@ -302,16 +312,18 @@ class TinyDataset(YOLODataset):
         return out
 
 
-def replace_perspective(transforms: Any, own_size: bool = False) -> None:
-    """Swap every RandomPerspective in a Compose, however deep, for TinyPerspective with the same settings."""
+def replace_steps(transforms: Any, own_size: bool = False) -> None:
+    """Swap every step of OWN_STEPS in a Compose, however deep, for ours with the same settings."""
     for i, step in enumerate(transforms.transforms):
-        if type(step) is RandomPerspective:
+        if own := OWN_STEPS.get(type(step)):
             tiny: Any = copy(step)
-            tiny.__class__, tiny.own_size = TinyPerspective, own_size
+            tiny.__class__ = own
+            if own is TinyPerspective:
+                tiny.own_size = own_size
             transforms.transforms[i] = tiny
         for inner in (step, getattr(step, "pre_transform", None)):
             if isinstance(getattr(inner, "transforms", None), list):
-                replace_perspective(inner, own_size)
+                replace_steps(inner, own_size)
 
 
 def must_have_objects(notes: Annotations) -> None:

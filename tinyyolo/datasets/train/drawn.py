@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 from typing import Any
 
 import numpy as np
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import to_fractions
 from tinyyolo.datasets.drawn import toy
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.datasets.train.windows import Sample
+
+UNUSED = ("mosaic", "paste")  # no picture stays at hand for them, and one takes ten times as long as reading a file
 
 
 class DrawnDataset(TinyDataset):
@@ -32,6 +36,17 @@ class DrawnDataset(TinyDataset):
         names = [str(self.spec.path / name) for name in self.annotations.file_names]
         self.sizes_hw = dict.fromkeys(names, size_hw)
         return names
+
+    def build_transforms(self, hyp: Any) -> Any:
+        """As for files, but for UNUSED; says so where it was asked for."""
+        if unused := [f"{key}={value}" for key in UNUSED if (value := getattr(hyp, key, 0))]:
+            hyp = copy(hyp)
+            for key in UNUSED:
+                setattr(hyp, key, 0)
+            LOGGER.info(
+                f"{self.prefix}{', '.join(unused)}: not used with pictures that are drawn as they are asked for"
+            )
+        return super().build_transforms(hyp)
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
         """A new picture, whose boxes become those of sample i."""
