@@ -79,7 +79,7 @@ def exact(monkeypatch):
 def net_of(detector):
     def net(images, core):
         with torch.no_grad():
-            found = detector.candidates(detector.features(images), tuple(images.shape[-2:]), core)
+            found = detector.candidates(detector.features(images), tuple(images.shape[-2:]), core, RULES.least)
         return [RULES.candidates(*one) for one in zip(*found, strict=True)]
 
     return net

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import above, candidate_score, pick, select, suppress
+from tinyyolo.boxes.nms import MinScore, above, candidate_score, pick, select, suppress
 from tinyyolo.config import UserError, construct, kind_fault, shown, whole, within
 from tinyyolo.io import some
 
@@ -92,7 +92,12 @@ class Postprocess:
 
     def candidates(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What may become a detection or vote on one, of candidates (N, 4), (N, C): boxes, scores, labels (P,)."""
-        return pick(boxes, scores, candidate_score(self.score, self.votes), self.classes)
+        return pick(boxes, scores, self.least, self.classes)
+
+    @property
+    def least(self) -> MinScore:
+        """What `candidates` score more than."""
+        return candidate_score(self.score, self.votes)
 
     def able(self, scores: Tensor, labels: Tensor) -> Tensor:
         """(P,) bool: which candidates may become detections; the others only vote."""

@@ -15,10 +15,12 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import StrideCoder
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.nms import MinScore
+from tinyyolo.boxes.nms import above as passing
 from tinyyolo.boxes.similarity import SIMILARITIES, measure
 from tinyyolo.compat import Conv, initialize_weights
 from tinyyolo.config import above, whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, map_sizes, objects_of
+from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, map_sizes, objects_of, patches
 from tinyyolo.layers.blocks import initialise, normal
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
@@ -110,7 +112,11 @@ class YoloHead(DenseHead):
         return torch.cat(levels), torch.cat(strides)
 
     def candidates(
-        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) clipped to the image and class scores (B, N, C); see `DenseHead.candidates`."""
         if core is None:
@@ -118,9 +124,14 @@ class YoloHead(DenseHead):
             logits, deltas = (flat(x, n) for x, n in zip(self(maps), (self.num_classes, BOX), strict=True))
             return self.coder.decode(anchors, deltas, strides, size_hw), logits.float().sigmoid()
         anchors, strides = self._lattice_of_core(maps, size_hw, core)
-        found = zip((self.class_branch, self.box_branch), (self.num_classes, BOX), strict=True)
-        logits, deltas = (flat(self._of_core(branches, maps, core), n) for branches, n in found)
-        return self.coder.decode(anchors, deltas, strides), logits.float().sigmoid()
+        levels = zip(self.class_branch, maps, self.grid.strides, strict=True)
+        said = [of_part(branch, x, part_of(core, int(stride), x, reach_of(branch))) for branch, x, stride in levels]
+        scores = flat(said, self.num_classes).float().sigmoid()
+        wanted = torch.ones_like(scores[..., 0], dtype=torch.bool) if least is None else passing(scores, least).any(-1)
+        image, row = wanted.nonzero(as_tuple=True)
+        boxes = scores.new_zeros(*wanted.shape, BOX)
+        boxes[image, row] = self.coder.decode(anchors[row], self._deltas(maps, core, image, row), strides[row])
+        return boxes, scores
 
     def _lattice_of_core(self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core) -> tuple[Tensor, Tensor]:
         """`_lattice` of the cells that begin in the core. Windows of a scene have few cores: the last ones are kept."""
@@ -132,17 +143,29 @@ class YoloHead(DenseHead):
                 self._known = dict([*self._known.items(), (key, (anchors[owned], strides[owned]))][-MOST_KNOWN:])
         return self._known[key]
 
-    def _of_core(self, branches: nn.ModuleList, maps: Sequence[Tensor], core: Core) -> list[Tensor]:
-        """Per level what a branch says of the cells that begin in the core, as `owned`, and of no others.
+    def _deltas(self, maps: Sequence[Tensor], core: Core, image: Tensor, row: Tensor) -> Tensor:
+        """(P, 4) deltas of anchors: `image` (P,), and `row` (P,) among those whose cells begin in the core, in order.
 
-        A third of the network's time goes into these branches; they are shown as many cells around as they look far.
+        A sixth of the network's time would go into the boxes of all cells; where few are asked for, the branch is shown
+        the patches that it looks at for them.
         """
-        out = []
-        for branch, x, stride in zip(branches, maps, self.grid.strides, strict=True):
+        out = maps[0].new_empty(len(row), BOX)
+        begin = 0
+        for branch, x, stride, each in zip(self.box_branch, maps, self.grid.strides, self.grid.per_cell, strict=True):
             reach = reach_of(branch)
-            rows, own_rows = spans_of(core[1], core[3], int(stride), x.shape[-2], reach)
-            columns, own_columns = spans_of(core[0], core[2], int(stride), x.shape[-1], reach)
-            out.append(branch(x[..., rows, columns])[..., own_rows, own_columns])
+            part = part_of(core, int(stride), x, reach)
+            (top, height), (left, width) = ((own.start + read.start, own.stop - own.start) for read, own in part)
+            at = ((row >= begin) & (row < begin + height * width * each)).nonzero().squeeze(1)
+            place, anchor = (row[at] - begin).div(each, rounding_mode="floor"), (row[at] - begin) % each
+            key, which = torch.unique_consecutive(image[at] * (height * width) + place, return_inverse=True)
+            if len(key) * (2 * reach + 1) ** 2 < height * width * len(x):
+                image_of, place = key.div(height * width, rounding_mode="floor"), key % (height * width)
+                y, across = place.div(width, rounding_mode="floor") + top, place % width + left
+                found = branch(patches(x, image_of, y, across, reach))[..., reach, reach]
+            else:
+                found = of_part(branch, x, part).permute(0, 2, 3, 1).reshape(-1, each * BOX)[key]
+            out[at] = found.view(-1, each, BOX)[which, anchor].to(out)
+            begin += height * width * each
         return out
 
     def losses(
@@ -201,6 +224,19 @@ def reach_of(module: nn.Module) -> int:
     """
     every = (m for m in module.modules() if isinstance(m, nn.Conv2d))
     return sum(m.dilation[0] * (m.kernel_size[0] - 1) // 2 for m in every)
+
+
+def part_of(core: Core, stride: int, x: Tensor, reach: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """`spans_of` the rows and of the columns of a map (B, C, H, W) for a core, px of the input."""
+    rows = spans_of(core[1], core[3], stride, x.shape[-2], reach)
+    return rows, spans_of(core[0], core[2], stride, x.shape[-1], reach)
+
+
+def of_part(branch: nn.Module, x: Tensor, part: tuple[tuple[slice, slice], tuple[slice, slice]]) -> Tensor:
+    """What a branch says of a part of a map, see `part_of`; it is shown as many cells around as it looks far."""
+    (rows, own_rows), (columns, own_columns) = part
+    said: Tensor = branch(x[..., rows, columns])
+    return said[..., own_rows, own_columns]
 
 
 def spans_of(low: int, high: int, stride: int, length: int, reach: int) -> tuple[slice, slice]:

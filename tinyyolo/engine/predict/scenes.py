@@ -254,7 +254,7 @@ def net_of(model: Any, rules: Postprocess) -> Any:
     def detector(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:
         net = model.model
         images = images.to(next(net.parameters()))
-        found = net.candidates(net.features(images), (images.shape[-2], images.shape[-1]), core)
+        found = net.candidates(net.features(images), (images.shape[-2], images.shape[-1]), core, rules.least)
         return [rules.candidates(*one) for one in zip(*found, strict=True)]
 
     def export(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:
