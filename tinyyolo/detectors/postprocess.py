@@ -104,10 +104,18 @@ class Postprocess:
         return above(scores, self.score, labels)
 
     def of_candidates(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, max_det: int | None = None
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        max_det: int | None = None,
+        able: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of a whole scene from the `candidates` of its parts; the `max_det` of an image does not count."""
-        return suppress(boxes, scores, labels, self.score, self.iou, max_det, self.agnostic, self.votes)
+        """Detections of a whole scene from the `candidates` of its parts; the `max_det` of an image does not count.
+
+        `able` are the rows of those that may become detections, in an order in which equal scores come.
+        """
+        return suppress(boxes, scores, labels, self.score, self.iou, max_det, self.agnostic, self.votes, able)
 
     def of_output(self, y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Detections of every image from a network's output: (B, 4 + C, N), cxcywh and class scores, or (that, ...)."""
