@@ -268,3 +268,24 @@ def test_candidates_of_a_core_are_those_of_the_whole(core):
     assert int(owned.sum()) == {16: 7 * 12 * 2 + 4 * 6, 0: 15 * 16 * 2 + 8 * 8, 40: 2, 17: 0}[core[0]]
     assert_close(boxes, head.coder.decode(anchors[owned], deltas[:, owned], strides[owned]))
     assert_close(scores, logits[:, owned].sigmoid())
+
+
+@pytest.mark.parametrize("core", [(16, 8, 72, 100), (0, 0, 128, 120)])
+def test_boxes_of_a_core_are_those_of_the_whole_where_a_class_scores_more(core, monkeypatch):
+    """Few of each level, at its edges too: there the box branch sees their patches, never a level."""
+    torch.manual_seed(0)
+    head, size = two_levels().eval(), (120, 128)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    maps = [torch.randn(2, 3, 15, 16), torch.randn(2, 4, 8, 8)]
+    boxes, scores = head.candidates(maps, size, core)
+    shown = []
+    for branch in head.box_branch:
+        branch.register_forward_pre_hook(lambda _, given: shown.append(tuple(given[0].shape)))
+    least = scores[..., 0].flatten().sort(descending=True).values[6].item(), scores[..., 1].max().item()
+    fewer, same = head.candidates(maps, size, core, least)
+    wanted = scores[..., 0] > least[0]
+    assert int(wanted.sum()) == 6 and torch.equal(same, scores)
+    assert_close(fewer[wanted], boxes[wanted])
+    assert not fewer[~wanted].any()
+    assert {shape[2:] for shape in shown} == {(3, 3)} and sum(shape[0] for shape in shown) <= 6

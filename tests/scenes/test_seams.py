@@ -79,7 +79,7 @@ def exact(monkeypatch):
 def net_of(detector):
     def net(images, core):
         with torch.no_grad():
-            found = detector.candidates(detector.features(images), tuple(images.shape[-2:]), core)
+            found = detector.candidates(detector.features(images), tuple(images.shape[-2:]), core, RULES.least)
         return [RULES.candidates(*one) for one in zip(*found, strict=True)]
 
     return net
@@ -90,7 +90,12 @@ def detections(detector, image, parts, batch=3):
         return image[window.y.start : window.y.stop, window.x.start : window.x.stop]
 
     swept = sweep(parts, read, net_of(detector), image.shape[:2], 8, batch)
-    return RULES.of_candidates(*gathered([found for part in swept for _, found in part]))
+    return united([found for part in swept for _, found in part])
+
+
+def united(parts):
+    found, able = gathered(parts, RULES.able)
+    return RULES.of_candidates(*found, able=able)
 
 
 def scene(height, width, seed=0):
@@ -167,5 +172,5 @@ def test_each_rule_counts(detector, name, monkeypatch):
     image = np.pad(image, ((0, 0), (0, 128), (0, 0)))  # what "padded" reads
     read = lambda w: image[w.y.start : w.y.stop, w.x.start : w.x.stop]  # noqa: E731
     swept = sweep(parts, read, net_of(detector), (300, 404), 8, 2)
-    found = RULES.of_candidates(*gathered([part for batch in swept for _, part in batch]))
+    found = united([part for batch in swept for _, part in batch])
     assert not (found[1].shape == expected[1].shape and same(found, expected)[0])

@@ -13,7 +13,7 @@ from tinyyolo.boxes.sparse import overlapping, survive
 VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much vote on it
 VOTER_SLACK = 5e-8  # "at least" is "more than" half a step of float32 below
 VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
-MANY = 20_000  # above so many boxes, one NMS that looks at near pairs alone is quicker, by the same rule
+MANY = 5_000  # above so many boxes of a group, one NMS that looks at near pairs alone is quicker, by the same rule
 LEAST = 0.1  # below this IoU too many pairs are near
 MinScore = float | Sequence[float]  # of all classes, or of each
 
@@ -38,7 +38,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stabl
     """
     order = scores.sort(descending=True, stable=stable).indices
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if not tracing and len(boxes) > MANY and iou >= LEAST:
+    if not tracing and len(boxes) > MANY and iou >= LEAST and int(torch.bincount(groups).max()) > MANY:
         return order[survive(boxes[order], groups[order], iou)]
     keep: Tensor = _traceable(boxes[order], scores[order], groups[order], iou)
     return order[keep]
@@ -194,12 +194,15 @@ def suppress(
     max_det: int | None = None,
     agnostic: bool = False,
     votes: int = 1,
+    able: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Final detections of (box, class) pairs: NMS of those above `min_score`, the best `max_det`, votes on them.
 
-    Args and returns: as `select`, of boxes (P, 4), scores (P,) and labels (P,).
+    Args and returns: as `select`, of boxes (P, 4), scores (P,) and labels (P,); `able` are the rows of those above
+    `min_score`, where they are known, in an order in which equal scores come.
     """
-    able = above(scores, min_score, labels).nonzero().squeeze(1)
+    if able is None:
+        able = above(scores, min_score, labels).nonzero().squeeze(1)
     groups = torch.zeros_like(able) if agnostic else labels[able]
     keep = able[grouped_nms(boxes[able], scores[able], groups, iou)[:max_det]]
     if votes == 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
 from tinyyolo.boxes.convert import Core, convert, to_pixels
+from tinyyolo.boxes.nms import MinScore
 from tinyyolo.config import UserError, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
 
@@ -104,7 +105,11 @@ class Detector(BaseModel):
 
     @abstractmethod
     def candidates(
-        self, maps: list[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: list[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) float32 xyxy in input pixels and class scores (B, N, C) float32, before NMS; N is fixed.
 
@@ -114,6 +119,8 @@ class Detector(BaseModel):
             core: x1, y1, x2, y2: only candidates of this part of the input are wanted, and boxes may reach out of the
                 input. Of a dense head they are those whose cell begins there, of a second stage those whose centre lies
                 there; all others are left out or score 0.
+            least: with a core, the boxes of candidates that score more than this in some class are wanted; all others'
+                may be 0. A number, one for each class (C,), or None for all.
         """
 
     def features(self, images: Tensor) -> list[Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.nms import MinScore
 from tinyyolo.detectors.base import Detector
 from tinyyolo.heads.dense import DenseHead
 
@@ -31,7 +32,11 @@ class OneStage(Detector):
         return self.bbox_head.losses(maps, targets, size_hw, sample=sample)
 
     def candidates(
-        self, maps: list[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: list[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Detector.candidates`."""
-        return self.bbox_head.candidates(maps, size_hw, core)
+        return self.bbox_head.candidates(maps, size_hw, core, least)

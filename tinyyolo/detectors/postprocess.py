@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.boxes.nms import above, candidate_score, pick, select, suppress
+from tinyyolo.boxes.nms import MinScore, above, candidate_score, pick, select, suppress
 from tinyyolo.config import UserError, construct, kind_fault, shown, whole, within
 from tinyyolo.io import some
 
@@ -92,17 +92,30 @@ class Postprocess:
 
     def candidates(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What may become a detection or vote on one, of candidates (N, 4), (N, C): boxes, scores, labels (P,)."""
-        return pick(boxes, scores, candidate_score(self.score, self.votes), self.classes)
+        return pick(boxes, scores, self.least, self.classes)
+
+    @property
+    def least(self) -> MinScore:
+        """What `candidates` score more than."""
+        return candidate_score(self.score, self.votes)
 
     def able(self, scores: Tensor, labels: Tensor) -> Tensor:
         """(P,) bool: which candidates may become detections; the others only vote."""
         return above(scores, self.score, labels)
 
     def of_candidates(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, max_det: int | None = None
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        max_det: int | None = None,
+        able: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of a whole scene from the `candidates` of its parts; the `max_det` of an image does not count."""
-        return suppress(boxes, scores, labels, self.score, self.iou, max_det, self.agnostic, self.votes)
+        """Detections of a whole scene from the `candidates` of its parts; the `max_det` of an image does not count.
+
+        `able` are the rows of those that may become detections, in an order in which equal scores come.
+        """
+        return suppress(boxes, scores, labels, self.score, self.iou, max_det, self.agnostic, self.votes, able)
 
     def of_output(self, y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Detections of every image from a network's output: (B, 4 + C, N), cxcywh and class scores, or (that, ...)."""

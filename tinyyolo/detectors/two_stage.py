@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyyolo.boxes.convert import Core, centres
+from tinyyolo.boxes.nms import MinScore
 from tinyyolo.detectors.base import Detector
 from tinyyolo.heads.roi import StagedHead
 from tinyyolo.heads.rpn import RPNHead
@@ -46,7 +47,11 @@ class TwoStage(Detector):
 
     @torch.no_grad()
     def candidates(
-        self, maps: list[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: list[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Detector.candidates`."""
         boxes, scores = self.rpn_head.proposals(self.rpn_head(maps), size_hw)

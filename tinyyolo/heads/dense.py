@@ -14,6 +14,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.nms import MinScore
 
 BOX = 4  # deltas of one anchor
 PADDED = 32  # px: each image is filled up to its multiples, see `AnchorHead._in_corner`
@@ -108,11 +109,15 @@ class DenseHead(AnchorHead, ABC):
 
     @abstractmethod
     def candidates(
-        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) clipped to the image `size_hw` and class scores (B, N, C), both float32, before NMS.
 
-        With a `core`, see `Detector.candidates`.
+        With a `core` and `least`, see `Detector.candidates`.
         """
 
     def owned(self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core) -> list[Tensor]:
@@ -185,6 +190,26 @@ def flat(maps: Sequence[Tensor], values: int) -> Tensor:
     """
     levels = [x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values) for x in maps]
     return levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
+
+
+def patches(x: Tensor, image: Tensor, row: Tensor, column: Tensor, reach: int) -> Tensor:
+    """(P, C, K, K) what lies around cells of a map (B, C, H, W), K = 2 * reach + 1; 0 beyond the map.
+
+    Args:
+        image, row, column: (P,) int64.
+        reach: cells to each side.
+
+    Examples:
+        >>> at = torch.tensor([0])
+        >>> patches(torch.arange(6.0).view(1, 1, 2, 3), at, at + 1, at + 2, reach=1)[0, 0].tolist()
+        [[1.0, 2.0, 0.0], [4.0, 5.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    (height, width), around = x.shape[-2:], torch.arange(-reach, reach + 1, device=x.device)
+    rows, columns = row[:, None, None] + around[:, None], column[:, None, None] + around
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    cells = (image[:, None, None] * height + rows.clamp(0, height - 1)) * width + columns.clamp(0, width - 1)
+    found = x.permute(0, 2, 3, 1).flatten(0, 2)[cells].masked_fill(~inside[..., None], 0)
+    return found.permute(0, 3, 1, 2)
 
 
 def objects_of(targets: Sequence[dict[str, Tensor]], image: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.nms import MinScore
 from tinyyolo.boxes.similarity import SIMILARITIES, measure
 from tinyyolo.config import suggest, whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, DeltaHead, flat, shared
@@ -130,7 +131,11 @@ class RetinaHead(DeltaHead):
 
     @torch.no_grad()
     def candidates(
-        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores (B, N, C): the best (anchor, class) pairs of every level, each with its one score."""
         logits, deltas = self(maps)

@@ -15,6 +15,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.nms import MinScore
 from tinyyolo.config import above, whole, within
 from tinyyolo.heads.dense import BOX, DeltaHead, flat
 from tinyyolo.layers.blocks import initialise
@@ -107,7 +108,11 @@ class SSDHead(DeltaHead):
 
     @torch.no_grad()
     def candidates(
-        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores (B, N, C): the best (anchor, class) pairs of every level, each with its one score."""
         logits, deltas = self(maps)

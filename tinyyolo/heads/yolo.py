@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,34 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import StrideCoder
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.nms import MinScore
+from tinyyolo.boxes.nms import above as passing
 from tinyyolo.boxes.similarity import SIMILARITIES, measure
 from tinyyolo.compat import Conv, initialize_weights
 from tinyyolo.config import above, whole, within
-from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, map_sizes, objects_of
+from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, map_sizes, objects_of, patches
 from tinyyolo.layers.blocks import initialise, normal
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
 MOST_KNOWN = 16  # cores: corners, edges and the middle of a scene, and of the next one
 LOSSES = ("box", "cls")
+
+
+class Part(NamedTuple):
+    """Of a map: which rows are read for those of a core and where these are then; columns; cells read beyond them."""
+
+    rows: tuple[slice, slice]
+    columns: tuple[slice, slice]
+    reach: int
+
+
+class CoreCells(NamedTuple):
+    """Of the cells that begin in a core: anchors (N, 4) and their strides (N, 1), what either branch reads by level."""
+
+    anchors: Tensor
+    strides: Tensor
+    class_parts: list[Part]
+    box_parts: list[Part]
 
 
 class YoloHead(DenseHead):
@@ -77,7 +96,7 @@ class YoloHead(DenseHead):
         self.box_loss, self.quality = numbers("box_loss", box_loss, SIMILARITIES), quality
         self.constant = float(constant)
         self.register_buffer("class_weights", None, persistent=False)
-        self._known: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._known: dict[Any, CoreCells] = {}
         self.gains = {**dict.fromkeys(LOSSES, 1.0), **numbers("gains", gains or {}, LOSSES)}
         self.box_branch = self._branches(in_channels, hidden, BOX)
         self.class_branch = self._branches(in_channels, hidden, num_classes)
@@ -109,39 +128,65 @@ class YoloHead(DenseHead):
         return logits, [branch(x) for branch, x in zip(self.box_branch, maps, strict=True)]
 
     def candidates(
-        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) clipped to the image and class scores (B, N, C); see `DenseHead.candidates`."""
         if core is None:
             anchors, strides = self.lattice(maps, size_hw)
             logits, deltas = (flat(x, n) for x, n in zip(self(maps), (self.num_classes, BOX), strict=True))
             return self.coder.decode(anchors, deltas, strides, size_hw), logits.float().sigmoid()
-        anchors, strides = self._lattice_of_core(maps, size_hw, core)
-        found = zip((self.class_branch, self.box_branch), (self.num_classes, BOX), strict=True)
-        logits, deltas = (flat(self._of_core(branches, maps, core), n) for branches, n in found)
-        return self.coder.decode(anchors, deltas, strides), logits.float().sigmoid()
+        anchors, strides, class_parts, box_parts = self._core(maps, size_hw, core)
+        said = [of_part(*level) for level in zip(self.class_branch, maps, class_parts, strict=True)]
+        scores = flat(said, self.num_classes).float().sigmoid()
+        wanted = torch.ones_like(scores[..., 0], dtype=torch.bool) if least is None else passing(scores, least).any(-1)
+        image, row = wanted.nonzero(as_tuple=True)
+        boxes = scores.new_zeros(*wanted.shape, BOX)
+        boxes[image, row] = self.coder.decode(anchors[row], self._deltas(maps, box_parts, image, row), strides[row])
+        return boxes, scores
 
-    def _lattice_of_core(self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core) -> tuple[Tensor, Tensor]:
-        """`lattice` of the cells that begin in the core. Windows of a scene have few cores: the last ones are kept."""
+    def _core(self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core) -> CoreCells:
+        """What there is to know of the cells that begin in a core. Windows have few cores: the last ones are kept."""
         key = (tuple(map_sizes(maps)), size_hw, core, maps[0].device)
         if key not in self._known:
             with torch.inference_mode(False), torch.no_grad():  # others may ask for gradients
                 owned = torch.cat(self.owned(maps, size_hw, core))
-                anchors, strides = self.lattice(maps, size_hw)
-                self._known = dict([*self._known.items(), (key, (anchors[owned], strides[owned]))][-MOST_KNOWN:])
+                anchors, strides = (column[owned] for column in self.lattice(maps, size_hw))
+            parts = [
+                [part_of(core, int(s), x, branch) for branch, x, s in zip(some, maps, self.grid.strides, strict=True)]
+                for some in (self.class_branch, self.box_branch)
+            ]
+            known = CoreCells(anchors, strides, *parts)
+            self._known = dict([*self._known.items(), (key, known)][-MOST_KNOWN:])
         return self._known[key]
 
-    def _of_core(self, branches: nn.ModuleList, maps: Sequence[Tensor], core: Core) -> list[Tensor]:
-        """Per level what a branch says of the cells that begin in the core, as `owned`, and of no others.
+    def _deltas(self, maps: Sequence[Tensor], parts: Sequence[Part], image: Tensor, row: Tensor) -> Tensor:
+        """(P, 4) deltas of anchors: `image` (P,), and `row` (P,) among those whose cells begin in the core, in order.
 
-        A third of the network's time goes into these branches; they are shown as many cells around as they look far.
+        A sixth of the network's time would go into the boxes of all cells; where few are asked for, the branch is shown
+        the patches that it looks at for them.
         """
-        out = []
-        for branch, x, stride in zip(branches, maps, self.grid.strides, strict=True):
-            reach = reach_of(branch)
-            rows, own_rows = spans_of(core[1], core[3], int(stride), x.shape[-2], reach)
-            columns, own_columns = spans_of(core[0], core[2], int(stride), x.shape[-1], reach)
-            out.append(branch(x[..., rows, columns])[..., own_rows, own_columns])
+        out = maps[0].new_empty(len(row), BOX)
+        begin = 0
+        for branch, x, part, each in zip(self.box_branch, maps, parts, self.grid.per_cell, strict=True):
+            (read_y, own_y), (read_x, own_x), reach = part
+            width, cells = own_x.stop - own_x.start, (own_y.stop - own_y.start) * (own_x.stop - own_x.start)
+            at = ((row >= begin) & (row < begin + cells * each)).nonzero().squeeze(1)
+            place = row[at] - begin
+            cell, which = torch.unique_consecutive(image[at] * cells + place // each, return_inverse=True)
+            if len(cell) * (2 * reach + 1) ** 2 < cells * len(x):
+                y, across = (
+                    cell % cells // width + read_y.start + own_y.start,
+                    cell % width + read_x.start + own_x.start,
+                )
+                found = branch(patches(x, cell // cells, y, across, reach))[..., reach, reach]
+            else:
+                found = of_part(branch, x, part).permute(0, 2, 3, 1).reshape(-1, each * BOX)[cell]
+            out[at] = found.view(-1, each, BOX)[which, place % each].to(out)
+            begin += cells * each
         return out
 
     def losses(
@@ -200,6 +245,20 @@ def reach_of(module: nn.Module) -> int:
     """
     every = (m for m in module.modules() if isinstance(m, nn.Conv2d))
     return sum(m.dilation[0] * (m.kernel_size[0] - 1) // 2 for m in every)
+
+
+def part_of(core: Core, stride: int, x: Tensor, branch: nn.Module) -> Part:
+    """The part of a map (B, C, H, W) for a core, px of the input, and a branch."""
+    reach = reach_of(branch)
+    rows = spans_of(core[1], core[3], stride, x.shape[-2], reach)
+    return Part(rows, spans_of(core[0], core[2], stride, x.shape[-1], reach), reach)
+
+
+def of_part(branch: nn.Module, x: Tensor, part: Part) -> Tensor:
+    """What a branch says of a part of a map; it is shown as many cells around as it looks far."""
+    (rows, own_rows), (columns, own_columns), _ = part
+    said: Tensor = branch(x[..., rows, columns])
+    return said[..., own_rows, own_columns]
 
 
 def spans_of(low: int, high: int, stride: int, length: int, reach: int) -> tuple[slice, slice]:

@@ -14,6 +14,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import CellCoder
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.nms import MinScore
 from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, objects_of
 from tinyyolo.layers.blocks import initialise, leaky_conv, logit, normal
@@ -102,7 +103,11 @@ class YOLOv3Head(DenseHead):
         }
 
     def candidates(
-        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), which may reach out of the image, and scores (B, N, C): objectness times class.
 

@@ -118,21 +118,33 @@ def joined(parts: Sequence[Found]) -> Found:
     return Found(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def gathered(parts: Sequence[Found]) -> Found:
-    """All candidates, in an order that is the same whichever window they came from and when: by falling score.
+def gathered(parts: Sequence[Found], able: Callable[[Tensor, Tensor], Tensor]) -> tuple[Found, Tensor]:
+    """All candidates, one part after the other, and the rows of those that may become detections, by falling score.
+
+    The order of these is the same whichever window they came from and when: of equal scores class and box decide. The
+    others only vote, which has no order.
+
+    Args:
+        parts: candidates.
+        able: of scores (P,) and labels (P,), (P,) bool: which may become detections.
 
     Examples:
         >>> one = Found(torch.zeros(1, 4), torch.tensor([0.5]), torch.tensor([1]))
-        >>> two = Found(torch.ones(2, 4), torch.tensor([0.5, 0.9]), torch.tensor([0, 2]))
-        >>> gathered([one, two]).labels.tolist() == gathered([two, one]).labels.tolist() == [2, 0, 1]
-        True
+        >>> two = Found(torch.ones(3, 4), torch.tensor([0.5, 0.1, 0.9]), torch.tensor([0, 3, 2]))
+        >>> for parts in ([one, two], [two, one]):
+        ...     found, rows = gathered(parts, lambda scores, labels: scores > 0.25)
+        ...     found.of(rows).labels.tolist()
+        [2, 0, 1]
+        [2, 0, 1]
     """
     found = joined(parts)
-    keys = torch.cat([found.boxes, found.labels[:, None].to(found.boxes)], dim=1).cpu().numpy()
-    falling = -found.scores.cpu().numpy()
+    rows = able(found.scores, found.labels).nonzero().squeeze(1)
+    boxes, scores, labels = found.of(rows)
+    keys = torch.cat([boxes, labels[:, None].to(boxes)], dim=1).cpu().numpy()
+    falling = -scores.cpu().numpy()
     order = np.argsort(falling, kind="stable")
     alike = np.diff(falling[order], prepend=np.nan) == 0  # as the one before
     some = np.flatnonzero(alike | np.append(alike[1:], False))  # few: sorting all by all keys takes ten times as long
     tied = order[some]
     order[some] = tied[np.lexsort((*keys[tied].T, falling[tied]))]
-    return found.of(torch.from_numpy(order).to(found.boxes.device))
+    return found, rows[torch.from_numpy(order).to(rows.device)]

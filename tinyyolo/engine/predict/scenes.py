@@ -201,7 +201,8 @@ def united(rules: Postprocess, bands: Bands, count: int, max_det: int | None) ->
     if total > MOST_HELD:
         able = joined([found.of(rules.able(found.scores, found.labels)) for found, _ in bands.all(count)])
         parts = [heard(rules, able, found) for found, _ in bands.all(count)]
-    return Found(*rules.of_candidates(*gathered(parts), max_det)), empty
+    every, rows = gathered(parts, rules.able)
+    return Found(*rules.of_candidates(*every, max_det, rows)), empty
 
 
 def heard(rules: Postprocess, able: Found, part: Found) -> Found:
@@ -254,7 +255,7 @@ def net_of(model: Any, rules: Postprocess) -> Any:
     def detector(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:
         net = model.model
         images = images.to(next(net.parameters()))
-        found = net.candidates(net.features(images), (images.shape[-2], images.shape[-1]), core)
+        found = net.candidates(net.features(images), (images.shape[-2], images.shape[-1]), core, rules.least)
         return [rules.candidates(*one) for one in zip(*found, strict=True)]
 
     def export(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:

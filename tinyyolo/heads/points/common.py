@@ -15,6 +15,7 @@ from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.convert import Core, centres, clip
+from tinyyolo.boxes.nms import MinScore
 from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import INIT_STD, DenseHead, best_pairs, flat, objects_of, rows, shared
 from tinyyolo.layers.blocks import conv_layer, initialise, normal
@@ -144,7 +145,11 @@ class PointHead(DenseHead):
 
     @torch.no_grad()
     def candidates(
-        self, maps: Sequence[Tensor], size_hw: tuple[int, int], core: Core | None = None
+        self,
+        maps: Sequence[Tensor],
+        size_hw: tuple[int, int],
+        core: Core | None = None,
+        least: MinScore | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores (B, N, C): the best (point, class) pairs of every level, each with its one score."""
         boxes, scores = [], []
