@@ -265,7 +265,7 @@ class TinyHSV(RandomHSV):
         """As upstream, into the same pixels."""
         image = labels["img"]
         if not (self.hgain or self.sgain or self.vgain) or not is_grey(image):
-            return super().apply_image(labels, params)  # type: ignore[no-any-return]
+            return super().apply_image(labels, params)
         gains = np.random.uniform(-1, 1, 3) * [self.hgain, self.sgain, self.vgain]  # noqa: NPY002 - upstream's state
         values = np.clip(np.arange(256, dtype=gains.dtype) * (gains[2] + 1), 0, 255).astype(np.uint8)
         cv2.LUT(image, values, dst=image)
