@@ -258,7 +258,7 @@ class TinyDataset(YOLODataset):
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label dict per sample, boxes normalised cxcywh, ignore regions under class -1."""
-        notes, labels = self.annotations, []
+        notes, labels = self.annotations, list[dict[str, Any]]()
         for sample, path in zip(self.samples, self.im_files, strict=True):
             row = sample.row
             label = {"im_file": path, "image_index": row, "image_id": notes.image_ids[row].item()}
