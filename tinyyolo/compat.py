@@ -29,7 +29,7 @@ import ultralytics.utils.events
 import ultralytics.utils.patches
 import ultralytics.utils.plotting
 import ultralytics.utils.torch_utils
-from ultralytics.data.augment import Compose, Format, RandomPerspective
+from ultralytics.data.augment import Compose, Format, Mosaic, RandomHSV, RandomPerspective
 from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.nn.modules import SPPF, C2f, Conv
 from ultralytics.utils.torch_utils import initialize_weights
@@ -42,6 +42,7 @@ DECODERS: list[Callable[[str], np.ndarray]] = []  # see `read_images_by`; the la
 READS: ContextVar[Callable[[str], np.ndarray] | None] = ContextVar("READS", default=None)  # see `reading_by`
 TO_CORNERS, TO_CENTRES = (np.array([[1, 0, d], [0, 1, d], [0, 0, 1]], dtype=np.float32) for d in (0.5, -0.5))
 FLIPS = {(False, True): 0, (True, False): 1, (False, False): -1}  # OpenCV's codes; which ways rows and columns run
+CANVAS = 114  # grey where a mosaic has no image; ultralytics' own value
 MIN_VISIBLE = 0.1  # share of an object's area that must stay in the picture after augmentation; ultralytics' own value
 
 
@@ -247,6 +248,53 @@ class TinyPerspective(RandomPerspective):
         before = (box1[2] - box1[0]) * (box1[3] - box1[1])
         width, height = box2[2] - box2[0], box2[3] - box2[1]
         return (width > 0) & (height > 0) & (width * height > area_thr * before)
+
+
+class TinyMosaic(Mosaic):
+    """Mosaic that draws its four images into one canvas again and again: new memory takes longer than what it holds.
+
+    The perspective step, which comes next, makes an image of its own out of it.
+    """
+
+    canvas: np.ndarray | None = None
+
+    def apply_image(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """As upstream."""
+        if self.n != 4 or params is None:  # upstream's other mosaic is of nine
+            return super().apply_image(labels, params)
+        shape = (2 * self.imgsz, 2 * self.imgsz, labels["img"].shape[2])
+        if self.canvas is None or self.canvas.shape != shape:
+            self.canvas = np.empty(shape, np.uint8)
+        self.canvas.fill(CANVAS)
+        for part in params["layout"]:
+            rows, columns = slice(part["y1b"], part["y2b"]), slice(part["x1b"], part["x2b"])
+            self.canvas[part["y1a"] : part["y2a"], part["x1a"] : part["x2a"]] = part["labels_patch"]["img"][
+                rows, columns
+            ]
+        labels["img"] = self.canvas
+        return labels
+
+
+class TinyHSV(RandomHSV):
+    """RandomHSV that takes a grey image, as thermal cameras make, for what it is: only its brightness can change."""
+
+    def apply_image(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """As upstream, into the same pixels."""
+        image = labels["img"]
+        if not (self.hgain or self.sgain or self.vgain) or not is_grey(image):
+            return super().apply_image(labels, params)
+        gains = np.random.uniform(-1, 1, 3) * [self.hgain, self.sgain, self.vgain]  # noqa: NPY002 - upstream's state
+        values = np.clip(np.arange(256, dtype=gains.dtype) * (gains[2] + 1), 0, 255).astype(np.uint8)
+        cv2.LUT(image, values, dst=image)
+        return labels
+
+
+def is_grey(image: np.ndarray) -> bool:
+    """Whether the three bands of an image (H, W, 3) uint8 are the same."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or np.ptp(image[0], axis=1).any():
+        return False
+    blue, green, red = cv2.split(image)
+    return np.array_equal(blue, green) and np.array_equal(green, red)
 
 
 class TinyFormat(Format):

@@ -98,6 +98,7 @@ class TestSamples:
         (paste,) = [step for step in dataset.transforms.transforms if type(step).__name__ == "PasteTiny"]
         which = next(pair for pairs in paste.bank.values() for pair in pairs)
         (data.parent / "images" / f"train_{which[0]}.png").unlink()
+        paste.crops.clear()  # cut out before it was gone, and usable as long as it is at hand
         assert paste.crop(which) is None and which not in paste.crops
 
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ultralytics.data.augment import Format
+from ultralytics.data.augment import Format, Mosaic, RandomHSV
 from ultralytics.utils.instance import Instances
 
 from tests.support.sets import write_set
-from tinyyolo.compat import TinyFormat
+from tinyyolo.compat import TinyFormat, TinyHSV, TinyMosaic, is_grey
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.datasets.train.paste import LEAST_MARGIN, PER_CLASS, TRIES, PasteTiny, blend, candidates, free_place
@@ -277,3 +277,42 @@ def test_our_format_gives_upstreams_tensors(flips):
         for key, tensor in expected.items():
             torch.testing.assert_close(ours[key], tensor, rtol=0, atol=0)
             assert ours[key].is_contiguous()
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_our_colours_are_upstreams(grey):
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (31, 45, 3), np.uint8)
+    image[0] = image[0, :, :1]  # its first row is grey in any case
+    image = np.repeat(image[..., :1], 3, axis=2) if grey else image
+    assert is_grey(image) == grey
+    found = []
+    for kind in (RandomHSV, TinyHSV):
+        np.random.seed(2)  # noqa: NPY002 - ultralytics' augmentation draws from the global state
+        picture = image.copy()
+        pictures = [kind(0.015, 0.7, 0.4).apply_image({"img": picture})["img"].copy() for _ in range(5)]
+        found.append((pictures, np.random.random()))  # noqa: NPY002
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1] and (found[0][0][0] != image).any()
+
+
+def test_our_mosaics_are_upstreams_one_after_another(tmp_path):
+    """Of images smaller than a quarter too: what the mosaic before has left on the canvas is gone."""
+    data = data_yaml.load(str(write_set(tmp_path, counts={"train": 6})))
+    hyp = SimpleNamespace(**resolve("train", {}, {"mosaic": 1.0}))
+    options = {"imgsz": 96, "batch_size": 2, "hyp": hyp, "rect": False, "stride": 32, "pad": 0.0}
+    dataset = TinyDataset(data, "train", augment=True, **options)
+    found = []
+    for kind in (Mosaic, TinyMosaic):
+        step, images = kind(dataset, imgsz=96, p=1.0), []
+        random.seed(6)
+        for i in (0, 3, 4, 1):
+            sample = dataset.get_image_and_label(i)
+            dataset.buffer = [2, 5]  # whatever was read before
+            made = step(sample)
+            images.append((made["img"].copy(), made["instances"].bboxes, made["cls"]))
+        found.append(images)
+    for ours, expected in zip(found[1], found[0], strict=True):
+        for mine, theirs in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert any((image == 114).all(2).mean() > 0.2 for image, *_ in found[0])

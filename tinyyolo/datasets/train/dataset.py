@@ -13,12 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
-from ultralytics.data.augment import Format, RandomPerspective
+from ultralytics.data.augment import Format, Mosaic, RandomHSV, RandomPerspective
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
 from tinyyolo.boxes.convert import to_fractions
-from tinyyolo.compat import TinyFormat, TinyPerspective, own_albumentations, read_images_by, reading_by
+from tinyyolo.compat import (
+    TinyFormat,
+    TinyHSV,
+    TinyMosaic,
+    TinyPerspective,
+    own_albumentations,
+    read_images_by,
+    reading_by,
+)
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, subset
 from tinyyolo.datasets.audit.faults import astray
@@ -40,7 +48,12 @@ from tinyyolo.scenes.windows import Window
 read_images_by(load)
 NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
 NO_IMAGE = np.zeros((1, 1, 3), np.uint8), (-1, -1), (1, 1)  # what stands in for one that is gone
-OWN_STEPS: dict[type, type] = {RandomPerspective: TinyPerspective, Format: TinyFormat}
+OWN_STEPS: dict[type, type] = {
+    Mosaic: TinyMosaic,
+    RandomPerspective: TinyPerspective,
+    RandomHSV: TinyHSV,
+    Format: TinyFormat,
+}
 MOST_GONE = 0.5  # share of the images: a run does not go on without so many
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
@@ -250,8 +263,7 @@ class TinyDataset(YOLODataset):
 
     def get_labels(self) -> list[dict[str, Any]]:
         """One label dict per sample, boxes normalised cxcywh, ignore regions under class -1."""
-        notes = self.annotations
-        labels: list[dict[str, Any]] = []
+        notes, labels = self.annotations, list[dict[str, Any]]()
         for sample, path in zip(self.samples, self.im_files, strict=True):
             row = sample.row
             label = {"im_file": path, "image_index": row, "image_id": notes.image_ids[row].item()}
