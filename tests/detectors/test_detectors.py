@@ -42,6 +42,11 @@ def spread(model):
             torch.nn.init.normal_(module.weight)
 
 
+def by_place(rows):
+    """Detections (K, 6) in an order that near-equal scores, as after so little training, do not change."""
+    return rows[(rows @ torch.tensor([1.0, 3.7, 11.3, 29.1, 0, 997])).argsort()]
+
+
 def image(count=1):
     return torch.rand(count, 3, *HW, generator=torch.Generator().manual_seed(1))
 
@@ -215,7 +220,7 @@ def test_train_kill_resume_val_predict_export(name, tiny_set, tmp_path):
     assert all(len(boxes) for boxes in found)
     exported = Model(best.export(imgsz=SIZE)).predict(images, **settings)
     for a, b in zip(found, exported, strict=True):
-        torch.testing.assert_close(a, b.boxes.data, atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(by_place(a), by_place(b.boxes.data), atol=1e-2, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
