@@ -335,7 +335,7 @@ def test_cells_alone_give_what_the_whole_pass_gives():
 @pytest.mark.parametrize("sample", [True, False])
 def test_the_whole_pass_is_recorded_only_where_all_its_anchors_learn(sample, monkeypatch):
     head, maps, seen = rpn(), maps_of(), []
-    monkeypatch.setattr(head, "proposals", lambda outputs, size_hw: seen.append(outputs[0][0].requires_grad))
+    monkeypatch.setattr(head, "proposals", lambda outputs, *_: seen.append(outputs[0][0].requires_grad))
     losses, _ = head.losses_and_proposals(maps, TARGETS, SIZE, sample=sample)
     assert losses["rpn_cls"].requires_grad and losses["rpn_box"].requires_grad
     with torch.no_grad():
@@ -348,7 +348,10 @@ def test_images_do_not_suppress_each_other():
     """One box in image 0 from level 1, in image 2 from level 0: both stay, in their images."""
     head, box = rpn(), torch.tensor([20.0, 20.0, 50.0, 44.0])
     boxes, scores = head._suppress(
-        torch.stack([box, box * 0, box])[:, None], torch.tensor([[0.9], [0.8], [0.7]]), torch.tensor([[1], [0], [0]])
+        torch.stack([box, box * 0, box])[:, None],
+        torch.tensor([[0.9], [0.8], [0.7]]),
+        torch.tensor([[1], [0], [0]]),
+        count=1,
     )
     assert boxes[:, 0].tolist() == [box.tolist(), [0.0] * 4, box.tolist()]
     torch.testing.assert_close(scores, torch.tensor([[0.9], [-1.0], [0.7]]))  # -1 says that there is none

@@ -34,6 +34,8 @@ class AnchorHead(nn.Module):
         ValueError: the anchors' strides are not those of the maps.
     """
 
+    beyond_counts = False  # whether cells that fill up a smaller image learn that nothing is there
+
     def __init__(self, in_strides: Sequence[int], anchors: AnchorGrid, assigner: Assigner, inside_only: bool = False):
         super().__init__()
         if list(anchors.strides) != list(in_strides):
@@ -57,7 +59,7 @@ class AnchorHead(nn.Module):
     ) -> list[Assignment]:
         """Per image the object of each of the N anchors of all levels; see `_in_corner` for images of several sizes."""
         sizes = [(int(h), int(w)) for h, w in (t.get("size_hw", size_hw) for t in targets)]
-        if any(size != tuple(size_hw) for size in sizes):
+        if not self.beyond_counts and any(size != tuple(size_hw) for size in sizes):
             return [self._in_corner(maps, target, size) for target, size in zip(targets, sizes, strict=True)]
         return self.assigner.on_grid_batch(
             self.grid,
@@ -74,10 +76,7 @@ class AnchorHead(nn.Module):
         Cells that begin beyond its sides, rounded up to multiples of PADDED, are those of larger images in the batch:
         they are IGNORE; and `inside_only` is about the image itself.
         """
-        levels, own = map_sizes(maps), []
-        for stride, (rows, columns) in zip(self.grid.strides, levels, strict=True):
-            down, across = (math.ceil(-(-side // PADDED) * PADDED / stride) for side in size_hw)
-            own.append((min(down, rows), min(across, columns)))
+        levels, own = map_sizes(maps), self.own_sizes(maps, size_hw)
         asked = (target["boxes"], target.get("ignore"), self.inside_only)
         found = self.assigner.on_grid(self.grid, size_hw, *asked, map_sizes=own).gt_index
         counts, parts = self.grid.level_sizes(size_hw, map_sizes=own), []
@@ -86,6 +85,14 @@ class AnchorHead(nn.Module):
             whole[:height, :width] = level.view(height, width, -1)
             parts.append(whole.flatten())
         return Assignment(torch.cat(parts))
+
+    def own_sizes(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> list[tuple[int, int]]:
+        """Per level the rows and columns of cells that an image of this size has, in the corner of a larger input."""
+        own = []
+        for stride, (rows, columns) in zip(self.grid.strides, map_sizes(maps), strict=True):
+            down, across = (math.ceil(-(-side // PADDED) * PADDED / stride) for side in size_hw)
+            own.append((min(down, rows), min(across, columns)))
+        return own
 
 
 class DenseHead(AnchorHead, ABC):

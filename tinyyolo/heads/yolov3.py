@@ -41,6 +41,8 @@ class YOLOv3Head(DenseHead):
         ValueError: not one list of anchors per level, or a number out of its bounds.
     """
 
+    beyond_counts = True  # as in the official code, which has no flags of valid points here
+
     def __init__(
         self,
         in_channels: Sequence[int],

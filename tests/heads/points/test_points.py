@@ -171,6 +171,17 @@ def test_no_objects_and_objects_outside_all_ranges(kind, boxes):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
 
+@pytest.mark.parametrize(("kind", "points"), [(FCOSHead, 64 + 16), (FoveaHead, 64 + 16), (RepPointsHead, 16 + 4)])
+def test_whether_cells_beyond_a_smaller_image_learn_background(kind, points):
+    """An image of 32 x 32 px in an input of 64 x 64: RepPoints alone leaves the cells beyond out, in both stages."""
+    maps = [torch.zeros(1, CHANNELS, 8, 8), torch.zeros(1, CHANNELS, 4, 4)]
+    (one,) = target(label=0)
+    losses = head_of(kind).losses(maps, [{**one, "size_hw": torch.tensor([32, 32])}], (64, 64))
+    # no object: points x 2 classes at p = .5, the focal loss of a negative is (1 - alpha) * .5^gamma * ln 2
+    negative = 0.6 * 0.5**1.5 if kind is FoveaHead else 0.75 * 0.25
+    assert_close(losses["cls"].item(), 2 * points * negative * LN2, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("kind", OWN)
 def test_a_training_that_diverged_has_a_loss_that_says_so(kind):
     losses = head_of(kind).losses(maps_of(math.nan), target([0.0, 0, 16, 16]), SIZE)

@@ -48,6 +48,8 @@ class FCOSHead(PointHead):
         ValueError: what `PointHead` or the assigner refuses, not one range a level, or no such loss.
     """
 
+    beyond_counts = True  # as in the official code, which has no flags of valid points here
+
     def __init__(
         self,
         in_channels: Sequence[int],

@@ -33,6 +33,8 @@ class FoveaHead(PointHead):
         ValueError: what `PointHead` or the assigner refuses, or not one range and base a level.
     """
 
+    beyond_counts = True  # as in the official code, which has no flags of valid points here
+
     def __init__(
         self,
         in_channels: Sequence[int],

@@ -9,6 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.points import NearestAssigner
 from tinyyolo.config import within
@@ -116,8 +117,7 @@ class RepPointsHead(PointHead):
         shift = points.repeat(1, PAIR)
         boxes = self.moment_box(first) * strides + shift
         index = self.gt_index(maps, targets, size_hw)
-        sizes = [x[0, 0].numel() for x in maps]
-        refined_index = self.refined_index(boxes.detach(), targets, sizes)
+        refined_index = self.refined_index(boxes.detach(), targets, maps, size_hw)
 
         def box_loss(boxes: Tensor, index: Tensor) -> Tensor:
             learnt = self.learnt(index, targets)
@@ -130,12 +130,22 @@ class RepPointsHead(PointHead):
         init = INIT_WEIGHT * box_loss(boxes, index) / positives(index)
         return {"cls": classes / count, "init": init, "box": second / count}
 
-    def refined_index(self, boxes: Tensor, targets: Sequence[dict[str, Tensor]], sizes: Sequence[int]) -> Tensor:
-        """Objects (B, N) of the first stage's boxes (B, N, 4), of levels of these sizes, as gt_index."""
+    def refined_index(
+        self, boxes: Tensor, targets: Sequence[dict[str, Tensor]], maps: Sequence[Tensor], size_hw: tuple[int, int]
+    ) -> Tensor:
+        """Objects (B, N) of the first stage's boxes (B, N, 4) as gt_index; of cells beyond an image IGNORE."""
         boxes = boxes.nan_to_num(0, 0, 0)  # of a training that diverged: its loss says so
-        pairs = zip(boxes, targets, strict=True)
-        found = [self.refine(own, t["boxes"], t.get("ignore"), sizes) for own, t in pairs]
-        return torch.stack([a.gt_index for a in found]).to(boxes.device)
+        index = torch.full(boxes.shape[:2], IGNORE, device=boxes.device)
+        for i, target in enumerate(targets):
+            height, width = target.get("size_hw", size_hw)
+            own = []
+            for x, (rows, columns) in zip(maps, self.own_sizes(maps, (int(height), int(width))), strict=True):
+                own.append(torch.zeros(x.shape[-2:], dtype=torch.bool, device=boxes.device))
+                own[-1][:rows, :columns] = True
+            inside, sizes = torch.cat([x.flatten() for x in own]), [int(x.sum()) for x in own]
+            found = self.refine(boxes[i, inside], target["boxes"], target.get("ignore"), sizes)
+            index[i, inside] = found.gt_index.to(index)
+        return index
 
     def found(self, maps: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor | None]]:
         """See `PointHead.found`."""
