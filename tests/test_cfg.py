@@ -11,7 +11,7 @@ from tinyyolo.config import UserError, load_model_yaml, yaml_names
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
 
-BIG = ("r50", "r101", "w32", "d53", "vgg16")
+BIG = ("r50", "r101", "w32", "d53", "vgg16", "trident")
 SMALL_SIZE = 128
 MODELS = yaml_names("cfg/models")
 QUICK = [name for name in MODELS if not any(size in name for size in BIG)]

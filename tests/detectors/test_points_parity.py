@@ -81,8 +81,7 @@ def test_assignments(case):
     if "pts_init" in kinds:
         first = torch.cat([x.flatten(2) for x in found[1]], 2).transpose(1, 2)
         boxes = head.moment_box(first) * strides + points.repeat(1, 2)
-        sizes = [x[0, 0].numel() for x in maps]
-        same(head.refined_index(boxes.detach(), targets(), sizes)[0], golden["assign"][1])
+        same(head.refined_index(boxes.detach(), targets(), maps, SIZE)[0], golden["assign"][1])
     else:
         learnt = head.learnt(index, targets())
         expected = side_distances(points[learnt.point], learnt.boxes)

@@ -102,7 +102,7 @@ class TestSamples:
         assert paste.crop(which) is None and which not in paste.crops
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_goes_on_without_them(data, workers, tmp_path, caplog):
     model = Model("tinyyolo-n.yaml", overrides=TINY)
     images = data.parent / "images"

@@ -56,6 +56,7 @@ def test_from_a_yaml(tmp_path, counts):
     assert_once(counts, {"build": 1})
 
 
+@pytest.mark.slow
 def test_from_a_checkpoint_and_on_resuming(tmp_path, counts):
     data = write_set(tmp_path / "set")
     (tmp_path / "set" / "data.yaml").write_text(data.read_text() + "names: {0: dark, 1: bright}\n")

@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 
 from tinyyolo.compat import quiet
@@ -58,6 +59,7 @@ def test_no_connection_is_attempted(tmp_path, tiny_set):
     assert "ATTEMPTS []" in output, output[-1500:]
 
 
+@pytest.mark.slow
 def test_the_watch_sees_an_attempt(tmp_path, tiny_set):
     probe = "try:\n    socket.create_connection(('192.0.2.1', 9), timeout=0.1)\nexcept OSError:\n    print('refused')"
     output, _ = run(tmp_path, tiny_set, probe)

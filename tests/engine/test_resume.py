@@ -160,7 +160,7 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["published", pytest.param("fine-tuning", marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(tiny_set, name):
     recipe = RECIPES[name]
     whole, victim = run(tiny_set, "whole", **recipe), run(tiny_set, "victim", dies=True, **recipe)
@@ -185,6 +185,7 @@ def test_resumed_equals_uninterrupted(tiny_set, name):
     assert without_time[0] == without_time[1] and len(without_time[0]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{}, {"epochs": 9, "patience": 1}])
 def test_killed_behind_the_last_epoch_only_the_rest_is_done(tiny_set, keys):
     """After the last epoch's checkpoint, or early stopping's: the final validation alone, and the same files."""

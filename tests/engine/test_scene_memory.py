@@ -58,6 +58,7 @@ def peak(folder, side, net="free"):
     return int(most), int(found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="it is read there")
 def test_ten_times_the_pixels_need_no_more_memory(tmp_path):
     """6,400 x 6,400 px are 123 MB of pixels."""

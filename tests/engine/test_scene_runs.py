@@ -130,6 +130,7 @@ def large_set(tmp_path_factory):
     return write_set(tmp_path_factory.mktemp("large"), size=160, counts={"train": 2, "val": 1}, ignore=True)
 
 
+@pytest.mark.slow
 def test_training_on_windows_goes_on_where_it_was_cut_off(large_set):
     """Inside an epoch, whose windows come in another order than they lie."""
     recipe = {"imgsz": 64, "save_every": 4, "paste": 2, "seed": 3, "epochs": 2}

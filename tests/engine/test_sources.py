@@ -265,7 +265,7 @@ def test_predictions_json_of_a_stream_that_is_left_early(model, files, expected,
     assert not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".torchscript"])
+@pytest.mark.parametrize("suffix", [".pt", pytest.param(".torchscript", marks=pytest.mark.slow)])
 def test_the_command_in_a_process_of_its_own(weights, files, tmp_path, suffix):
     """Upstream looks at the program's name: one that ends in "yolo" is its own command."""
     model, more = Path(weights), []

@@ -137,7 +137,7 @@ def killed(data, at, **keys):
 
 
 class TestInsideAnEpoch:
-    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
     def test_resuming_goes_on_at_the_batch(self, tiny_set, workers):
         processes = {"on_pretrain_routine_start": lambda t: setattr(t.args, "workers", workers)}
         whole = trained(tiny_set, None, processes, **MIXED)

@@ -56,7 +56,7 @@ def until(ready, what):
 @pytest.mark.parametrize(
     ("number", "code", "workers", "whole_group"),
     [
-        (signal.SIGINT, 130, 2, True),
+        pytest.param(signal.SIGINT, 130, 2, True, marks=pytest.mark.slow),
         (signal.SIGTERM, 143, 2, False),
         pytest.param(signal.SIGHUP, 129, 0, False, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 129, 2, True, marks=pytest.mark.slow),

@@ -75,7 +75,7 @@ def test_every_named_image_is_made_and_nothing_else(tmp_path, sources, capsys):
     assert "5 copied, 7 cut" in text
     assert "every named image is there, and nothing else" in text and "images/trainval: 5 images named" in text
     made = spec.load("AI-TOD-v2", path=out)
-    assert len(made.read("train")) == 5 and made.image_path("val", CUT["test"][0]).is_file()
+    assert len(made.read("train")) == 5 and made.image_path("test", CUT["test"][0]).is_file()
 
 
 def test_a_finished_build_does_no_work(tmp_path, sources, monkeypatch, capsys):
