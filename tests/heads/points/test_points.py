@@ -8,13 +8,16 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision.ops import deform_conv2d
 
+from tests.assigners.test_parity import OBJECTS
 from tests.detectors.test_detectors import HW, POINTS, detector
-from tinyyolo.assigners import ThresholdAssigner
+from tinyyolo.assigners import HierarchicalAssigner, ThresholdAssigner
+from tinyyolo.boxes.anchors import AnchorGrid
+from tinyyolo.boxes.coders import side_distances
 from tinyyolo.boxes.similarity import pairwise_iou
 from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import Postprocess
-from tinyyolo.heads.points.fcos import FCOSHead
+from tinyyolo.heads.points.fcos import FCOSHead, centerness_of
 from tinyyolo.heads.points.foveabox import FoveaHead
 from tinyyolo.heads.points.reppoints import RepPointsHead
 
@@ -55,6 +58,37 @@ def test_fcos_losses_by_hand():
     assert_close(losses["cls"].item(), 0.25 * LN2 * (0.25 + 19 * 0.75), rtol=1e-5, atol=0)
     assert_close(losses["box"].item(), math.log(16), rtol=1e-5, atol=0)  # 4 px² of 64
     assert_close(losses["centerness"].item(), LN2, rtol=1e-5, atol=0)
+
+
+def test_fcos_by_priors_as_in_the_official_code():
+    """The first of the 85 points that 27 objects have by RFLA; 42 of them lie so near to a side, or beyond it, that .01
+    strides count."""
+    spec = load_model_yaml("fcos-r50-rfla")["head"]
+    grid = AnchorGrid(**{**spec["anchors"], "strides": tuple(spec["anchors"]["strides"])})
+    rules = {key: value for key, value in spec["assigner"].items() if key != "type"}
+    head = FCOSHead((1,) * 5, grid.strides, 8, anchors=grid, assigner=HierarchicalAssigner(**rules), strided=True)
+    maps = [torch.zeros(1, 1, *side) for side in grid.map_sizes((800, 800))]
+    objects = torch.from_numpy(OBJECTS["n27_int"])
+    targets = [{"boxes": objects, "labels": torch.zeros(len(objects), dtype=torch.int64)}]
+    (index,), (points, strides) = head.gt_index(maps, targets, (800, 800)), head.points(maps, (800, 800))
+    positive = (index >= 0).nonzero().squeeze(1)
+    assert len(positive) == 85 and positive[:4].tolist() == [219, 220, 319, 574] and not (index == -2).any()
+    distances = side_distances(points[positive], objects[index[positive]]) / strides[positive]
+    assert distances[2].tolist() == [0.625, 1.625, 1.5, -0.125] and distances.abs().sum() == 316.75
+    found = centerness_of(distances, head.least)
+    assert_close(found[:4], torch.tensor([0.54554, 0.46881, 0.050637, 0.5]), rtol=1e-4, atol=0)
+    assert (found < 0.2).sum() == 42
+    assert_close(found.sum().item(), 24.302309, rtol=1e-6, atol=0)
+
+
+def test_fcos_takes_priors_and_their_assigner_together():
+    with pytest.raises(ValueError, match="anchors and assigner: one without the other"):
+        fresh(FCOSHead, assigner=HierarchicalAssigner())
+    squares = AnchorGrid(STRIDES, sizes=[[(8, 8), (9, 9)]] * 2, center_offset=0.5)
+    with pytest.raises(ValueError, match="anchors: expected one a cell"):
+        fresh(FCOSHead, assigner=HierarchicalAssigner(), anchors=squares)
+    with pytest.raises(ValueError, match="an assigner of its own"):
+        fresh(FCOSHead, assigner=HierarchicalAssigner(), anchors=squares, radius=1.5)
 
 
 def test_fcos_box_loss_is_weighted_by_centerness():

@@ -48,9 +48,10 @@ class PointHead(DenseHead):
         gamma, alpha: of the focal loss.
         pre_nms: best (point, class) pairs kept per level.
         offset: place of the point in its cell, in cells.
+        grid: what the assigner is given in place of the squares, one box a cell around its point.
 
     Raises:
-        ValueError: levels of unequal channels, or a number out of its bounds.
+        ValueError: levels of unequal channels, a number out of its bounds, or a grid of several boxes a cell.
     """
 
     def __init__(
@@ -66,10 +67,13 @@ class PointHead(DenseHead):
         alpha: float,
         pre_nms: int,
         offset: float = CENTRE,
+        grid: AnchorGrid | None = None,
     ):
-        grid = AnchorGrid(in_strides, sizes=[[(s, s)] for s in in_strides], center_offset=offset)
+        grid = grid or AnchorGrid(in_strides, sizes=[[(s, s)] for s in in_strides], center_offset=offset)
         super().__init__(in_strides, grid, assigner)
-        inputs, _ = shared(in_channels, grid)
+        inputs, per_cell = shared(in_channels, grid)
+        if per_cell != 1 or grid.center_offset != offset:
+            raise ValueError(f"anchors: expected one a cell, around its point, center_offset {offset}")
         whole(1, num_classes=num_classes, channels=channels, pre_nms=pre_nms)
         whole(0, convs=convs, norm_groups=norm_groups)
         within(0, 1, alpha=alpha)

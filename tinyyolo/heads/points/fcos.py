@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.points import InsideAssigner
+from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import boxes_around, side_distances
 from tinyyolo.config import within
 from tinyyolo.heads.dense import BOX, flat
@@ -17,6 +19,7 @@ from tinyyolo.layers.losses import diou_loss, iou_loss
 
 RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8))
 BOX_LOSSES = {"iou": iou_loss, "diou": diou_loss}
+LEAST_DISTANCE = 0.01  # strides, to the nearer side of an object by RFLA: its points may lie outside
 LEAST = 1e-6  # sum of the weights of the box loss
 
 
@@ -38,6 +41,8 @@ class FCOSHead(PointHead):
     Args:
         in_channels, in_strides, num_classes, channels, convs, norm_groups, gamma, alpha, pre_nms: see `PointHead`.
         ranges, radius: see `InsideAssigner`.
+        anchors, assigner: in place of that one: an assigner that gives priors, one around each point, their objects, as
+            RFLA's. Points may then lie outside their objects.
         strided: distances are in strides of their level, through a ReLU; False: in px, through an exponential.
         centerness_of_boxes: the box branch gives the centerness; False: the class branch.
         box_loss: iou or diou.
@@ -45,7 +50,8 @@ class FCOSHead(PointHead):
         prior: see `PointHead.start`.
 
     Raises:
-        ValueError: what `PointHead` or the assigner refuses, not one range a level, or no such loss.
+        ValueError: what `PointHead` or the assigner refuses, not one range a level, no such loss, or one of anchors and
+            assigner alone.
     """
 
     beyond_counts = True  # as in the official code, which has no flags of valid points here
@@ -57,6 +63,8 @@ class FCOSHead(PointHead):
         num_classes: int,
         ranges: Sequence[Sequence[float]] = RANGES,
         radius: float | None = None,
+        anchors: AnchorGrid | None = None,
+        assigner: Assigner | None = None,
         strided: bool = False,
         centerness_of_boxes: bool = False,
         box_loss: str = "iou",
@@ -70,7 +78,13 @@ class FCOSHead(PointHead):
         pre_nms: int = 3000,
     ):
         rest = (channels, convs, norm_groups, gamma, alpha, pre_nms)
-        super().__init__(in_channels, in_strides, num_classes, InsideAssigner(ranges, radius), *rest)
+        if (anchors is None) != (assigner is None):
+            raise ValueError("anchors and assigner: one without the other")
+        if assigner is not None and radius is not None:
+            raise ValueError(f"radius={radius}: an assigner of its own does not look at it")
+        self.least = 0.0 if assigner is None else LEAST_DISTANCE
+        own = assigner or InsideAssigner(ranges, radius)
+        super().__init__(in_channels, in_strides, num_classes, own, *rest, grid=anchors)
         within(0, 1, min_score=min_score)
         if len(ranges) != len(in_strides):
             raise ValueError(f"ranges: {len(ranges)}, but the neck has {len(in_strides)} levels")
@@ -110,7 +124,7 @@ class FCOSHead(PointHead):
         learnt, (points, strides) = self.learnt(index, targets), self.points(maps, size_hw)
         at, points = (learnt.image, learnt.point), points[learnt.point]
         expected = side_distances(points, learnt.boxes) / (strides[learnt.point] if self.strided else 1)
-        weight, count = centerness_of(expected), max(len(points), 1)
+        weight, count = centerness_of(expected, self.least), max(len(points), 1)
         boxes = self.box_loss(boxes_around(points, distances[at]), boxes_around(points, expected))
         return {
             "cls": self.class_loss(logits, index, learnt) / count,
@@ -132,12 +146,14 @@ class FCOSHead(PointHead):
         return scores * factor * (scores > self.min_score)
 
 
-def centerness_of(distances: Tensor) -> Tensor:
-    """(…,) how central points are by their positive distances (…, 4) to the sides (Tian et al., 2019, eq. 3).
+def centerness_of(distances: Tensor, least: float = 0.0) -> Tensor:
+    """(…,) how central points are by their distances (…, 4) to the sides (Tian et al., 2019, eq. 3).
+
+    The smaller of two opposite distances counts as `least` at least: of a point outside its object it is negative.
 
     Examples:
         >>> centerness_of(torch.tensor([[2.0, 2, 2, 2], [1, 1, 4, 4]]))
         tensor([1.0000, 0.2500])
     """
     pairs = torch.stack((distances[..., ::2], distances[..., 1::2]), -2)  # (l, r), (t, b)
-    return (pairs.amin(-1) / pairs.amax(-1)).prod(-1).sqrt()
+    return (pairs.amin(-1).clamp(min=least) / pairs.amax(-1)).prod(-1).sqrt()
