@@ -32,7 +32,7 @@ MODELS = {
     "tinyyolo-n": TINY,
     "faster-rcnn-r18-nwdrka": {"backbone.depth": 10, "neck.channels": 16, "rpn.proposals": 40, "roi.channels": 32},
 }
-KEYS = {"imgsz": 64, "batch": 2, "epochs": 2, "save_every": 1, "plots": True}
+KEYS = {"imgsz": 64, "batch": 2, "epochs": 2, "save_every": 1, "plots": True, "val": True, "select": "best"}
 pytestmark = pytest.mark.slow
 
 
