@@ -28,9 +28,8 @@ sys.exit(max(done))
 """
 
 
-@pytest.mark.parametrize(
-    "where", [pytest.param(name, marks=[pytest.mark.slow] * (name != "ASCII locale")) for name in WHERE]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", WHERE)
 def test_commands_do_the_same_everywhere(tmp_path, where):
     folder = tmp_path / "a b %20#"
     data = write_set(folder, counts={"train": 2, "val": 1})

@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import tinyyolo
 
 TOP = Path(tinyyolo.__file__).parent.parent
@@ -21,6 +23,7 @@ print(config.ROOTS[0])
 """
 
 
+@pytest.mark.slow
 def test_from_a_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "wheel.zip", "w") as archive:
         for path in (path for folder in ("tinyyolo", "cfg", "data", "weights") for path in (TOP / folder).rglob("*.*")):
