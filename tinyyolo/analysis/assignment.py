@@ -18,7 +18,7 @@ from tinyyolo.config import UserError, build, load_model_yaml, suggest
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.detectors.auto import Objects, settle
 from tinyyolo.detectors.build import build_model
-from tinyyolo.sizes import BOUNDS
+from tinyyolo.sizes import BOUNDS, filled_up
 
 SIZE_NAMES = [f"<{BOUNDS[0]:g}", *(f"{low:g}-{high:g}" for low, high in pairwise(BOUNDS)), f">={BOUNDS[-1]:g}"]  # px
 PRESETS = {  # the paper's Tables 6 to 8, RFLA and SimD
@@ -33,7 +33,6 @@ PRESETS = {  # the paper's Tables 6 to 8, RFLA and SimD
     "simd": {"type": "threshold", "similarity": "simd", "positive": 0.7, "negative": 0.3, "min_positive": 0.3},
 }
 SIDE_BY_SIDE = ("max-iou", "max-nwd", "nwd-rka")  # the paper's Fig. 8
-PAD = 32  # px; network inputs are padded to a multiple of it
 BATCH = 16  # images assigned at once
 
 
@@ -64,7 +63,7 @@ def scenes_of(found: Annotations, imgsz: int | None = None) -> Iterator[Scene]:
         kept = torch.from_numpy(labels != IGNORED) & (sides(boxes) > 0).all(1)
         ignored = torch.from_numpy(labels == IGNORED)
         if bool(kept.any()):
-            height, width = (-(-int(imgsz or side) // PAD) * PAD for side in (height, width))
+            height, width = (filled_up(int(imgsz or side)) for side in (height, width))
             yield Scene((height, width), boxes[kept], boxes[ignored])
 
 

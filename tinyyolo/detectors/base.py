@@ -14,11 +14,11 @@ from tinyyolo.boxes.convert import Core, convert, to_pixels
 from tinyyolo.boxes.nms import MinScore
 from tinyyolo.config import UserError, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.sizes import ENGINE_STRIDE
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 PADS = ("center", "corner")
-ENGINE_STRIDE = 32  # images are padded to its multiples; not the largest stride: an 800 px image stays 800 px
 
 
 class Detector(BaseModel):

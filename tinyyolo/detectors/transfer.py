@@ -114,7 +114,8 @@ def carry_over(model: nn.Module, start: Start) -> Carried:
             raise UserError(f"{start.source}: {name} would get values that are not finite")
     model.load_state_dict(fit, strict=False)
     classes = _names_of(model) if per_cell else {}
-    known = {i: name for i, name in classes.items() if i in pairs and any(name in fit for name in per_cell)}
+    taken = any(name in fit for name in per_cell)
+    known = {i: name for i, name in classes.items() if i in pairs and taken}
     return Carried(
         start.source,
         loaded=tuple(fit),

@@ -21,9 +21,11 @@ REPLACED = {
     "lr_steps": ("lrf", "cos_lr"),
     "warmup_iters": ("warmup_epochs", "warmup_momentum", "warmup_bias_lr"),
 }
-CONSTANT = ("warmup_constant", "warmup_iters", "N")
-
-
+NEEDS = {  # a key that does nothing without another
+    "bias_lr": ("decay_all", "true"),
+    "bias_decay": ("decay_all", "true"),
+    "warmup_constant": ("warmup_iters", "N"),
+}
 NO_CHOICE = f"select={LAST} goes through all epochs; select={BEST} stops when AP does not grow"
 
 
@@ -128,7 +130,7 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
         raise UserError(f"save_every={args['save_every']}: save=false keeps no checkpoint before the last epoch")
     if args["decay_all"] and str(args["optimizer"]).lower() != "sgd":
         raise UserError(f"optimizer={args['optimizer']}: decay_all=true needs optimizer=SGD")
-    for key, needs, needed in (("bias_lr", "decay_all", "true"), ("bias_decay", "decay_all", "true"), CONSTANT):
+    for key, (needs, needed) in NEEDS.items():
         if args[key] != OWN[key] and not args[needs]:
             raise UserError(
                 f"{key}={shown(args[key])}: it needs {needs}={needed}; {key}={shown(OWN[key])} does nothing"

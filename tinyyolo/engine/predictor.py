@@ -23,7 +23,7 @@ from tinyyolo.datasets import images
 from tinyyolo.datasets.images import MISSING, look, save
 from tinyyolo.datasets.kinds import lines_of_kinds, remarks
 from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
-from tinyyolo.detectors.base import ENGINE_STRIDE, filled
+from tinyyolo.detectors.base import filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_words
 from tinyyolo.engine.keys import OWN, share_of
 from tinyyolo.engine.predict.maps import maps_of
@@ -46,6 +46,7 @@ from tinyyolo.engine.predict.videos import VIDEO, check_videos
 from tinyyolo.io import place_in, tell
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
+from tinyyolo.sizes import filled_up
 
 NO_FRAMES = "not one frame can be read"
 SHOW = 80  # characters of a wrong source in a message
@@ -257,11 +258,12 @@ class TinyPredictor(DetectionPredictor):
         if self.pad_colour is None:
             return super().pre_transform(im)
         steps = LetterBox(self.imgsz, center=False)
-        boxed = [steps.apply_image({"img": one}, steps.get_params({"img": one}))["img"] for one in im]
-        self.fitted = [steps.get_params({"img": one})["new_unpad"][::-1] for one in im]
+        params = [steps.get_params({"img": one}) for one in im]
+        self.fitted = [found["new_unpad"][::-1] for found in params]
+        boxed = [steps.apply_image({"img": one}, found)["img"] for one, found in zip(im, params, strict=True)]
         if is_export(self.model) or not self.args.rect:
             return boxed
-        height, width = (-(-max(sides) // ENGINE_STRIDE) * ENGINE_STRIDE for sides in zip(*self.fitted, strict=True))
+        height, width = (filled_up(max(sides)) for sides in zip(*self.fitted, strict=True))
         return [one[:height, :width] for one in boxed]
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -24,7 +24,7 @@ from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.dataset import TinyDataset, must_have_objects
 from tinyyolo.datasets.train.drawn import DrawnDataset
 from tinyyolo.detectors.auto import coverage, describe, is_auto, object_boxes, object_sizes, settle, uses_simd
-from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
+from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import class_indices
 from tinyyolo.detectors.transfer import Start, carry_over
@@ -35,6 +35,7 @@ from tinyyolo.heads import HEADS
 from tinyyolo.io import new_file, tell
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
+from tinyyolo.sizes import ENGINE_STRIDE
 
 HEADS_OF = {"head": "bbox_head", "rpn": "rpn_head", "roi": "roi_head"}  # section of a model's YAML -> its module
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML

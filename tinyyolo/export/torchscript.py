@@ -16,10 +16,11 @@ import torch
 from tinyyolo import __version__
 from tinyyolo.config import UserError, kind_fault
 from tinyyolo.detectors.archives import checked_records, in_one_line
-from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
+from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import thresholds_fault
 from tinyyolo.detectors.tensor_files import json_of, start
 from tinyyolo.io import whole_file
+from tinyyolo.sizes import ENGINE_STRIDE, filled_up
 
 METADATA = "config.txt"  # where ultralytics' AutoBackend looks for names, stride and image size
 OWN: set[str] = set()  # digests of what this process has written: it knows what is in there
@@ -58,7 +59,7 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
         UserError: the file cannot be written.
     """
     sides = [imgsz, imgsz] if isinstance(imgsz, int) else list(imgsz)
-    size = [-(-int(side) // ENGINE_STRIDE) * ENGINE_STRIDE for side in sides]
+    size = [filled_up(int(side)) for side in sides]
     network: Any = deepcopy(detector).cpu().float().eval()
     network = network.fuse(verbose=False)
     network.export = True

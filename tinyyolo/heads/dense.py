@@ -15,9 +15,9 @@ from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
 from tinyyolo.boxes.nms import MinScore
+from tinyyolo.sizes import filled_up
 
 BOX = 4  # deltas of one anchor
-PADDED = 32  # px: each image is filled up to its multiples, see `AnchorHead._in_corner`
 INIT_STD = 0.01  # of weights that predict, before training
 
 
@@ -73,26 +73,33 @@ class AnchorHead(nn.Module):
     def _in_corner(self, maps: Sequence[Tensor], target: dict[str, Tensor], size_hw: tuple[int, int]) -> Assignment:
         """The assignment of an image of this size in the left upper corner of the input, by the official rule.
 
-        Cells that begin beyond its sides, rounded up to multiples of PADDED, are those of larger images in the batch:
+        Cells that begin beyond its sides, filled up to multiples of 32, are those of larger images in the batch:
         they are IGNORE; and `inside_only` is about the image itself.
         """
-        levels, own = map_sizes(maps), self.own_sizes(maps, size_hw)
+        own, inside = self.own_cells(maps, size_hw)
         asked = (target["boxes"], target.get("ignore"), self.inside_only)
         found = self.assigner.on_grid(self.grid, size_hw, *asked, map_sizes=own).gt_index
-        counts, parts = self.grid.level_sizes(size_hw, map_sizes=own), []
-        for (rows, columns), (height, width), level in zip(levels, own, found.split(counts), strict=True):
-            whole = level.new_full((rows, columns, len(level) // (height * width)), IGNORE)
-            whole[:height, :width] = level.view(height, width, -1)
-            parts.append(whole.flatten())
-        return Assignment(torch.cat(parts))
+        gt_index = found.new_full(inside.shape, IGNORE)
+        gt_index[inside.to(found.device)] = found
+        return Assignment(gt_index)
 
-    def own_sizes(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> list[tuple[int, int]]:
-        """Per level the rows and columns of cells that an image of this size has, in the corner of a larger input."""
-        own = []
-        for stride, (rows, columns) in zip(self.grid.strides, map_sizes(maps), strict=True):
-            down, across = (math.ceil(-(-side // PADDED) * PADDED / stride) for side in size_hw)
-            own.append((min(down, rows), min(across, columns)))
-        return own
+    def own_cells(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[list[tuple[int, int]], Tensor]:
+        """What an image of this size has in the corner of a larger input: rows and columns per level, anchors (N,)."""
+        sizes, parts = [], []
+        for x, stride, each in zip(maps, self.grid.strides, self.grid.per_cell, strict=True):
+            rows, columns = (
+                min(math.ceil(filled_up(side) / stride), most) for side, most in zip(size_hw, x.shape[-2:], strict=True)
+            )
+            sizes.append((rows, columns))
+            parts.append(torch.zeros(*x.shape[-2:], each, dtype=torch.bool, device=x.device))
+            parts[-1][:rows, :columns] = True
+        return sizes, torch.cat([part.flatten() for part in parts])
+
+    def gt_index(
+        self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int]
+    ) -> Tensor:
+        """`assign` as one tensor (B, N) on the device of the maps."""
+        return torch.stack([a.gt_index for a in self.assign(maps, targets, size_hw)]).to(maps[0].device)
 
 
 class DenseHead(AnchorHead, ABC):
@@ -160,13 +167,9 @@ class DeltaHead(DenseHead):
         levels = [None] * len(maps) if core is None else self.owned(maps, size_hw, core)
         clip = size_hw if core is None else None
         for owned, anchors, score, delta in zip(levels, self.anchors(maps, size_hw), scores, deltas, strict=True):
-            if owned is not None:
-                score = score * owned[:, None]
-            classes = score.shape[-1]
-            top, pair = best(score.flatten(1), self.pre_nms)
-            anchor, label = pair // classes, pair % classes
+            top, anchor, one = best_pairs(score, self.pre_nms, owned)
             found.append(self.coder.decode(anchors[anchor], rows(flat([delta], BOX), anchor), clip))
-            kept.append(top[..., None] * (torch.arange(classes, device=label.device) == label[..., None]))
+            kept.append(top[..., None] * one)
         return torch.cat(found, dim=1), torch.cat(kept, dim=1)
 
 

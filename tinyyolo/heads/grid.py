@@ -18,7 +18,7 @@ from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX
 from tinyyolo.heads.regions import RoISample, image_rois, in_parts, sample_rois, seats
 from tinyyolo.heads.roi import BoxHead, RoIPool, StagedHead
-from tinyyolo.layers.blocks import he_normal, initialise
+from tinyyolo.layers.blocks import he_normal, initialise, logit
 
 SIDE = 3  # points a side
 POINTS = SIDE * SIDE  # column by column: point i is in column i // 3, row i % 3
@@ -53,7 +53,7 @@ class GridBranch(nn.Module):
         for layer, chance in ((self.deconv1, 0.5), (self.deconv2, POINT_PRIOR)):
             nn.init.normal_(layer.weight, std=DECONV_INIT_STD)
             assert layer.bias is not None
-            nn.init.constant_(layer.bias, math.log(chance / (1 - chance)))
+            nn.init.constant_(layer.bias, logit(chance))
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(R, D, size, size) -> (R, 9 * channels, size/2, size/2), without and with the neighbours' messages."""

@@ -203,7 +203,7 @@ class YoloHead(DenseHead):
         logits, deltas = self(maps)
         logits = flat(logits, self.num_classes).float()
         anchors, strides = self.lattice(maps, size_hw)
-        index = torch.stack([a.gt_index for a in self.assign(maps, targets, size_hw)]).to(logits.device)  # (B, N)
+        index = self.gt_index(maps, targets, size_hw)
         image, anchor = (index >= 0).nonzero(as_tuple=True)
         gt_boxes, gt_labels = objects_of(targets, image, index[image, anchor])
         predicted = self.coder.decode(anchors[anchor], flat(deltas, BOX)[image, anchor], strides[anchor])

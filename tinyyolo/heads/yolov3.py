@@ -91,7 +91,7 @@ class YOLOv3Head(DenseHead):
         """
         outputs = flat(self(maps), self.values).float()
         anchors, strides = self.lattice(maps, size_hw)
-        index = torch.stack([a.gt_index for a in self.assign(maps, targets, size_hw)]).to(outputs.device)  # (B, N)
+        index = self.gt_index(maps, targets, size_hw)
         image, anchor = (index >= 0).nonzero(as_tuple=True)
         gt_boxes, gt_labels = objects_of(targets, image, index[image, anchor])
         own, used = outputs[image, anchor], index != IGNORE

@@ -310,9 +310,9 @@ class TinyDataset(YOLODataset):
 
         What is new of `gone` stands under "news"; with `placed`, under "place" where a worker process then stands.
         """
-        sizes = [content_of(sample) if not self.augment else sample["img"].shape[1:] for sample in batch]
         out = YOLODataset.collate_fn(in_corner(batch) if self.corner else batch)
         if self.corner:
+            sizes = [content_of(sample) if not self.augment else sample["img"].shape[1:] for sample in batch]
             out["content_hw"] = torch.tensor(sizes, dtype=torch.int64)
         regions = out["cls"].view(-1) == IGNORED
         out["ignore_bboxes"], out["ignore_idx"] = out["bboxes"][regions], out["batch_idx"][regions]

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tinyyolo.datasets.train.windows import STRIDE
-from tinyyolo.sizes import PAD
+from tinyyolo.sizes import PAD, filled_up
 
 
 def content_of(sample: Mapping[str, Any]) -> tuple[int, int]:
@@ -27,7 +26,7 @@ def in_corner(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         >>> [tuple(one["img"].shape) for one in samples], samples[1]["bboxes"] * torch.tensor([64, 64, 64, 64])
         ([(3, 64, 64), (3, 64, 64)], tensor([[10.0000, 16.5000,  5.0000,  8.2500]]))
     """
-    height, width = (-(-max(one["img"].shape[axis] for one in samples) // STRIDE) * STRIDE for axis in (1, 2))
+    height, width = (filled_up(max(one["img"].shape[axis] for one in samples)) for axis in (1, 2))
     out = []
     for one in samples:
         h, w = one["img"].shape[1:]

@@ -16,7 +16,7 @@ from tinyyolo.boxes.convert import Core, centres
 from tinyyolo.boxes.nms import electorate
 from tinyyolo.config import UserError
 from tinyyolo.datasets.scene_files import open_scene
-from tinyyolo.detectors.base import ENGINE_STRIDE, Detector
+from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
 from tinyyolo.io import Bar
@@ -27,7 +27,7 @@ from tinyyolo.scenes.rendering import AS_DECLARED, Rendering, thinned
 from tinyyolo.scenes.sweep import Found, gathered, joined, sweep
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Span, Window
-from tinyyolo.sizes import PAD
+from tinyyolo.sizes import ENGINE_STRIDE, PAD
 
 SHOWN = 1600  # px of the longer side of a scene that is drawn at its own size; of a larger one an overview of so many
 MOST_HELD = 1_000_000  # candidates of a scene, 24 bytes each, of which none is left out

@@ -18,7 +18,7 @@ from tinyyolo.boxes.convert import Core, centres, clip
 from tinyyolo.boxes.nms import MinScore
 from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import INIT_STD, DenseHead, best_pairs, flat, objects_of, rows, shared
-from tinyyolo.layers.blocks import conv_layer, initialise, normal
+from tinyyolo.layers.blocks import conv_layer, initialise, logit, normal
 from tinyyolo.layers.losses import focal_loss
 
 CENTRE = 0.5  # of a cell, in cells
@@ -96,7 +96,7 @@ class PointHead(DenseHead):
         if not 0 < prior < 1:
             raise ValueError(f"prior={prior}: expected a number between 0 and 1, neither of them")
         initialise(self, normal(INIT_STD))
-        initialise(classifier, None, bias=math.log(prior / (1 - prior)))
+        initialise(classifier, None, bias=logit(prior))
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the class branch and the box branch make of a map."""
@@ -115,12 +115,6 @@ class PointHead(DenseHead):
         labels, used = index.clone(), index != IGNORE  # negative values stay: background
         labels[learnt.image, learnt.point] = learnt.labels.to(labels)
         return focal_loss(logits[used], labels[used], self.gamma, self.alpha)
-
-    def gt_index(
-        self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int]
-    ) -> Tensor:
-        """`assign` as one tensor (B, N) on the device of the maps."""
-        return torch.stack([a.gt_index for a in self.assign(maps, targets, size_hw)]).to(maps[0].device)
 
     def points(
         self, maps: Sequence[Tensor], size_hw: tuple[int, int], by_level: Sequence[float] | None = None

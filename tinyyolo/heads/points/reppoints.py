@@ -137,12 +137,9 @@ class RepPointsHead(PointHead):
         boxes = boxes.nan_to_num(0, 0, 0)  # of a training that diverged: its loss says so
         index = torch.full(boxes.shape[:2], IGNORE, device=boxes.device)
         for i, target in enumerate(targets):
-            height, width = target.get("size_hw", size_hw)
-            own = []
-            for x, (rows, columns) in zip(maps, self.own_sizes(maps, (int(height), int(width))), strict=True):
-                own.append(torch.zeros(x.shape[-2:], dtype=torch.bool, device=boxes.device))
-                own[-1][:rows, :columns] = True
-            inside, sizes = torch.cat([x.flatten() for x in own]), [int(x.sum()) for x in own]
+            height, width = (int(side) for side in target.get("size_hw", size_hw))
+            own, inside = self.own_cells(maps, (height, width))
+            sizes = self.grid.level_sizes(size_hw, map_sizes=own)
             found = self.refine(boxes[i, inside], target["boxes"], target.get("ignore"), sizes)
             index[i, inside] = found.gt_index.to(index)
         return index
