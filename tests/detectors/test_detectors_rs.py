@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.detectors.test_parity import ours
+from tests.support.golden import ours
 from tests.support.sets import SIZE
 from tinyyolo import Model
 from tinyyolo.backbones.detectors_resnet import DetectoRSResNet

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.detectors.test_parity import BOXES, FEATURES, GRADIENTS, SCORES, check, filled
+from tests.support.golden import assert_detections, assert_learns, check, filled
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.weights import load_reference
@@ -91,14 +91,7 @@ def test_maps(case):
 
 def test_detections(case):
     name, golden, detector, *_, maps = case
-    ((boxes, scores, labels),) = detector.detect(maps, SIZES[name])
-    rows = torch.cat([boxes, scores[:, None]], 1).double().numpy()
-    assert [int((labels == c).sum()) for c in range(8)] == [g["count"] for g in golden["detections"]]
-    for c, expected in enumerate(golden["detections"]):
-        found = rows[(labels == c).numpy()]
-        np.testing.assert_allclose(found[:2, :4], np.array(expected["first"])[:, :4], atol=BOXES, rtol=0)
-        np.testing.assert_allclose(found[:2, 4], np.array(expected["first"])[:, 4], atol=SCORES, rtol=0)
-        np.testing.assert_allclose(found.sum(), expected["sum"], rtol=FEATURES)
+    assert_detections(detector.detect(maps, SIZES[name]), golden["detections"])
 
 
 def test_losses_gradients_and_statistics(case):
@@ -107,16 +100,8 @@ def test_losses_gradients_and_statistics(case):
     detector.load_state_dict(state)
     detector.zero_grad()
     losses = detector.losses(detector.neck(detector.backbone(image)), targets_of(name), SIZES[name], sample=False)
-    assert set(losses) == {OURS[key] for key in golden["losses"]}
-    for key, value in golden["losses"].items():
-        np.testing.assert_allclose(losses[OURS[key]].item(), value, rtol=LOSSES, err_msg=key)
-    total = sum(losses.values())
-    np.testing.assert_allclose(total.item(), golden["loss"], rtol=LOSSES)
-    total.backward()
-    norms = {key: p.grad.norm().item() for key, p in detector.named_parameters()}
-    for key, expected in golden["grad_norm"].items():
-        np.testing.assert_allclose(norms[key], expected, rtol=GRADIENTS, err_msg=key)
-    np.testing.assert_allclose(np.linalg.norm(list(norms.values())), golden["grad_norm_total"], rtol=GRADIENTS)
+    norms = assert_learns(detector, losses, golden, OURS.get, LOSSES)
+    assert len(norms) == len([*detector.parameters()])
     assert sum(norm == 0 for norm in norms.values()) == golden["zero_grad"]
     after = detector.state_dict()
     for key, expected in golden["after"].items():  # neck and head learn on their own statistics, the backbone does not

@@ -1,14 +1,20 @@
 """The anchor-free rows against outputs of the authors' code: weights filled from their names, one random image."""
 
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.detectors.test_parity import BOXES, FEATURES, GRADIENTS, SCORES, check, filled
+from tests.support.golden import (
+    assert_detections,
+    assert_learns,
+    assert_names,
+    assert_the_rest_is_frozen,
+    check,
+    filled,
+)
 from tinyyolo.boxes.coders import side_distances
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
@@ -26,18 +32,6 @@ def targets():
     return [{"boxes": torch.tensor(GOLDEN["gt_boxes"]), "labels": torch.tensor(GOLDEN["gt_labels"])}]
 
 
-def assert_names(name, detector):
-    """Names, shapes, numbers of parameters and those that do not learn."""
-    golden = GOLDEN["names"][name]
-    lines = "\n".join(f"{key} {list(value.shape)}" for key, value in sorted(detector.state_dict().items()))
-    assert len(detector.state_dict()) == golden["tensors"]
-    assert zlib.crc32(lines.encode()) == golden["crc32"]
-    assert sum(p.numel() for p in detector.parameters()) == golden["parameters"]
-    frozen = sorted(key for key, p in detector.named_parameters() if not p.requires_grad)
-    assert len(frozen) == golden["without_gradient"]
-    assert zlib.crc32("\n".join(frozen).encode()) == golden["no_grad_crc32"]
-
-
 @pytest.fixture(scope="module", params=RAN)
 def case(request):
     """(golden values, detector, image, neck maps, head outputs, kinds of these)."""
@@ -47,13 +41,13 @@ def case(request):
     with torch.no_grad():
         maps = detector.neck(detector.backbone(image))
         found = detector.bbox_head(maps)
-    assert_names(request.param, detector)
+    assert_names(detector, GOLDEN["names"][request.param])
     return GOLDEN[request.param], detector, image, maps, found, KINDS[request.param.partition("-")[0]]
 
 
 @pytest.mark.parametrize("name", sorted(set(GOLDEN["names"]) - set(RAN)))
 def test_names_shapes_and_counts(name):
-    assert_names(name, build_model(load_model_yaml(name)))
+    assert_names(build_model(load_model_yaml(name)), GOLDEN["names"][name])
 
 
 def test_maps(case):
@@ -97,14 +91,7 @@ def test_detections(case, key, times, monkeypatch):
         return
     decode = detector.bbox_head.decode
     monkeypatch.setattr(detector.bbox_head, "decode", lambda points, level, x: decode(points, level, x * times))
-    ((boxes, scores, labels),) = detector.detect(maps, SIZE)
-    rows = torch.cat([boxes, scores[:, None]], 1).double().numpy()
-    assert [int((labels == c).sum()) for c in range(8)] == [g["count"] for g in golden[key]]
-    for c, expected in enumerate(golden[key]):
-        found = rows[(labels == c).numpy()]
-        np.testing.assert_allclose(found[:2, :4], np.array(expected["first"])[:, :4], atol=BOXES, rtol=0)
-        np.testing.assert_allclose(found[:2, 4], np.array(expected["first"])[:, 4], atol=SCORES, rtol=0)
-        np.testing.assert_allclose(found.sum(), expected["sum"], rtol=FEATURES)
+    assert_detections(detector.detect(maps, SIZE), golden[key])
 
 
 def test_losses_and_gradients(case):
@@ -112,16 +99,6 @@ def test_losses_and_gradients(case):
     detector.train()
     detector.zero_grad()
     losses = detector.losses(detector.neck(detector.backbone(image)), targets(), SIZE)
-    assert set(losses) == {OURS[name] for name in golden["losses"]}
-    for name, expected in golden["losses"].items():
-        np.testing.assert_allclose(losses[OURS[name]].item(), expected, rtol=LOSSES, err_msg=name)
-    total = sum(losses.values())
-    np.testing.assert_allclose(total.item(), golden["loss"], rtol=LOSSES)
-    total.backward()
-    norms = {name: p.grad.norm().item() for name, p in detector.named_parameters() if p.grad is not None}
-    for name, expected in golden["grad_norm"].items():
-        np.testing.assert_allclose(norms[name], expected, rtol=GRADIENTS, err_msg=name)
+    norms = assert_learns(detector, losses, golden, OURS.get, LOSSES)
     assert all(norms[name] == 0 for name in golden["zero_grad"])
-    np.testing.assert_allclose(np.linalg.norm(list(norms.values())), golden["grad_norm_total"], rtol=GRADIENTS)
-    without = {name for name, p in detector.named_parameters() if p.grad is None}
-    assert without == {name for name, p in detector.named_parameters() if not p.requires_grad}
+    assert_the_rest_is_frozen(detector)

@@ -1,7 +1,6 @@
 """Grid R-CNN, TridentNet and Faster R-CNN with ATSS against outputs of the authors' code."""
 
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import roi_align
 
-from tests.detectors.test_parity import BOXES, GRADIENTS, SCORES, check, filled, ours
+from tests.support.golden import BOXES, SCORES, assert_learns, assert_names, check, filled, ours
 from tinyyolo import Model
 from tinyyolo.assigners import ASSIGNERS
 from tinyyolo.backbones.resnet import ResNet
@@ -32,13 +31,7 @@ IMAGE = torch.from_numpy(np.random.RandomState(0).standard_normal((1, 3, *SIZE))
 def test_names_shapes_and_counts(name):
     with torch.device("meta"):  # without memory for the weights
         golden, detector = GOLDEN["names"][name], build_model(load_model_yaml(name)).train()
-    lines = "\n".join(f"{key} {list(value.shape)}" for key, value in sorted(detector.state_dict().items()))
-    assert len(detector.state_dict()) == golden["tensors"]
-    assert zlib.crc32(lines.encode()) == golden["crc32"]
-    assert sum(p.numel() for p in detector.parameters()) == golden["parameters"]
-    frozen = sorted(key for key, p in detector.named_parameters() if not p.requires_grad)
-    assert len(frozen) == golden["without_gradient"]
-    assert zlib.crc32("\n".join(frozen).encode()) == golden["no_grad_crc32"]
+    assert_names(detector, golden)
 
 
 @pytest.fixture(scope="module")
@@ -108,17 +101,7 @@ def test_losses_and_gradients(grid_rcnn):
     detector, _ = grid_rcnn
     detector.train().zero_grad()
     losses = detector.losses(detector.neck(detector.backbone(IMAGE)), TARGETS, SIZE, sample=False)
-    expected = {ours(name): value for name, value in GOLDEN["losses"].items()}
-    assert set(losses) == set(expected)
-    for name, value in losses.items():
-        np.testing.assert_allclose(value.item(), expected[name], rtol=LOSSES, err_msg=name)
-    total = sum(losses.values())
-    np.testing.assert_allclose(total.item(), GOLDEN["loss"], rtol=LOSSES)
-    total.backward()
-    norms = {name: p.grad.norm().item() for name, p in detector.named_parameters() if p.grad is not None}
-    for name, expected in GOLDEN["grad_norm"].items():
-        np.testing.assert_allclose(norms[name], expected, rtol=GRADIENTS, err_msg=name)
-    np.testing.assert_allclose(np.linalg.norm(list(norms.values())), GOLDEN["grad_norm_total"], rtol=GRADIENTS)
+    assert_learns(detector, losses, GOLDEN, ours, LOSSES)
 
 
 def test_atss_in_the_rpn():
