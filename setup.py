@@ -60,6 +60,7 @@ setup(
         ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
+            "pytest-xdist>=3.6",  # tests side by side on all processors; the first release after pytest 8
             "hypothesis>=6.100",  # property tests
             "pycocotools>=2.0.8",  # the referee of the evaluation; first release that works with numpy 2
             "rasterio>=1.4",  # the extra geo, whose files the tests read and write

@@ -1,6 +1,11 @@
 """Tests run without network and leave nothing behind."""
 
 import os
+
+# Side by side the tests have one thread each; torch reads this once, when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import tempfile
 from multiprocessing.util import Finalize
