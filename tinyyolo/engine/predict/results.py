@@ -61,7 +61,7 @@ class TinyResults(Results):
         With words in it (`conf`, `labels`) or without boxes it is upstream's, of the size of the image.
         """
         if not boxes or any(text.values()):
-            return np.asarray(self.plot(line_width=line_width, boxes=boxes, **text))
+            return np.asarray(type(self).plot(self, line_width=line_width, boxes=boxes, **text))
         rows = self.rows
         unknown = np.full((len(rows), 2), math.nan)
         found = Detections(self.orig_shape, rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), self.names, unknown)
