@@ -30,6 +30,7 @@ DATA: Table = {
     "check": Command("datasets.audit.check:check", "everything that is wrong with a data set, by name"),
     "stats": Command("analysis.stats:stats", "objects by class, split and size, and advice"),
     "convert": Command("datasets.convert.convert:convert", "to coco, yolo, visdrone or dota; cut scenes"),
+    "split": Command("datasets.convert.split:split", "cut a COCO JSON into train, val and test, by group"),
     "build-aitod": Command("datasets.convert.aitod:build_aitod", "AI-TOD's images from xView's scenes"),
 }
 COMMANDS: Table = {
