@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from tinyyolo.analysis.compare import compare as compare_command
 from tinyyolo.config import UserError
 from tinyyolo.evaluation import compare, evaluate
 from tinyyolo.evaluation.agreement import changed_boxes
-from tinyyolo.evaluation.commands import compare_command
 
 
 def box(key, image, category, bbox, **more):
