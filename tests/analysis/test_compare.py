@@ -128,5 +128,7 @@ def test_bad_input_is_one_line(words, folder):
 
 
 def test_what_is_not_used_is_told(folder, capsys):
-    command("compare", "old.json", "new.json", names="[a,b]", show="a.png")
-    assert "not used in a comparison without images=: names=, show=" in capsys.readouterr().err
+    command("compare", "old.json", "new.json", names="[a,b]", show="a.png", limit=2, format="svg")
+    told = capsys.readouterr().err
+    assert "not used in what draws nothing: names=, format=" in told
+    assert "not used in a comparison without images=: show=, limit=" in told

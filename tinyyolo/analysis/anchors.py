@@ -19,6 +19,7 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations, subset
 from tinyyolo.datasets.drawn.toy import draw_scene
 from tinyyolo.datasets.views import View, in_memory
 from tinyyolo.evaluation.report import find_image
+from tinyyolo.io import tell
 from tinyyolo.plots.frames import place_of, view_of
 
 DRAWN, DRAWN_SIDES, DRAWN_SEED = 256, (10, 2), 6  # px, of the example that is drawn where there are no data
@@ -57,7 +58,7 @@ def example_of(
 
     Args:
         found: all objects.
-        folder: of the pictures; None, or a picture that is not there: plain ground.
+        folder: of the pictures; None, or a picture that is not there: plain ground, which is told.
         image: the object is on the image of this file name.
         key: its annotation id.
         imgsz: longer side of the network input, px; None leaves pictures as they are.
@@ -83,7 +84,9 @@ def example_of(
     height, width = found.sizes_hw[number].tolist()
     scale = imgsz / max(height, width) if imgsz else 1.0
     name = found.file_names[number]
-    view = view_of(find_image(folder, name), (height, width), boxes[row : row + 1])
+    if (file := find_image(folder, name)) is None:
+        tell(f"{name}: no such picture in {folder}" if folder else f"{name}: images= gives the folder of its picture")
+    view = view_of(file, (height, width), boxes[row : row + 1])
     return Example(scene, nearest(scene.boxes, boxes[row] * scale), view, scale, name)
 
 

@@ -90,9 +90,10 @@ def analyze(
         raise UserError(f"format={format}: {suggest(format, FORMATS)}")
     told = {"images": images is not None, "image": image is not None, "object": object is not None}
     if not (data and figures):
+        told["format"] = format != FORMATS[0] and not figures
         tell_unused(told, "analyze without data" if figures else "figures=false")
     report: dict[str, Any] = {"data": data, "split": split, "imgsz": imgsz, "constant": constant}
-    candidates, example = {}, None
+    candidates, example = {}, drawn_example() if figures and not data else None
     if data:
         found, folder = with_folder(data, split, images)
         tell_doubts(found)
@@ -108,12 +109,10 @@ def analyze(
         report |= {"images": len(scenes), "objects": len(wh), "sizes": SIZE_NAMES}
         report["assigners"] = {name: count_positives(c, scenes) for name, c in candidates.items()}
         print(in_words(report))
-    elif figures:
-        example = drawn_example()
+    elif example:
         boxes = example.scene.boxes
-        candidates = gather(
-            model, assigners, report["constant"], overrides, sides(boxes), [(example.scene.size_hw, boxes)]
-        )
+        places = [(example.scene.size_hw, boxes)]
+        candidates = gather(model, assigners, report["constant"], overrides, sides(boxes), places)
     report["shift"] = shift_curves(constant=report["constant"])
     report["example"] = worked_example(constant=report["constant"])
     print(example_in_words(report["example"]))
@@ -122,13 +121,12 @@ def analyze(
     target = Path(out)
     write_json(target / "analyze.json", report)
     print(f"numbers: {target / 'analyze.json'}")
-    paths = draw(report, target, format) if figures else []
     if example:
         others, path = example.scene.boxes.double().numpy(), target / f"anchors.{format}"
-        paths.append(draw_anchors(report["anchors"], others, example.view, example.scale, path))
+        drawn = draw_anchors(report["anchors"], others, example.view, example.scale, path)
         example.view.close()
-    for path in paths:
-        print(f"figure: {path}")
+        for file in (*draw(report, target, format), drawn):
+            print(f"figure: {file}")
 
 
 def with_folder(data: str, split: str, images: str | Path | None) -> tuple[Annotations, Path | None]:

@@ -24,7 +24,7 @@ def compare(
     images: str | Path | None = None,
     names: str | Sequence[str] | None = None,
     show: str | Sequence[str] | None = None,
-    limit: int = COLUMNS,
+    limit: int | None = None,
     format: str = "png",
     score: float = PAPER_SCORE,
     sizes: str | Mapping[str, Sequence[float]] = "aitod",
@@ -43,7 +43,7 @@ def compare(
         images: folder of the images, for the figure of what changed.
         names: what the sets are called in figures; by default as their files.
         show: file names of the images in the figure; by default those with most changes.
-        limit: how many images otherwise.
+        limit: how many images otherwise, 4 by default.
         format: of the figures, png, pdf or svg.
         score: least score of a prediction that is counted.
         sizes: aitod, coco, or your own ranges of the side in pixels.
@@ -56,43 +56,55 @@ def compare(
             f"compare: {len(files)} files given, two or three are needed; usage: tinyyolo compare a.json b.json"
         )
     try:
-        whole(0, limit=limit)
+        whole(0, **({} if limit is None else {"limit": limit}))
     except ValueError as error:
         raise UserError(str(error)) from error
     if format not in FORMATS:
         raise UserError(f"format={format}: {suggest(format, FORMATS)}")
     ranges, limits = named_sizes(sizes)
     score = one_number("score", score)
-    order = sorted(range(len(files)), key=lambda i: not annotated(files[i]))
-    sets = [str(files[i]) for i in order]
-    kinds = ["annotations" if annotated(file) else "predictions" for file in sets]
-    if kinds[0] == "predictions":
-        raise UserError(f"{' and '.join(sets)} are predictions (COCO results); one file must be annotations")
-    called: list[str] = []
-    if images is not None or len(sets) > 2:
-        given = result_names([*map(str, files)], names)
-        called = [given[i] for i in order]
-    tell_unused({"names": names and not called, "show": show and images is None}, "a comparison without images=")
+    sets, order = taken([*map(str, files)])
+    drawn = images is not None or len(sets) > 2
+    given = result_names([*map(str, files)], names) if drawn else []
+    tell_unused({"names": names and not drawn, "format": format != FORMATS[0] and not drawn}, "what draws nothing")
+    tell_unused({"show": show and images is None, "limit": limit and images is None}, "a comparison without images=")
     settings: dict[str, Any] = {"area_ranges": ranges, "max_dets": limits, "ignore": words(ignore), "rules": rules}
-    results = compare_all(sets[0], sets[1:], score=score, **settings)
-    places = PLACES[: len(sets)]
-    print("; ".join(f"{place}: {file} ({kind})" for place, file, kind in zip(places, sets, kinds, strict=True)))
-    pairings = {place: result.pop("pairing") for place, result in zip(places[1:], results, strict=True)}
-    by_place, counts = dict(zip(places[1:], results, strict=True)), joined_counts(results)
-    chosen = {}  # before anything is written: an image may not be there
-    for place, pairing in pairings.items() if images is not None else ():
-        order, all_names = most_changed(pairing).tolist(), pairing.first.file_names
-        chosen[place] = chosen_files(all_names, order, Path(str(images)), words(show), limit)
-    saved = write_numbers(by_place, counts, pairings, Path(out))
-    print_results(by_place, counts)
-    if called:
-        name_of = dict(zip(places, called, strict=True))
+    found = dict(zip(PLACES[1:], compare_all(sets[0], sets[1:], score=score, **settings), strict=False))
+    pairings = {place: result.pop("pairing") for place, result in found.items()}
+    wanted = (
+        {place: most_changed(pairing).tolist() for place, pairing in pairings.items()} if images is not None else {}
+    )
+    most = COLUMNS if limit is None else limit
+    chosen = {  # before anything is written: an image may not be there
+        place: chosen_files(pairings[place].first.file_names, best, Path(str(images)), words(show), most)
+        for place, best in wanted.items()
+    }
+    counts = joined_counts(list(found.values()))
+    saved = write_numbers(found, counts, pairings, Path(out))
+    print_results(found, counts)
+    if drawn:
+        name_of = dict(zip(PLACES, [given[i] for i in order], strict=False))
         by_name = {name: {size: row[place] for size, row in counts.items()} for place, name in name_of.items()}
         saved.append(draw_sizes(by_name, ranges, Path(out) / f"sizes.{format}"))
         for place, shown in chosen.items():
             target = file_of(Path(out), pairings, place, format)
-            saved.append(draw_changes(pairings[place], (called[0], name_of[place]), shown, target))
+            saved.append(draw_changes(pairings[place], (name_of["first"], name_of[place]), shown, target))
     print(f"Saved {', '.join(map(str, saved[:-1]))} and {saved[-1]}")
+
+
+def taken(files: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The files as they are compared, annotations before predictions, and their places among those given; says so.
+
+    Raises:
+        UserError: none is annotations.
+    """
+    labels = [annotated(file) for file in files]
+    if not any(labels):
+        raise UserError(f"{' and '.join(files)} are predictions (COCO results); one file must be annotations")
+    order = sorted(range(len(files)), key=lambda i: not labels[i])
+    kinds = {True: "annotations", False: "predictions"}
+    print("; ".join(f"{place}: {files[i]} ({kinds[labels[i]]})" for place, i in zip(PLACES, order, strict=False)))
+    return [files[i] for i in order], order
 
 
 def file_of(folder: Path, pairings: Mapping[str, Pairing], place: str, kind: str) -> Path:

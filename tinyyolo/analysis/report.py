@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.config import UserError, path_of, suggest, whole
-from tinyyolo.evaluation.commands import named_sizes, required, result_names, tell_unused, words
+from tinyyolo.config import UserError, suggest, whole
+from tinyyolo.evaluation.commands import named_sizes, required, result_names, results_file, tell_unused, words
 from tinyyolo.evaluation.errors import Errors, count_errors, find_errors, write_missed_labels
 from tinyyolo.evaluation.inputs import read_truth
 from tinyyolo.evaluation.report import LARGEST_BLANK, worst_images, write_pngs, write_report
@@ -47,7 +47,7 @@ def report(
 
     Args:
         gt: COCO JSON of the objects.
-        dt: COCO results JSON of the detections; several of a figure.
+        dt: COCO results JSON of the detections, or a run's folder that has its predictions.json; several of a figure.
         images: folder of the images.
         out: folder to write to; or the file of a figure, .pdf, .svg or .png.
         names: of a figure, what the detectors are called; by default as their files or, of predictions.json, folders.
@@ -66,7 +66,7 @@ def report(
     except ValueError as error:
         raise UserError(str(error)) from error
     required("report", gt=gt, dt=None if not dt else str(dt))
-    files = [str(path_of(file, "dt=")) for file in words(dt)]
+    files = [str(results_file(file)) for file in words(dt)]
     ranges, limits = named_sizes(sizes)
     figure, source = figure_of(Path(out), len(files)), None if images is None else Path(images)
     called = result_names(files, names) if figure else []

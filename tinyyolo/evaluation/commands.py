@@ -101,6 +101,12 @@ def as_list(key: str, value: Any) -> list[float]:
     return values
 
 
+def results_file(given: str) -> Path:
+    """A file of results that a user gave; of a run's folder its predictions.json."""
+    path = path_of(given, "dt=")
+    return path / f"{RUN_FILE}.json" if path.is_dir() else path
+
+
 def result_names(files: Sequence[str], names: Sequence[str] | str | None = None) -> list[str]:
     """What files of results are called: `names`, or their own without end; of a run's predictions.json its folder's.
 
