@@ -151,7 +151,7 @@ def test_command_prints_and_writes(tmp_path, capsys):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(UserError, match="two are needed"):
+    with pytest.raises(UserError, match="two or three are needed"):
         compare_command("a.json")
     alien = second()
     alien["categories"][0]["name"] = "boat"
