@@ -43,8 +43,8 @@ COMMANDS: Table = {
     "data": DATA,
     "analyze": Command("analysis.command:analyze", "which anchors learn which objects, before any training"),
     "evaluate": Command("evaluation.commands:evaluate_command", "score any detector's results: gt= dt="),
-    "report": Command("evaluation.commands:report_command", "what went wrong, as a page: gt= dt= images="),
-    "compare": Command("evaluation.commands:compare_command", "agreement of two sets: a.json b.json"),
+    "report": Command("analysis.report:report", "what went wrong, as a page: gt= dt= images="),
+    "compare": Command("analysis.compare:compare", "agreement of two or three sets: a.json b.json"),
     "completion": Command("completion:completion", "for your shell: source <(tinyyolo completion bash)"),
 }
 KEY = Command("engine.keys:describe", "what a key does")
