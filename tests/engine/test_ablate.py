@@ -219,6 +219,8 @@ def test_tables_say_mean_deviation_published_and_changed_settings(bench):
         ({}, ["only=shap"], "did you mean 'shape'"),
         ({}, ["seed=3"], "use seeds="),
         ({}, ["cpus=two"], "expected cores such as 0"),
+        ({"rows": {"a": {"set": {"save_dir": "x"}}}}, [], "rows.a.set.save_dir: each run has its own; use runs="),
+        ({"rows": {"../../a": {}}}, [], "a row's name is part of a file's name"),
         ({"rows": {"a": 3}}, [], "rows={'a': 3}: expected a mapping or null, found a whole number"),
         ({"row": {}}, [], "row: unknown key"),
         ({"rows": {}}, [], "rows: expected a mapping"),

@@ -8,14 +8,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.engine.test_engine import trained
 from tests.support.checkpoints import unfinished
 from tests.test_cli import call
 from tinyyolo import __version__
 from tinyyolo import io as files
+from tinyyolo.config import load_model_yaml
+from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
+from tinyyolo.engine.history.cost import cost, gflops
 from tinyyolo.engine.history.provenance import commit
 from tinyyolo.engine.history.records import read_run
 from tinyyolo.evaluation.summary.rows import BEHIND
@@ -67,7 +72,10 @@ def test_runs_that_differ_in_the_seed_are_one_row(twin, run, tiny_set, capsys):
     assert row["AP_vt"] == "-" and row["hours"] == "2.00 ± 1.41"
     content = checkpoint.load(run / "weights/best.pt")
     count = sum(p.numel() for p in checkpoint.to_model(content).parameters())
-    assert row["M parameters"] == f"{count / 1e6:.2f}" and float(row["GFLOPs"]) >= 0
+    assert (
+        row["M parameters"] == f"{count / 1e6:.2f}"
+        and float(row["GFLOPs"]) == round(gflops(checkpoint.to_model(content), 96), 1) > 0
+    )
     assert row["commit"] == content["commit"] == (commit() or None) or f"v{__version__}"
     assert (other["AP"], other["seeds"]) == ("30.0", "0")
     assert "tinyyolo-n (a) <sup>a</sup>" in out and "tinyyolo-n (c) <sup>a</sup>" in out
@@ -183,6 +191,17 @@ def test_a_run_without_args_takes_those_of_its_weights(twin):
     twin("a", seed=3)
     Path("a/args.yaml").unlink()
     assert read_run(Path("a"))["seed"] == 0, "the checkpoint's"
+
+
+@pytest.mark.parametrize("name", ["tinyyolo-n.yaml", "cascade-rcnn-r18-nwdrka.yaml"])
+def test_operations_are_those_of_a_whole_look(name):
+    """Of an image in which the RPN finds as many regions as it may."""
+    torch.manual_seed(0)
+    model = build_model(load_model_yaml(name, {} if "yolo" in name else {"rpn.proposals": 20}), 3).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as whole:
+        model(torch.rand(1, 3, 128, 128))
+    assert gflops(model, 128) == pytest.approx(whole.get_total_flops() / 1e9, rel=1e-9)
+    assert cost(model, [128, 96])["params"] == sum(p.numel() for p in model.parameters())
 
 
 def test_the_commit_is_that_of_the_code_alone(tmp_path):

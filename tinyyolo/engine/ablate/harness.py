@@ -19,13 +19,13 @@ from tinyyolo.datasets.formats.decode import parse_json, read_bytes
 from tinyyolo.datasets.spec import load
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.ablate.spec import Job, Spec, recorded
+from tinyyolo.engine.history.cost import cost
 from tinyyolo.engine.history.provenance import TOP, commit, count_cpus, git, machine, now
 from tinyyolo.engine.history.records import (
     METRICS,
     fingerprint,
     logged_seconds,
     read_lines,
-    size,
     split_metrics,
     state_of,
     weights_of,
@@ -226,7 +226,7 @@ def figures_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         out |= {"params": parse_json(read_bytes(folder / PEER), folder / PEER)["params"], "gflops": None}
         out["chosen"] = settings["epochs"] if settings["epochs"] > 1 else 0  # best.pt, by the split that is reported
     elif weights := weights_of(folder):
-        out |= size(checkpoint.to_model(checkpoint.load(weights), weights), settings["imgsz"])
+        out |= cost(checkpoint.to_model(checkpoint.load(weights), weights), settings["imgsz"])
     else:
         raise UserError(f"{folder}: it has neither best.pt nor last.pt")
     stem = Path(METRICS).stem

@@ -45,7 +45,7 @@ def named(spec: Spec, records: Records) -> list[dict[str, Any]]:
         out += [{**record, "label": some[0]["label"] + gone} for record in some]
         for name in some[0].get("others") or {}:
             label = f"{some[0]['label']}, {name.replace('_', ' ')}"
-            more = {"row": (row, name), "label": label, "per_class": {}}
+            more: dict[str, Any] = {"row": (row, name), "label": label, "per_class": {}}
             if name == "last":
                 more["chosen"] = 0
             out += [{**record, **more, "metrics": (record.get("others") or {}).get(name) or {}} for record in some]

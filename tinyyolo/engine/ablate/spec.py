@@ -13,18 +13,19 @@ import yaml
 
 from tinyyolo.config import UserError, check_kind, find_yaml, load_model_yaml, shown, suggest, with_base
 from tinyyolo.datasets.spec import title_of
-from tinyyolo.engine.arguments import OWN, resolve
+from tinyyolo.engine.arguments import resolve
 from tinyyolo.engine.history.provenance import TOP
 from tinyyolo.engine.history.records import MACHINE_KEYS, NOT_OF_MODEL, NOT_SETTINGS
-from tinyyolo.engine.keys import parsed
-from tinyyolo.io import tell
+from tinyyolo.engine.keys import OWN, parsed
+from tinyyolo.io import as_file_name, tell
 
 FOLDER = "cfg/specs"  # of the specs that come along
 Keys = dict[str, Any]
-SPEC_KEYS = {"title": str, "note": str, "train": Keys, "seeds": list[int], "data": str | list[str]}
+SPEC_KEYS: dict[str, Any] = {"title": str, "note": str, "train": Keys, "seeds": list[int], "data": str | list[str]}
 SPEC_KEYS |= {"rows": dict[str, Keys | None], "plot": list[str]}
-ROW_KEYS = {"set": Keys, "label": str, "peer": str, "published": dict[str, dict[str, float]]}
-OF_HARNESS = {"seed": "seeds", **dict.fromkeys(("project", "name", "save_dir", "exist_ok", "resume"), "runs")}
+ROW_KEYS: dict[str, Any] = {"set": Keys, "label": str, "peer": str, "published": dict[str, dict[str, float]]}
+OF_HARNESS = {"seed": "seeds", "data": "data"}  # what it sets for each run, and where that is said instead
+OF_HARNESS |= dict.fromkeys(("project", "name", "save_dir", "exist_ok", "resume"), "runs")
 OF_PEERS = ("epochs", "imgsz", "batch", *MACHINE_KEYS)  # keys of `train:` that a stock model knows
 PEERS = "benchmarks/peers.py"  # in a checkout
 
@@ -70,8 +71,12 @@ def read_spec(name: str | Path) -> tuple[Path, dict[str, Any]]:
     check(spec, SPEC_KEYS, f"{path}: ")
     if not spec.get("rows"):
         raise UserError(f"{path}: rows: expected a mapping name: {{set: ...}}, found {shown(spec.get('rows'))}")
+    refuse(spec.get("train") or {}, f"{path}: train.")
     for row, given in spec["rows"].items():
+        if as_file_name(row) != row:  # the run's folder is called by it
+            raise UserError(f"{path}: rows: {shown(row)}: a row's name is part of a file's name")
         check(given or {}, ROW_KEYS, f"{path}: rows.{row}.")
+        refuse((given or {}).get("set") or {}, f"{path}: rows.{row}.set.")
     return path, spec
 
 
@@ -84,6 +89,13 @@ def check(section: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> N
             check_kind(value, kinds[key] | None, key)
         except UserError as error:
             raise UserError(f"{where}{error}") from error
+
+
+def refuse(keys: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for a key of the training that is not for a spec or its user to set."""
+    for key in keys:
+        if key in OF_HARNESS:
+            raise UserError(f"{where}{key}: each run has its own; use {OF_HARNESS[key]}=")
 
 
 class Spec:
@@ -102,9 +114,7 @@ class Spec:
         self.path, self.content = read_spec(name)
         self.name, self.runs = self.path.stem, (runs / self.path.stem).absolute()
         self.rows: dict[str, dict[str, Any]] = {row: dict(of or {}) for row, of in self.content["rows"].items()}
-        for key in given or {}:
-            if key in OF_HARNESS:
-                raise UserError(f"ablate: {key}= is set for each run; use {OF_HARNESS[key]}=")
+        refuse(given or {}, "ablate: ")
         self.given = parsed(given or {})
 
     def jobs(self, only: Sequence[str] = (), seeds: Sequence[int] = (), data: Sequence[str] = ()) -> list[Job]:

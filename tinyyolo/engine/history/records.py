@@ -6,18 +6,15 @@ import csv
 import hashlib
 import json
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
-
-from ultralytics.utils.torch_utils import get_flops
 
 from tinyyolo.config import UserError, load_yaml
 from tinyyolo.datasets.formats.decode import parse_json, read_bytes
 from tinyyolo.datasets.spec import title_of
-from tinyyolo.detectors.base import Detector
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.contents import own_yaml
+from tinyyolo.engine.history.cost import cost
 from tinyyolo.engine.keys import AS_TYPED
 
 METRICS, ARGS, CURVES, FOUND = "metrics.json", "args.yaml", "results.csv", "predictions.json"  # in a run's folder
@@ -87,12 +84,6 @@ def split_metrics(path: Path) -> dict[str, Any]:
     return {"metrics": numbers(content), "per_class": found, "chosen": chosen}
 
 
-def size(model: Detector, imgsz: Any) -> dict[str, Any]:
-    """`params` and `gflops` of a model on images of `imgsz` px; gflops is None where they could not be counted."""
-    flops = get_flops(deepcopy(model), imgsz)
-    return {"params": sum(p.numel() for p in model.parameters()), "gflops": round(flops, 3) or None}
-
-
 def read_run(folder: Path) -> dict[str, Any]:
     """The record of a run's folder, of training or validation, as far as its files go.
 
@@ -119,7 +110,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         spec = {key: value for key, value in own_yaml(content).items() if key not in NOT_OF_MODEL}
         record["settings"] = fingerprint({**own, "model": spec})
         record["row"] = (record["data"], record["settings"])
-        record |= size(checkpoint.to_model(content, weights), args.get("imgsz") or 640)
+        record |= cost(checkpoint.to_model(content, weights), args.get("imgsz") or 640)
         record["commit"] = content.get("commit") or f"v{content['tinyyolo']}"
     else:
         lacks["weights"] = "parameters, GFLOPs and commit"
