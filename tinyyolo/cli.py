@@ -39,6 +39,8 @@ COMMANDS: Table = {
     "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
     "export": Command("engine.commands:export", "write a checkpoint as TorchScript or safetensors"),
     "info": Command("engine.commands:info", "size and cost of a model"),
+    "table": Command("engine.history.table:table", "several runs and seeds in one table: Markdown, LaTeX, CSV"),
+    "ablate": Command("engine.ablate.command:ablate", "train the rows of a spec; the paper's Tables 6-11 come along"),
     "models": Command("detectors.catalogue:models", "the models, their sizes and published figures"),
     "data": DATA,
     "analyze": Command("analysis.command:analyze", "which anchors learn which objects, before any training"),

@@ -77,6 +77,16 @@ KINDS: dict[str, tuple[Any, str]] = {
 AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels", "kpt_shape"}
 
 
+def title_of(file: Path) -> str:
+    """The name of a data YAML in results: its own, or its folder's where it is just called data.yaml.
+
+    Examples:
+        >>> title_of(Path("toy.yaml")), title_of(Path("ships/data.yaml"))
+        ('toy', 'ships')
+    """
+    return file.parent.name if file.stem == "data" else file.stem
+
+
 @dataclass(frozen=True)
 class Split:
     """Where one split lies: the `train:` of the YAML made absolute, and its label file or folder and its layer."""
@@ -123,8 +133,8 @@ class DataSpec:
 
     @property
     def title(self) -> str:
-        """A name for files about this set: the YAML's, or its folder's where the YAML is just called data.yaml."""
-        return self.file.parent.name if self.file.stem == "data" else self.file.stem
+        """A name for files about this set, see `title_of`."""
+        return title_of(self.file)
 
     def fresh(self, split: str) -> bool:
         """Whether the split's pictures are drawn as they are asked for, and are no files."""

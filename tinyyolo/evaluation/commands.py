@@ -12,7 +12,10 @@ from tinyyolo.config import UserError, path_of, suggest
 from tinyyolo.evaluation.detections import read_detections
 from tinyyolo.evaluation.inputs import read_truth
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
+from tinyyolo.evaluation.summary.rows import sheet_of
+from tinyyolo.evaluation.summary.sheet import ENDINGS, form_of, write
 from tinyyolo.evaluation.table import format_table, write_csv, write_json
+from tinyyolo.io import as_file_names
 from tinyyolo.sizes import AITOD, COCO
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -22,7 +25,7 @@ SIZES: dict[str, tuple[Ranges, Sequence[int]]] = {"aitod": (AITOD, AITOD_MAX_DET
 
 def evaluate_command(
     gt: str | Path | None = None,
-    dt: str | Path | None = None,
+    dt: str | Sequence[str] | None = None,
     sizes: str | Mapping[str, Sequence[float]] = "aitod",
     max_dets: Sequence[int] | int | None = None,
     iou: Sequence[float] | float | None = None,
@@ -30,37 +33,81 @@ def evaluate_command(
     ignore: Sequence[str] | str = (),
     rules: str = "tinyyolo",
     out: str | Path = "runs/evaluate",
+    per_class: bool | None = None,
+    names: Sequence[str] | str | None = None,
+    format: str | None = None,
 ) -> None:
     """Score any detector's results: tinyyolo evaluate gt=annotations.json dt=predictions.json
 
-    Prints percent for all classes and each one, and writes `metrics.json` and `metrics.csv` (fractions).
+    Prints percent for all classes and each one, and writes `metrics.json` and `metrics.csv` (fractions). Of several,
+    dt=[a.json,b.json], it prints one table, a row each, and writes it beside a folder of these files for each.
 
     Args:
         gt: COCO JSON of the objects.
-        dt: COCO results JSON of the detections.
+        dt: COCO results JSON of the detections; a list of them for a table.
         sizes: aitod, coco, or your own ranges of the side in pixels, such as "{vt: [0, 8], t: [8, 16]}".
         max_dets: limits of detections for each image and class; by default those of `sizes`.
         iou: IoU thresholds to average over; by default .5 to .95.
         lrp: also the optimal LRP error and its threshold for each class.
         ignore: categories whose boxes are ignore regions, such as DontCare.
         rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
-        out: folder for the two files.
+        out: folder for the files.
+        per_class: of several: AP of each class, as the paper's Table 5.
+        names: of several: what the table calls them, by default their files; those of one name are seeds of one row.
+        format: of several: markdown, latex (booktabs) or csv.
     """
-    gt, dt = required("evaluate", gt=gt, dt=dt)
+    files = [str(path_of(file, "dt=")) for file in words(dt)]
+    gt, *_ = required("evaluate", gt=gt, dt=files[0] if files else None)
+    alone = not isinstance(dt, (list, tuple))
+    if alone and (given := [k for k, v in {"per_class": per_class, "names": names, "format": format}.items() if v]):
+        raise UserError(f"{given[0]}=: it is for several detectors' results: dt=[a.json,b.json]")
+    titles, form = names_of(files, names), form_of(format, None)
     ranges, limits = named_sizes(sizes)
     limits = [int(m) for m in as_list("max_dets", max_dets) or limits]
     thresholds = as_list("iou", iou) or IOU_THRESHOLDS
     truth = read_truth(gt, words(ignore), rules=rules)
-    detections = read_detections(dt, truth)
-    if not len(detections.labels):
-        print(f"{dt}: there are no detections in it", file=sys.stderr)
     settings: dict[str, Any] = {"max_dets": limits, "area_ranges": ranges, "iou_thresholds": thresholds}
-    result = evaluate(truth, detections, lrp=bool(lrp), **settings)
-    folder = Path(out)
-    write_json(result, folder / "metrics.json")
-    write_csv(result, folder / "metrics.csv")
-    print(format_table(result))
-    print(f"Saved {folder / 'metrics.json'} and {folder / 'metrics.csv'}")
+    records: list[dict[str, Any]] = []
+    places = [Path(out)] if alone else [Path(out, name) for name in as_file_names(dict(enumerate(titles))).values()]
+    for file, title, folder in zip(files, titles, places, strict=True):
+        detections = read_detections(file, truth)
+        if not len(detections.labels):
+            print(f"{file}: there are no detections in it", file=sys.stderr)
+        result = evaluate(truth, detections, lrp=bool(lrp), **settings)
+        write_json(result, folder / "metrics.json")
+        write_csv(result, folder / "metrics.csv")
+        figures = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+        records.append({"row": title, "label": title, "metrics": figures, "per_class": result["per_class"]})
+    if alone:
+        print(format_table(result))
+        print(f"Saved {folder / 'metrics.json'} and {folder / 'metrics.csv'}")
+        return
+    path = Path(out, f"table{ENDINGS[form]}")
+    print(write(sheet_of(records, per_class=bool(per_class), before=(), behind=()), form, path, overwrite=True), end="")
+    print(f"Saved {path}, and metrics.json and metrics.csv in {', '.join(map(str, places))}", file=sys.stderr)
+
+
+def names_of(files: Sequence[str], names: Sequence[str] | str | None) -> list[str]:
+    """What a table calls files: the names given for them, or the shortest ends of their paths that tell them apart.
+
+    Raises:
+        UserError: another number of names.
+
+    Examples:
+        >>> names_of(["a/x.json", "b/x.json"], None), names_of(["a/x.json", "y.json"], None)
+        (['a/x', 'b/x'], ['x', 'y'])
+    """
+    if names is not None:
+        given = words(names)
+        if len(given) != len(files):
+            raise UserError(f"names={given}: {len(given)} names for {len(files)} files")
+        return given
+    paths = [Path(file).with_suffix("").parts for file in files]
+    for count in range(1, max(map(len, paths), default=0) + 1):
+        found = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(found)) == len(set(paths)):
+            return found
+    return list(files)
 
 
 def required(command: str, **given: str | Path | None) -> list[str]:
