@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -127,6 +127,14 @@ def summed(value: Tensor) -> Tensor:
         value = value.detach().clone()
         dist.all_reduce(value)
     return value
+
+
+def largest(values: Sequence[int]) -> list[int]:
+    """Of each number the largest that a process has."""
+    found = torch.tensor(values)
+    if several():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return [int(value) for value in found]
 
 
 # ---- losses

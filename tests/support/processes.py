@@ -26,11 +26,14 @@ def free_port() -> int:
 
 def ranked(environment: dict[str, str], work: Callable[..., None], *args: Any) -> None:
     os.environ.update(environment)
+    if int(environment["RANK"]):
+        (own := Path(f"rank{environment['RANK']}")).mkdir(exist_ok=True)
+        os.chdir(own)
     work(*args)
 
 
 def by_all(count: int, work: Callable[..., None], *args: Any) -> list[int | None]:
-    """The exit codes of `count` processes that do the same work as ranks of one run."""
+    """The exit codes of `count` processes that do the same work as ranks of one run, each in a folder of its own."""
     common = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
     common["MASTER_PORT"] = str(free_port())
     started = []

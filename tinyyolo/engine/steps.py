@@ -17,6 +17,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from tinyyolo import ranks, together
 from tinyyolo.config import UserError
 from tinyyolo.datasets.train.loader import InBlocks, Share, TinyLoader, go_to, place_of, seed_of, share_out, unpacked
+from tinyyolo.datasets.train.padding import grown
 from tinyyolo.datasets.train.skipped import keep_skipped
 from tinyyolo.detectors.base import filled
 from tinyyolo.engine import checkpoint
@@ -177,6 +178,8 @@ class SteppedTrainer(PreparedTrainer):
         if "place" in batch:
             place = unpacked(batch.pop("place"))
             self.places[place.pop("worker")] = place
+        if "content_hw" in batch and together.several():  # as if one process had collated them all
+            batch = grown(batch, together.largest(batch["img"].shape[2:]))
         before = batch["img"].shape[2:]
         random.seed(seed_of(self.epoch_seed(), self.iteration))  # the size of multi_scale, in all processes
         batch = super().preprocess_batch(batch)
