@@ -104,7 +104,7 @@ class Model(EngineModel):
         self.shown: dict[str, Any] = {}  # the bands and stretch of its training
         self.looks: dict[str, Any] = {}  # how it looked at large images when it was trained
         self.exported: dict[str, Any] = {}  # what an export says of itself
-        self._trust = trust
+        self._trust, self._loaded = trust, False  # whether load() has changed the weights of what it is from
         self._own: dict[str, Any] = dict(OWN)  # what the last prediction was asked for
         known = str(model).lower().endswith(FILES)
         super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
@@ -148,7 +148,7 @@ class Model(EngineModel):
     def _hold(self, path: Path, content: dict[str, Any]) -> None:
         """Be the model of a checkpoint."""
         self.ckpt, self.spec, self._given, self.predictor = content, own_yaml(content), {}, None
-        self.ckpt_path = str(path)
+        self.ckpt_path, self._loaded = str(path), False
         kept = {key: content["train_args"].get(key) for key in KEPT}
         self._from(path, **{key: value for key, value in kept.items() if value is not None})
         self.looks = {key: content["train_args"][key] for key in KEPT_OWN if content["train_args"].get(key) is not None}
@@ -194,7 +194,7 @@ class Model(EngineModel):
             self._load_reference(content, source)
             self.model.thresholds = None
         self.predictor = None
-        self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
+        self._loaded, self.ckpt = True, self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
 
     def _load_reference(self, content: Any, source: str) -> None:
@@ -265,7 +265,8 @@ class Model(EngineModel):
             self._train_apart(count, trainer, kwargs, get_save_dir(SimpleNamespace(**args)))
             return
         with together.joined(on_gpu(own_device(args["device"]))):
-            together.once_per_node(lambda: data_of({**args}) and None)  # a drawn set is drawn
+            if together.several():
+                together.once_per_node(lambda: data_of({**args}) and None)  # a drawn set is drawn once
             if ranks.restarts() and "content" not in parts and (last := together.from_first(last_of_run)):
                 LOGGER.info(f"torchrun has started the processes again: going on with {last}")
                 parts["content"], args = checkpoint.to_resume(last, {})
@@ -299,13 +300,13 @@ class Model(EngineModel):
         unknown = {
             "trainer=": trainer,
             "callbacks": own,
-            "load()": self.ckpt and not self.ckpt_path,
+            "load()": self._loaded,
             "augmentations=": kwargs.get("augmentations"),
         }
         for words in (words for words, given in unknown.items() if given):
             run = f"start this script by torchrun --nproc-per-node={count}, without device="
             raise UserError(
-                f"device={shown(kwargs['device'])}: its processes know nothing of {words} in this one; {run}"
+                f"device={shown(kwargs.get('device'))}: its processes know nothing of {words} in this one; {run}"
             )
         keys = {**self._given, **with_file("train", kwargs), "save_dir": str(folder)}
         if keys.get("resume") is True:

@@ -22,10 +22,9 @@ class SyncedNorm(nn.BatchNorm2d):
             plain: Tensor = super().forward(input)
             return plain
         x = input.float()
-        count = input.new_tensor([x.numel() / x.shape[1]], dtype=torch.float64)
-        dist.all_reduce(count)
-        total = count.item()
-        mean = Sum.apply(x.sum((0, 2, 3))) / total
+        sums = Sum.apply(torch.cat([x.sum((0, 2, 3)), x.new_tensor([x.numel() / x.shape[1]])]))
+        total = sums[-1]  # a tensor: nobody waits for a number
+        mean = sums[:-1] / total
         centred = x - mean.view(1, -1, 1, 1)
         variance = Sum.apply(centred.square().sum((0, 2, 3))) / total
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
@@ -33,7 +32,8 @@ class SyncedNorm(nn.BatchNorm2d):
             share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean), share)
-                self.running_var.lerp_((variance * (total / max(total - 1, 1))).to(self.running_var), share)
+                unbiased = variance * total / (total - 1).clamp(min=1)
+                self.running_var.lerp_(unbiased.to(self.running_var), share)
         scale = (variance + self.eps).rsqrt()
         if self.affine:
             scale = scale * self.weight

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.engine.test_engine import TINY
-from tests.support.kills import Point, apart, rows, same, train
+from tests.support.kills import Point, rows, same, train
 from tests.support.processes import ENDED, by_all, told, torchrun
 from tests.support.sets import write_set
 from tinyyolo import Model
@@ -49,7 +49,7 @@ def test_a_step_equals_one_of_a_single_process(model, images, batches, tmp_path,
     monkeypatch.chdir(tmp_path)
     data = write_set(tmp_path / "set", size=64, counts={"train": images, "val": 5})
     keys = {**KEYS, **SGD, "data": str(data), "project": str(tmp_path / "runs"), "pretrained": False}
-    assert apart(train, model, MODELS[model], {**keys, "name": "one"}) == 0
+    assert by_all(1, train, model, MODELS[model], {**keys, "name": "one"}) == [0]
     assert by_all(2, train, model, MODELS[model], {**keys, "name": "two"}) == [0, 0]
     one, two, other = (torch.load(f"{name}.pt", weights_only=False) for name in ("one", "two", "rank1/two"))
     same(other, two, "the other process")
@@ -136,7 +136,7 @@ class TestEnds:
     def test_one_is_killed_and_the_run_goes_on(self, whole, monkeypatch):
         folder, words = whole
         monkeypatch.chdir(folder)
-        (said,) = torchrun([*words, "name=killed"], deaths={1: Point(STEP, 3)})
+        (said,) = torchrun([*words, "name=killed"], deaths={1: Point(STEP, 4)})
         assert time.time() - float(Path("died").read_text()) < ENDED
         (line,) = told(said)
         assert "torchrun --nproc-per-node=2 -m tinyyolo train resume=" in line

@@ -19,7 +19,7 @@ from tinyyolo.config import UserError
 
 TOLD = b"tinyyolo: "  # how the line begins that says why a command ended
 LONGEST = 60.0  # s that processes have to end in
-CHUNK = 1 << 16
+CHUNK, STDERR = 1 << 16, 2
 
 
 def gpus_of(device: Any) -> int:
@@ -47,12 +47,11 @@ def start(count: int, model: str, keys: Mapping[str, Any]) -> None:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, env=child_environment())
         assert process.stderr is not None  # it is a pipe
         try:
-            said = passed_on(process.stderr, sys.stderr.fileno())
-            code = process.wait()
-        except BaseException:
+            said = passed_on(process.stderr, STDERR)
+        except KeyboardInterrupt:  # or another signal, see `stopping`; the processes say how to go on
             process.send_signal(signal.SIGTERM)
-            process.wait(LONGEST)
-            raise
+            said = passed_on(process.stderr, STDERR)
+        code = process.wait(LONGEST)
     if code:
         raise UserError(said or f"a process of the run ended with code {code}, see above")
 
