@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
+from tinyyolo.datasets.formats.decode import parse_json
 from tinyyolo.datasets.images import opened
 from tinyyolo.datasets.train.dataset import TinyDataset
 from tinyyolo.datasets.train.loader import share_out
@@ -70,7 +70,8 @@ class TinyMetrics:
     def of_run(cls, folder: Path) -> TinyMetrics:
         """The figures that a validation has left in its folder."""
         metrics = cls()
-        metrics.result = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        file = folder / "metrics.json"
+        metrics.result = parse_json(file.read_bytes(), file)
         metrics.thresholds, metrics.save_dir = metrics.result.pop("thresholds", {}), folder
         return metrics
 

@@ -10,6 +10,7 @@ from tinyyolo import Model, ranks
 from tinyyolo.config import UserError
 from tinyyolo.engine.many import devices, launch
 from tinyyolo.engine.stopping import command
+from tinyyolo.engine.validator import TinyMetrics
 
 
 @pytest.fixture
@@ -109,3 +110,9 @@ class TestLaunch:
         model.add_callback("on_train_start", print)
         with pytest.raises(UserError, match=r"know nothing of callbacks in this one; .*torchrun --nproc-per-node=2"):
             model._train_apart(2, None, {"device": "0,1", "data": tiny_set}, "runs")
+
+
+def test_figures_that_a_run_has_left(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"AP": 0.5, "per_class": {}, "thresholds": {"ship": 0.25}}')
+    found = TinyMetrics.of_run(tmp_path)
+    assert (found.AP, found.thresholds, found.save_dir) == (0.5, {"ship": 0.25}, tmp_path)

@@ -44,8 +44,8 @@ def near(found, expected):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("images", "batches"), [(4, 1), (7, 2)], ids=["one step", "an odd last batch"])
-def test_a_step_equals_one_of_a_single_process(model, images, batches, tmp_path, monkeypatch):
+@pytest.mark.parametrize("images", [4, 3], ids=["a batch", "an odd last batch"])
+def test_a_step_equals_one_of_a_single_process(model, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = write_set(tmp_path / "set", size=64, counts={"train": images, "val": 5})
     keys = {**KEYS, **SGD, "data": str(data), "project": str(tmp_path / "runs"), "pretrained": False}
@@ -53,7 +53,7 @@ def test_a_step_equals_one_of_a_single_process(model, images, batches, tmp_path,
     assert by_all(2, train, model, MODELS[model], {**keys, "name": "two"}) == [0, 0]
     one, two, other = (torch.load(f"{name}.pt", weights_only=False) for name in ("one", "two", "rank1/two"))
     same(other, two, "the other process")
-    assert one["updates"] == two["updates"] == batches
+    assert one["updates"] == two["updates"] == 1
     near({name.removeprefix("module."): value for name, value in two["model"].items()}, one["model"])
     near(two["ema"], one["ema"])
     found, expected = (json.loads(Path("runs", name, "metrics.json").read_text()) for name in ("two", "one"))
@@ -101,6 +101,8 @@ def same_figures(found, expected):
     for key, value in expected.items():
         if isinstance(value, dict):
             same_figures(found[key], value)
+        elif not isinstance(value, float):
+            assert found[key] == value, key
         else:
             assert found[key] == pytest.approx(value, rel=0, abs=1e-12), key
 
