@@ -8,16 +8,18 @@ import pytest
 import tinyyolo
 
 PACKAGE = Path(tinyyolo.__file__).parent
-BASE = {"config", "io", "sizes"}
+BASE = {"config", "io", "sizes", "ranks", "together"}
 MODEL = {"boxes", "layers", "assigners", "backbones", "necks", "heads"}
 # Folder or file -> what it may import besides itself. Nothing else may; folders of one rank do not know each other.
 MAY_IMPORT = {
     "resources": set(),
     "plain_yaml": set(),
     "config": {"resources", "plain_yaml"},
-    "io": {"config"},
+    "io": {"config", "ranks"},
+    "ranks": set(),
+    "together": {"config", "ranks"},
     "sizes": set(),
-    "compat": {"config"},
+    "compat": {"config", "ranks"},
     "boxes": BASE,
     "layers": BASE | {"compat", "boxes"},
     "assigners": BASE | {"boxes"},
@@ -39,6 +41,7 @@ MAY_IMPORT = {
     "cli": BASE,  # its table names the functions of all others
     "completion": BASE | {"cli", "engine"},
     "": {"engine"},  # the package itself: `Model`, on first use
+    "__main__": {"cli"},
 }
 MAY_USE_ULTRALYTICS = {"compat", "engine", "datasets/train"}
 MOST_FILES = 12  # in a folder

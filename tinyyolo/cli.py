@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyyolo import __version__
+from tinyyolo import __version__, ranks
 from tinyyolo.config import UserError, check_kind, classes_in, parse_value, path_of, suggest
 from tinyyolo.io import printable
 
@@ -259,7 +259,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if error.errno not in NOT_OURS:
             raise
         line = f"{error.filename or 'output'}: {error.strerror}"
-    if line:
+    if line and ranks.first_to_tell():
         print(f"tinyyolo: {printable(line)}", file=sys.stderr)
     if words is None:
         sys.exit(code)

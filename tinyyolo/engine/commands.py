@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tinyyolo import ranks
 from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import with_file
 from tinyyolo.engine.keys import check_keys
-from tinyyolo.engine.model import Model
+from tinyyolo.engine.model import SMALLEST, Model
 from tinyyolo.engine.stopping import stoppable
 
 # What `tinyyolo train` does when no data is named: about seven minutes on 2 CPU cores, see README.md.
 DEMO = {"data": "toy.yaml", "imgsz": 320, "epochs": 12, "batch": 8}
-SMALLEST = "tinyyolo-n.yaml"
 TRAINED = "tinyyolo-n.pt"  # what predicts where no model is named
 
 
@@ -64,6 +64,8 @@ def train(**keys: Any) -> None:
             model.model.yaml  # noqa: B018 - built: a mistake in a dotted key is told before a set is drawn
         plain = {**DEMO, **plain}
     model.train(**plain)
+    if model.trainer is None or not ranks.first():
+        return  # another process says it
     folder = Path(model.trainer.save_dir)
     print(f"Best checkpoint: {folder / 'weights' / 'best.pt'}\nPictures: {folder}")
 

@@ -204,13 +204,23 @@ KEYS: dict[str, Key] = {
         IMGSZ,
         "longer side of the network input in px; predict, export and val of an export also take [height, width]",
     ),
-    "device": Key("tvp", ANY, "cpu, 0, [0, 1], mps", "an export is traced on the CPU and runs on any device"),
+    "device": Key(
+        "tvp",
+        ANY,
+        "cpu, 0, mps; train also 0,1: a process a GPU, see docs/distributed.md",
+        "an export is traced on the CPU and runs on any device",
+    ),
     "project": Key("tvp", TEXT, "folder of the runs", "an export stands beside its checkpoint"),
     "name": Key("tvp", TEXT, "the run's folder in it", "an export stands beside its checkpoint"),
     "save_dir": Key("tvp", TEXT, "the run's folder itself", "an export stands beside its checkpoint"),
     "exist_ok": Key("tvp", SWITCH, "write into a run folder that exists"),
     "verbose": Key("tvp", SWITCH, "say more: the model's size, every class, every image"),
-    "batch": Key("tvp", BATCH, "images at a time; in training also -1 or a share of GPU memory", TRACED),
+    "batch": Key(
+        "tvp",
+        BATCH,
+        "images at a time, of all processes together; in training also -1 or a share of GPU memory",
+        TRACED,
+    ),
     "workers": Key("tv", COUNT, "processes that load images; 0 on a CPU"),
     "classes": Key("tvp", CLASSES, "only these classes, by name or index", "predict and val take classes="),
     "single_cls": Key("tv", SWITCH, "take every object for one class", "use agnostic_nms=true"),
@@ -312,6 +322,7 @@ KEYS: dict[str, Key] = {
     "min_side": Key("t", POSITIVE, "leave objects with a side under so many px out"),
     "empty_tiles": Key("t", POSITIVE, "windows without objects to learn from, as a share of those with objects"),
     "select": Key("t", one_of(*SELECT), "the epoch that becomes best.pt: the best, by AP in validation, or the last"),
+    "sync_bn": Key("t", SWITCH, "several processes: statistics of batch norms over the images of all, not of each"),
     "paste": Key("t", COUNT, "copies of other training objects an image, at most"),
 }
 # Keys that work nowhere: what to use instead, their kind where a value of it says nothing, and their names.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import torch
 from ultralytics.cfg import get_save_dir
 from ultralytics.engine.model import Model as EngineModel
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils.callbacks import get_default_callbacks
 
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, shipped_weights, shown, suggest
+from tinyyolo import ranks, together
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, path_of, shipped_weights, shown, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
@@ -22,10 +25,13 @@ from tinyyolo.detectors.postprocess import AUTO, Postprocess
 from tinyyolo.detectors.transfer import Start, carry_over
 from tinyyolo.detectors.weights import class_names, load_reference
 from tinyyolo.engine import checkpoint
-from tinyyolo.engine.arguments import engine_args, resolve, with_file
+from tinyyolo.engine.arguments import check_device, engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.many.devices import check_shared, on_gpu, own_device
+from tinyyolo.engine.many.launch import gpus_of, start
+from tinyyolo.engine.many.restart import last_of_run, remember_run
 from tinyyolo.engine.predict.maps import checked
 from tinyyolo.engine.predict.results import WRITES, run_folder
 from tinyyolo.engine.predict.sources import check_source, is_files, named
@@ -40,6 +46,7 @@ from tinyyolo.io import some, sweep
 
 FORMATS = ("torchscript", "safetensors")
 FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
+SMALLEST = "tinyyolo-n.yaml"  # what is trained where no model is named
 SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
 KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
 KEPT_OWN = ("tile", "overlap", "zoom")  # the same, of our own keys
@@ -97,7 +104,7 @@ class Model(EngineModel):
         self.shown: dict[str, Any] = {}  # the bands and stretch of its training
         self.looks: dict[str, Any] = {}  # how it looked at large images when it was trained
         self.exported: dict[str, Any] = {}  # what an export says of itself
-        self._trust = trust
+        self._trust, self._loaded = trust, False  # whether load() has changed the weights of what it is from
         self._own: dict[str, Any] = dict(OWN)  # what the last prediction was asked for
         known = str(model).lower().endswith(FILES)
         super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
@@ -141,7 +148,7 @@ class Model(EngineModel):
     def _hold(self, path: Path, content: dict[str, Any]) -> None:
         """Be the model of a checkpoint."""
         self.ckpt, self.spec, self._given, self.predictor = content, own_yaml(content), {}, None
-        self.ckpt_path = str(path)
+        self.ckpt_path, self._loaded = str(path), False
         kept = {key: content["train_args"].get(key) for key in KEPT}
         self._from(path, **{key: value for key, value in kept.items() if value is not None})
         self.looks = {key: content["train_args"][key] for key in KEPT_OWN if content["train_args"].get(key) is not None}
@@ -187,7 +194,7 @@ class Model(EngineModel):
             self._load_reference(content, source)
             self.model.thresholds = None
         self.predictor = None
-        self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
+        self._loaded, self.ckpt = True, self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
 
     def _load_reference(self, content: Any, source: str) -> None:
@@ -252,17 +259,65 @@ class Model(EngineModel):
                 parts["weights"] = Start(self.ckpt_path or "the loaded weights", state, self.ckpt.get("names"))
             elif first is not False:
                 parts["weights"] = checkpoint.shipped_for(self.spec, asked="pretrained" in given)
-        parts["data"] = data_of(args)
-        folder = get_save_dir(SimpleNamespace(**args))
-        with run_folder(folder):
-            sweep(folder, deep=True)
-            args["save_dir"] = str(folder)
-            self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
-            self.trainer.train()
-        if RANK in {-1, 0}:
+        check_device(args["device"])
+        check_shared(args)
+        if count := gpus_of(args["device"]):
+            self._train_apart(count, trainer, kwargs, get_save_dir(SimpleNamespace(**args)))
+            return
+        with together.joined(on_gpu(own_device(args["device"]))):
+            if together.several():
+                together.once_per_node(lambda: data_of({**args}) and None)  # a drawn set is drawn once
+            if ranks.restarts() and "content" not in parts and (last := together.from_first(last_of_run)):
+                LOGGER.info(f"torchrun has started the processes again: going on with {last}")
+                parts["content"], args = checkpoint.to_resume(last, {})
+                parts["spec"] = parts["content"]["yaml"]
+                parts.pop("weights", None)
+            parts["data"] = data_of(args)
+            with self._folder(args) as folder:
+                remember_run(folder)
+                args["save_dir"] = str(folder)
+                self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
+                self.trainer.train()
+        if ranks.first():
             best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
             self._hold(best, checkpoint.load(best))
             self.model, self.metrics = self.trainer.detector, self.trainer.validator.metrics
+
+    @staticmethod
+    @contextmanager
+    def _folder(args: Mapping[str, Any]) -> Iterator[Path]:
+        """The folder of a run, in which the first process alone makes order."""
+        folder = together.from_first(lambda: get_save_dir(SimpleNamespace(**args)))
+        with run_folder(folder) if ranks.first() else nullcontext():
+            if ranks.first():
+                sweep(folder, deep=True)
+            yield folder
+
+    def _train_apart(self, count: int, trainer: Any, kwargs: Mapping[str, Any], folder: Path) -> None:
+        """Train on several GPUs, by a process for each, which know what is typed and nothing of this process."""
+        stock = get_default_callbacks()
+        own = [name for name, calls in self.callbacks.items() if len(calls) > len(stock.get(name, []))]
+        unknown = {
+            "trainer=": trainer,
+            "callbacks": own,
+            "load()": self._loaded,
+            "augmentations=": kwargs.get("augmentations"),
+        }
+        for words in (words for words, given in unknown.items() if given):
+            run = f"start this script by torchrun --nproc-per-node={count}, without device="
+            raise UserError(
+                f"device={shown(kwargs.get('device'))}: its processes know nothing of {words} in this one; {run}"
+            )
+        keys = {**self._given, **with_file("train", kwargs), "save_dir": str(folder)}
+        if keys.get("resume") is True:
+            keys["resume"] = self.ckpt_path
+        if resuming := bool(keys.get("resume")):
+            folder = path_of(keys["resume"], "resume=").resolve().parent.parent
+            del keys["save_dir"]
+        start(count, SMALLEST if resuming else str(self.overrides["model"]), plain(keys))
+        best = next(path for name in ("best.pt", "last.pt") if (path := folder / "weights" / name).exists())
+        self._hold(best, checkpoint.load(best))
+        self.metrics = TinyMetrics.of_run(folder)
 
     def val(self, validator: type[TinyValidator] | None = None, **kwargs: Any) -> TinyMetrics:
         """Validate on `data` (by default the training data), `split=` val or test.
@@ -280,9 +335,8 @@ class Model(EngineModel):
         data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
-        folder = get_save_dir(SimpleNamespace(**args))
-        with run_folder(folder):
-            sweep(folder, deep=True)
+        args["device"] = own_device(args["device"])
+        with together.joined(on_gpu(args["device"])), self._folder(args) as folder:
             self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
             vars(self.validator.args).update({key: own[key] for key in OWN})
             self.validator.own, self.validator.pad_colour = own, self.exported.get("pad_colour")
