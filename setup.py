@@ -21,12 +21,14 @@ setup(
         *find_packages(include=["tinyyolo", "tinyyolo.*"]),
         "tinyyolo.cfg",
         "tinyyolo.cfg.models",
+        "tinyyolo.cfg.trackers",
         "tinyyolo.data",
         "tinyyolo.weights",
     ],
     package_dir={
         "tinyyolo.cfg": "cfg",
         "tinyyolo.cfg.models": "cfg/models",
+        "tinyyolo.cfg.trackers": "cfg/trackers",
         "tinyyolo.data": "data",
         "tinyyolo.weights": "weights",
     },
@@ -35,6 +37,7 @@ setup(
         "tinyyolo.evaluation": ["*.html"],
         "tinyyolo.cfg": ["*.yaml"],
         "tinyyolo.cfg.models": ["*.yaml"],
+        "tinyyolo.cfg.trackers": ["*.yaml"],
         "tinyyolo.data": ["*.yaml"],
         "tinyyolo.weights": ["*.pt"],
     },
@@ -49,6 +52,7 @@ setup(
         "matplotlib>=3.6",  # layout="constrained" on figures
         "msgspec>=0.19",  # decodes JSON into typed records; the first release with wheels for Python 3.13
         "pyyaml>=6.0",  # safe loader by default
+        "lap>=0.5.12",  # pairs tracks and detections; ultralytics' trackers import it, the bound is theirs
         "safetensors>=0.4.3",  # weights in a file that cannot hold code
     ],
     extras_require={
@@ -61,6 +65,7 @@ setup(
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "hypothesis>=6.100",  # property tests
+            "trackeval>=1.3.0",  # the referee of tracks; the first kept release for numpy 2
             "pycocotools>=2.0.8",  # the referee of the evaluation; first release that works with numpy 2
             "rasterio>=1.4",  # the extra geo, whose files the tests read and write
             "pyogrio>=0.10",  # likewise

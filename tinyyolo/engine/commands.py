@@ -1,4 +1,4 @@
-"""train, val, predict, export and info as the command runs them."""
+"""train, val, predict, track, export and info as the command runs them."""
 
 from __future__ import annotations
 
@@ -101,6 +101,22 @@ def predict(**keys: Any) -> None:
     model, plain = model_and_keys("predict", keys, TRAINED)
     with stoppable(lambda: way_on(model.predictor)):
         for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
+            pass
+
+
+def track(**keys: Any) -> None:
+    """Follow objects: tinyyolo track model=best.pt source=video.mp4 out=tracks.txt
+
+    source is a video, or frames: a folder, a glob or a txt list of images, those of one folder in order being one
+    video. Draws into runs/track, each track in its colour; show_labels=true prints its number. out=tracks.txt is MOT
+    text, out=tracks.json rows with classes. tracker=bytetrack.yaml, botsort.yaml (which takes the camera's motion out)
+    or a YAML of your own; association=nwd, iou, diou, expand or centre says by what a detection continues a track, see
+    docs/track.md. A track begins from the score on that predict shows; conf= sets it.
+    """
+    keys = with_file("track", keys)
+    model, plain = model_and_keys("track", keys, TRAINED)
+    with stoppable(lambda: "what is written stays"):
+        for _ in model.track(plain.pop("source", None), stream=True, **{"save": True, **plain}):
             pass
 
 
