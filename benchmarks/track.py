@@ -30,7 +30,8 @@ from tinyyolo.boxes.similarity import CONSTANT, pairwise_dotd, pairwise_iou
 from tinyyolo.datasets.drawn.moving import Frame, Movie, draw_video
 from tinyyolo.detectors.postprocess import SHOWN_SCORE
 from tinyyolo.engine.track.association import ASSOCIATIONS
-from tinyyolo.engine.track.settings import Thresholds, constant_of, settings_of, tracker_of
+from tinyyolo.engine.track.following import tracker_of
+from tinyyolo.engine.track.settings import Thresholds, constant_of, settings_of
 
 SIDES = (3, 4, 6, 8, 12, 16, 24)  # px
 TRACKERS = ("bytetrack.yaml", "botsort.yaml")

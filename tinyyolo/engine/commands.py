@@ -85,6 +85,14 @@ def way_on(predictor: Any) -> str:
     return "the same command goes on with the scene" if begun else "what is written stays"
 
 
+def trained_and_keys(mode: str, keys: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+    """As `model_and_keys`; where no model is named it is the one that comes along, which is told."""
+    keys = with_file(mode, keys)
+    if not keys.get("model") and "source" in keys:
+        print(f"No model= is given: {TRAINED} finds what it knows from drawn scenes, see docs/weights.md")
+    return model_and_keys(mode, keys, TRAINED)
+
+
 def predict(**keys: Any) -> None:
     """Detect objects: tinyyolo predict model=best.pt source=images/
 
@@ -95,10 +103,7 @@ def predict(**keys: Any) -> None:
     show_labels=true prints class names into the picture. Without model= it is tinyyolo-n.pt, which has learnt from
     drawn scenes alone, see docs/weights.md.
     """
-    keys = with_file("predict", keys)
-    if not keys.get("model") and "source" in keys:
-        print(f"No model= is given: {TRAINED} finds what it knows from drawn scenes, see docs/weights.md")
-    model, plain = model_and_keys("predict", keys, TRAINED)
+    model, plain = trained_and_keys("predict", keys)
     with stoppable(lambda: way_on(model.predictor)):
         for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
             pass
@@ -113,8 +118,7 @@ def track(**keys: Any) -> None:
     or a YAML of your own; association=nwd, iou, diou, expand or centre says by what a detection continues a track, see
     docs/track.md. A track begins from the score on that predict shows; conf= sets it.
     """
-    keys = with_file("track", keys)
-    model, plain = model_and_keys("track", keys, TRAINED)
+    model, plain = trained_and_keys("track", keys)
     with stoppable(lambda: "what is written stays"):
         for _ in model.track(plain.pop("source", None), stream=True, **{"save": True, **plain}):
             pass

@@ -11,7 +11,8 @@ from ultralytics.utils.checks import check_yaml
 from tinyyolo.boxes.similarity import CONSTANT
 from tinyyolo.config import UserError
 from tinyyolo.engine.track.association import FAR, Association
-from tinyyolo.engine.track.settings import SETTINGS, constant_of, settings_of, tracker_of
+from tinyyolo.engine.track.following import tracker_of
+from tinyyolo.engine.track.settings import SETTINGS, constant_of, settings_of
 
 FRAME = (128, 128)
 PIXELS = np.zeros((*FRAME, 3), np.uint8)

@@ -48,8 +48,9 @@ class Association:
         Two boxes of 4 px, 3 px apart, with C = 6 px: exp(-1/2); the third is 30 px away.
 
         >>> boxes = np.array([[0.0, 0, 4, 4], [3, 0, 7, 4], [30, 0, 34, 4]])
-        >>> Association("nwd", constant=6.0, gate=3.0).cost(boxes[:1], boxes).round(3).tolist()
-        [[0.0, 0.393, 2.0]]
+        >>> costs = Association("nwd", constant=6.0, gate=3.0).cost(boxes[:1], boxes)
+        >>> [round(cost, 3) for cost in costs[0].tolist()]
+        [0.0, 0.393, 2.0]
     """
 
     name: str = "nwd"

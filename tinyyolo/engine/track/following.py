@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.utils import IterableSimpleNamespace
 
-from tinyyolo.engine.track.settings import ByteTrackSettings, tracker_of
+from tinyyolo.config import UserError
+from tinyyolo.engine.track.settings import ByteTrackSettings, Thresholds
 from tinyyolo.io import tell
 
 
@@ -70,3 +74,17 @@ def picture_of(result: Any) -> np.ndarray | None:
         return None
     pixels: np.ndarray = result.orig_img
     return pixels
+
+
+def tracker_of(settings: ByteTrackSettings, constant: float, thresholds: Thresholds) -> Any:
+    """A tracker at its first frame; its `update` takes detections as upstream's does.
+
+    Raises:
+        UserError: the package lap is not installed.
+    """
+    if find_spec("lap") is None:  # upstream would try to install it
+        raise UserError("track: it needs the package lap: pip install lap")
+    from tinyyolo.engine.track.trackers import TRACKERS
+
+    args = IterableSimpleNamespace(**{field.name: getattr(settings, field.name) for field in fields(settings)})
+    return TRACKERS[settings.tracker_type](args, settings.associate(constant), thresholds)

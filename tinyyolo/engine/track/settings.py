@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,11 +57,11 @@ class ByteTrackSettings:
     track_buffer: int = 30
     match_thresh: float = 0.8
     second_thresh: float = 0.5
-    fuse_score: bool = True
+    fuse_score: bool = False
     association: str = "nwd"
     constant: Score = AUTO
-    gate: float | None = None
-    slack: float = 0.0
+    gate: float | None = 1.0
+    slack: float = 4.0
     expand: float = 2.0
 
     def __post_init__(self) -> None:
@@ -87,8 +86,9 @@ class ByteTrackSettings:
         """The thresholds of each class; `conf` is what `conf=` says, one number or one a class.
 
         Examples:
-            >>> ByteTrackSettings(new_track_thresh=0.6).thresholds((0.5, 0.1), 2)[1:]
-            (array([0.2 , 0.04]), array([0.6, 0.6]))
+            >>> _, low, new = ByteTrackSettings(new_track_thresh=0.6).thresholds((0.5, 0.1), 2)
+            >>> low.round(3).tolist(), new.tolist()
+            ([0.2, 0.04], [0.6, 0.6])
         """
         high = np.full(classes, self.or_auto("track_high_thresh", conf), dtype=float)
         low = np.minimum(self.or_auto("track_low_thresh", LOW_SHARE * high), high)
@@ -161,19 +161,3 @@ def constant_of(spec: Mapping[str, Any]) -> float:
         if isinstance(part, Mapping) and isinstance(found := part.get("constant"), (int, float)):
             return float(found)
     return CONSTANT
-
-
-def tracker_of(settings: ByteTrackSettings, constant: float, thresholds: Thresholds) -> Any:
-    """A tracker at its first frame; its `update` takes detections as upstream's does.
-
-    Raises:
-        UserError: the package lap is not installed.
-    """
-    if find_spec("lap") is None:  # upstream would try to install it
-        raise UserError("track: it needs the package lap: pip install lap")
-    from ultralytics.utils import IterableSimpleNamespace
-
-    from tinyyolo.engine.track.trackers import TRACKERS
-
-    args = IterableSimpleNamespace(**{field.name: getattr(settings, field.name) for field in fields(settings)})
-    return TRACKERS[settings.tracker_type](args, settings.associate(constant), thresholds)
