@@ -210,7 +210,7 @@ def test_torchscript_validates_images_that_are_not_square(model, tmp_path):
     assert 0 <= metrics.AP <= 1
 
 
-@pytest.mark.parametrize("mode", ["track", "tune", "benchmark"])
+@pytest.mark.parametrize("mode", ["tune", "benchmark"])
 def test_what_does_not_work_yet_refuses_in_one_line(model, mode):
     with pytest.raises(UserError, match=mode) as caught:
         getattr(model, mode)()

@@ -17,7 +17,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, shown, suggest
 from tinyyolo.scenes.rendering import BANDS_WORDS, STRETCH_WORDS, is_bands, is_stretch
 
-MODES = {"t": "train", "v": "val", "p": "predict", "e": "export"}
+MODES = {"t": "train", "v": "val", "p": "predict", "k": "track", "e": "export"}
+LETTERS = {mode: letter for letter, mode in MODES.items()}
+NOT_OF_TRACKS = ("shard", "embed", "save_geojson")  # keys of predict that track has not
 DEFAULTS = load_yaml(next(file for root in ROOTS if (file := root / "cfg/default.yaml").is_file()))
 OWN = {key: value for key, value in DEFAULTS.items() if key not in DEFAULT_CFG_DICT}  # those of ours alone
 
@@ -142,6 +144,7 @@ NULLABLE = {
     "clip_grad",
     "save_every",
     "out",
+    "association",
 }  # and ultralytics' with null
 
 TRACED = "TorchScript has no such setting"
@@ -159,7 +162,7 @@ class Key(NamedTuple):
     def refusal(self, mode: str) -> str:
         """What to use instead in `mode`, or '' where the key works."""
         takers = " and ".join(MODES[letter] for letter in self.modes)
-        return "" if mode[0] in self.modes else self.instead or f"a key of {takers}"
+        return "" if LETTERS[mode] in self.modes else self.instead or f"a key of {takers}"
 
 
 KEYS: dict[str, Key] = {
@@ -198,7 +201,12 @@ KEYS: dict[str, Key] = {
     ),
     "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
-    "out": Key("p", OUT, "one map of all images, or several: NAME.geojson, .gpkg, .fgb, .parquet or .csv"),
+    "out": Key(
+        "p",
+        OUT,
+        "one map of all images, or several: NAME.geojson, .gpkg, .fgb, .parquet or .csv; track: NAME.txt, MOT text, or"
+        " NAME.json, rows",
+    ),
     "imgsz": Key(
         "tvpe",
         IMGSZ,
@@ -305,6 +313,14 @@ KEYS: dict[str, Key] = {
     "show_conf": Key("p", SWITCH, "scores in pictures"),
     "show_boxes": Key("p", SWITCH, "boxes in pictures"),
     "line_width": Key("p", ONE_UP, "of boxes in px"),
+    # ---- tracks
+    "tracker": Key("k", TEXT, "bytetrack.yaml, botsort.yaml, or a YAML of your own with their keys, see docs/track.md"),
+    "association": Key(
+        "k",
+        one_of("nwd", "iou", "diou", "expand", "centre"),
+        "by what a detection continues a track; null: what the YAML of tracker= says",
+    ),
+    "persist": Key("k", SWITCH, "go on with the same tracks when another video begins, in Python with another call"),
     # ---- export
     "format": Key("e", TEXT, "torchscript, which runs by itself at one image size; safetensors, weights without code"),
     # ---- tinyyolo's own
@@ -344,13 +360,16 @@ REFUSED = (
     ("suppression is never part of the network; iou=, max_det= and agnostic_nms= set it", SWITCH, "nms end2end"),
     ("use a larger imgsz=", SWITCH, "augment"),
     ("plots=true of val and `tinyyolo report` show what went wrong", SWITCH, "visualize"),
-    ("there is no tracking; use predict", ANY, "tracker"),
     ("a .torchscript export runs by torch", SWITCH, "dnn"),
     ("an export has the size of imgsz=", SWITCH, "dynamic"),
     (TRACED, SWITCH, "optimize simplify keras"),
     (TRACED, ANY, "opset workspace"),
 )
 KEYS |= {name: Key("", kind, "", instead) for instead, kind, names in REFUSED for name in names.split()}
+KEYS = {  # a tracker predicts first
+    name: row._replace(modes=f"{row.modes}k") if "p" in row.modes and name not in NOT_OF_TRACKS else row
+    for name, row in KEYS.items()
+}
 AS_TYPED = frozenset(name for name, row in KEYS.items() if row.kind.typed)
 
 
@@ -435,7 +454,7 @@ def markdown() -> str:
     lines = [
         "# Keys",
         "",
-        "Every key of `tinyyolo train | val | predict | export` and of `Model.train`, `.val`, `.predict`, `.export`:",
+        "Every key of `tinyyolo train | val | predict | track | export` and of the methods of `Model` of these names:",
         "ultralytics' own and those of [cfg/default.yaml](../cfg/default.yaml). Where a key does nothing it is refused",
         "in one line, which says what to use. Dotted keys (`head.assigner.topk=3`) change the model's YAML.",
         "This file is written by `python -m tinyyolo.engine.keys docs/keys.md`.",

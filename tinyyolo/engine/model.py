@@ -38,6 +38,10 @@ from tinyyolo.engine.predict.sources import check_source, is_files, named
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
 from tinyyolo.engine.stopping import stoppable
+from tinyyolo.engine.track.files import check_form
+from tinyyolo.engine.track.following import Following
+from tinyyolo.engine.track.predictor import TinyTracker
+from tinyyolo.engine.track.settings import constant_of, settings_of
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.safetensors import safetensors
@@ -106,6 +110,7 @@ class Model(EngineModel):
         self.exported: dict[str, Any] = {}  # what an export says of itself
         self._trust, self._loaded = trust, False  # whether load() has changed the weights of what it is from
         self._own: dict[str, Any] = dict(OWN)  # what the last prediction was asked for
+        self.following: Following | None = None  # the tracks of the last call
         known = str(model).lower().endswith(FILES)
         super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
 
@@ -350,9 +355,30 @@ class Model(EngineModel):
         Raises:
             UserError: no source, one that does not exist, or a key or value that does not fit.
         """
+        return self._look("predict", source, stream, predictor, kwargs)
+
+    def track(self, source: Any = None, stream: bool = False, persist: bool = False, **kwargs: Any) -> Any:
+        """Ultralytics Results of the frames of videos, folders and lists of images, streams or arrays, with `boxes.id`.
+
+        Detections continue a track by `association=`, nwd unless told otherwise, under ByteTrack or BoT-SORT
+        (`tracker=`, a name or your own YAML, see docs/track.md). Images of one folder are the frames of one video.
+
+        Args:
+            source: as `predict` takes it.
+            stream: a generator instead of a list: a video's frames are then not held in memory.
+            persist: go on with the tracks of the last call, for frames that come one by one.
+            kwargs: as `predict` takes them, and `tracker`, `association`; `out` is NAME.txt for MOT text, or NAME.json.
+
+        Raises:
+            UserError: as `predict`, or no such tracker, or a key or value in its YAML that does not fit.
+        """
+        return self._look("track", source, stream, None, kwargs | ({"persist": persist} if persist else {}))
+
+    def _look(self, mode: str, source: Any, stream: bool, predictor: Any, kwargs: Mapping[str, Any]) -> Any:
+        """Predict or track."""
         check_source(source)
-        given = with_file("predict", kwargs)
-        args = self.arguments("predict", {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
+        given = with_file(mode, kwargs)
+        args = self.arguments(mode, {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
         if said := [
             f"{key}={shown(given[key])}" for key in SHOWN if given.get(key) is not None and not is_files(source)
         ]:
@@ -363,15 +389,33 @@ class Model(EngineModel):
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
         self._own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}
+        if mode == "track":
+            self._own |= self._to_follow(args, given)
         self._own["out"] = checked(self._own["out"], args["exist_ok"])
+        if isinstance(self.predictor, TinyTracker) != (mode == "track"):
+            self.predictor = None
         args["conf"] = conf if isinstance(conf := args["conf"], (int, float)) else None  # upstream knows numbers alone
         if self.predictor is not None:  # kept from the last call
             self.predictor.own = self._own
         return super().predict(source, stream, predictor and partial(predictor, own=self._own), **args)
 
+    def _to_follow(self, args: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a tracker follows by, and the files of `out=`, which are no maps."""
+        settings = settings_of(args["tracker"], association=self._own["association"])
+        if not isinstance(high := settings.track_high_thresh, str):
+            if "conf" in given:
+                said = f"conf={shown(given['conf'])}: {args['tracker']} says track_high_thresh={high}"
+                raise UserError(f"{said}; {AUTO} there takes conf=")
+            self._own["conf"] = args["conf"] = high
+        following = Following(settings, constant_of(self.spec), self._own["persist"])
+        if not following.goes_on(self.following):
+            self.following = following
+        tracks = checked(self._own["out"], args["exist_ok"], check_form)
+        return {"following": self.following, "tracks": tracks, "out": None}
+
     def _smart_load(self, key: str) -> Any:
         """As upstream, which builds a predictor only when there is none that can be kept; ours knows more keys."""
-        part = super()._smart_load(key)
+        part = TinyTracker if key == "predictor" and "following" in self._own else super()._smart_load(key)
         return partial(part, own=self._own) if key == "predictor" else part
 
     def embed(self, source: Any = None, stream: bool = False, embed: Sequence[int] | None = None, **kwargs: Any) -> Any:
@@ -453,11 +497,9 @@ class Model(EngineModel):
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         """What upstream has and this package has not."""
-        raise UserError(
-            "track, tune and benchmark: not supported; use predict, train with the values to compare, or val"
-        )
+        raise UserError("tune and benchmark: not supported; use train with the values to compare, or val")
 
-    track = tune = benchmark = _refuse
+    tune = benchmark = _refuse
 
     def _check_is_pytorch_model(self) -> None:
         """Raise UserError for an export, which can only predict and validate."""

@@ -55,6 +55,7 @@ SHOW = 80  # characters of a wrong source in a message
 class TinyPredictor(DetectionPredictor):
     """Predicts with any tinyyolo detector or its TorchScript export."""
 
+    resumes = True  # what an interrupted run has found of its scenes is kept
     # Upstream starts these as None.
     dataset: Any
     batch: Any
@@ -85,7 +86,8 @@ class TinyPredictor(DetectionPredictor):
                 raise UserError(f"shard={self.own['shard']}: of image files in tiles alone; source={self.shown}")
             self.args.save = self.args.save_txt = self.args.save_crop = self.args.show = False  # shards write nothing
         keys = {**vars(self.args), **self.own}
-        self.keeps = bool(self.found and self.tiling.tile and (self.share or any(keys.get(key) for key in WRITES)))
+        cut = self.resumes and self.found and self.tiling.tile
+        self.keeps = bool(cut and (self.share or any(keys.get(key) for key in WRITES)))
         if self.keeps and (self.share or any_left(self.save_dir.parent)):
             self.save_dir = self.kept().run_folder(self.save_dir)
 
@@ -278,7 +280,7 @@ class TinyPredictor(DetectionPredictor):
             UserError: what is found cannot be kept.
         """
         bands, rows, started = None, None, time.perf_counter()
-        if self.keeps:
+        if self.keeps and not is_video(path):  # whose frames have one name
             self.kept().begin(self.save_dir, self.there)
             bands = self.kept().scene(path)
         parts, what = (self.tiling, self.model, self.rules, scene_of(scene), self.args.batch), Path(path).name
