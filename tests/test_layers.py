@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "evaluation": BASE | {"boxes", "datasets"},
     "plots": BASE | {"boxes", "datasets", "evaluation"},
     "analysis": BASE | MODEL | {"detectors", "datasets", "evaluation", "plots"},
-    "export": BASE | MODEL | {"detectors"},  # below the engine, whose Model.export calls it
+    "export": BASE | MODEL | {"detectors", "scenes"},  # below the engine, whose Model.export calls it; scenes: `need`
     "engine": BASE
     | MODEL
     | {"compat", "detectors", "datasets", "datasets/train", "evaluation", "scenes", "plots", "export"},

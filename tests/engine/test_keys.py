@@ -43,7 +43,8 @@ def test_a_key_without_effect_is_refused_with_what_to_use(mode):
         ("predict", {"retina_masks": True}),
         ("predict", {"epochs": 3}),
         ("export", {"opset": 17}),
-        ("export", {"half": True}),
+        ("export", {"int8": True}),
+        ("val", {"half": True}),
     ],
 )
 def test_refused(mode, given):

@@ -147,7 +147,7 @@ NULLABLE = {
     "association",
 }  # and ultralytics' with null
 
-TRACED = "TorchScript has no such setting"
+TRACED = "no export has such a setting"
 OTHER_TASK = "no model here has such a part: every one finds upright boxes"
 
 
@@ -227,7 +227,7 @@ KEYS: dict[str, Key] = {
         "tvp",
         BATCH,
         "images at a time, of all processes together; in training also -1 or a share of GPU memory",
-        TRACED,
+        "an export takes any",
     ),
     "workers": Key("tv", COUNT, "processes that load images; 0 on a CPU"),
     "classes": Key("tvp", CLASSES, "only these classes, by name or index", "predict and val take classes="),
@@ -322,7 +322,24 @@ KEYS: dict[str, Key] = {
     ),
     "persist": Key("k", SWITCH, "go on with the same tracks when another video begins, in Python with another call"),
     # ---- export
-    "format": Key("e", TEXT, "torchscript, which runs by itself at one image size; safetensors, weights without code"),
+    "format": Key(
+        "e",
+        TEXT,
+        "onnx, which many programs run, at any size; torchscript, which torch runs, at one size; safetensors, weights"
+        " without code",
+    ),
+    "nms": Key(
+        "e",
+        SWITCH,
+        "of onnx: the file suppresses and gives detections (true), or gives candidates alone",
+        "suppression is never part of the network; iou=, max_det= and agnostic_nms= set it",
+    ),
+    "half": Key(
+        "e",
+        SWITCH,
+        "of onnx: weights and maps of 16 bits; boxes and suppression stay at 32",
+        "tiny boxes need float32; amp= trains in mixed precision",
+    ),
     # ---- tinyyolo's own
     "lr_steps": Key("t", STEPS, "epochs at which the learning rate falls by ten"),
     "lr_batch": Key("t", number(1), "lr0 is for this batch size and grows with `batch`"),
@@ -356,12 +373,12 @@ REFUSED = (
     ("use hsv_h=, scale=, mosaic=, paste=", ANY, "auto_augment"),
     ("use cutmix=", FACTOR, "erasing"),
     ("training and prediction are in float32, or mixed precision by amp=", ANY, "quantize"),
-    ("tiny boxes need float32; amp= trains in mixed precision", SWITCH, "half int8"),
-    ("suppression is never part of the network; iou=, max_det= and agnostic_nms= set it", SWITCH, "nms end2end"),
+    ("tiny boxes need float32; amp= trains in mixed precision", SWITCH, "int8"),
+    ("suppression is never part of the network; iou=, max_det= and agnostic_nms= set it", SWITCH, "end2end"),
     ("use a larger imgsz=", SWITCH, "augment"),
     ("plots=true of val and `tinyyolo report` show what went wrong", SWITCH, "visualize"),
     ("a .torchscript export runs by torch", SWITCH, "dnn"),
-    ("an export has the size of imgsz=", SWITCH, "dynamic"),
+    ("an ONNX file takes any size and batch, a .torchscript file that of imgsz=", SWITCH, "dynamic"),
     (TRACED, SWITCH, "optimize simplify keras"),
     (TRACED, ANY, "opset workspace"),
 )

@@ -17,7 +17,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.callbacks import get_default_callbacks
 
 from tinyyolo import ranks, together
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, path_of, shipped_weights, shown, suggest
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, path_of, shipped_weights, shown
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
@@ -28,6 +28,8 @@ from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import check_device, engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
+from tinyyolo.engine.deploy.opened import opened
+from tinyyolo.engine.deploy.write import refuse_format, to_onnx
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.many.devices import check_shared, on_gpu, own_device
 from tinyyolo.engine.many.launch import gpus_of, start
@@ -48,8 +50,9 @@ from tinyyolo.export.safetensors import safetensors
 from tinyyolo.export.torchscript import check_trust, metadata, torchscript
 from tinyyolo.io import some, sweep
 
-FORMATS = ("torchscript", "safetensors")
-FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
+FORMATS = ("onnx", "torchscript", "safetensors")
+DEPLOYED = ("onnx",)  # formats with suppression, of several precisions
+FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".onnx", ".yaml", ".yml")  # others: names in cfg/models
 SMALLEST = "tinyyolo-n.yaml"  # what is trained where no model is named
 SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
 KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
@@ -66,8 +69,8 @@ class Model(EngineModel):
 
     Args:
         model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt, .safetensors)
-            or to an export (.torchscript); "tinyyolo-n.pt" is the one that comes with the package, where there is no
-            file of that name.
+            or to an export (.onnx, .torchscript); "tinyyolo-n.pt" is the one that comes with the package, where there
+            is no file of that name.
         overrides: dotted keys of the model YAML, {"head.assigner.topk": 3}; strings are parsed.
         verbose: print the model's summary.
         trust: run a .torchscript file that this process has not written: it is code, and could do anything.
@@ -136,19 +139,29 @@ class Model(EngineModel):
             raise UserError(f"{weights}: a model's YAML cannot be overridden once it is trained; found {given}")
         path, *_ = tensor_files.start(weights)
         if path.suffix.lower() not in {".torchscript", ".ts"}:
-            self._hold(path, checkpoint.load(path))
             if self._trust:
                 LOGGER.info(f"trust=true: not needed, {path} holds no code")
+            if (runtime := opened(path)) is None:
+                self._hold(path, checkpoint.load(path))
+            else:
+                self._run(path, runtime.said)
+                self.model = runtime
             return
         self.exported = metadata(path)
         if path.suffix != ".torchscript":
             raise UserError(f"{path}: TorchScript: rename it NAME.torchscript, and give trust=true if you trust it")
         check_trust(path, self._trust)
+        self._run(path, self.exported)
+        self.model = str(path)
+
+    def _run(self, path: Path, said: dict[str, Any]) -> None:
+        """Be an export that says this of itself."""
+        self.exported = said
         height, width = self.exported["imgsz"]
         shown_by = {key: value for key, value in (self.exported.get("rendering") or {}).items() if key in SHOWN}
         self.looks = {key: value for key, value in (self.exported.get("looks") or {}).items() if key in KEPT_OWN}
         self._from(path, imgsz=height if height == width else [height, width], **shown_by)
-        self.model, self.ckpt_path, self.ckpt = str(path), str(path), None
+        self.ckpt_path, self.ckpt = str(path), None
 
     def _hold(self, path: Path, content: dict[str, Any]) -> None:
         """Be the model of a checkpoint."""
@@ -447,8 +460,9 @@ class Model(EngineModel):
         if isinstance(conf, (int, float)) and conf < least:
             LOGGER.warning(f"conf={conf}: {self.model_name} scores no box {least} or less: roi.least_score={least}")
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
-        if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
-            raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")
+        fixed = self.exported and not self.exported.get("dynamic")
+        if fixed and (sides * 2)[:2] != (own := self.exported["imgsz"]):
+            raise UserError(f"imgsz={imgsz}: {self.model_name} takes height, width {own}; export the checkpoint again")
         return args
 
     def tell_other_pixels(self, args: Mapping[str, Any]) -> None:
@@ -459,12 +473,14 @@ class Model(EngineModel):
                 LOGGER.warning(f"{key}={shown(asked)}: {self.model_name} was trained with {key}={shown(known)}")
 
     def export(self, **kwargs: Any) -> str:
-        """Write a file beside the checkpoint: TorchScript, which runs by itself, or safetensors, weights without code.
+        """Write a file beside the checkpoint: ONNX and TorchScript run by themselves, safetensors holds weights.
 
-        `Model(path)` predicts and validates with both; in another process `Model(path, trust=True)` with TorchScript.
+        `Model(path)` predicts and validates with all; in another process `Model(path, trust=True)` with TorchScript.
+        An ONNX file is compared with the checkpoint first, and not written if it finds something else.
 
         Args:
-            kwargs: `format`, torchscript or safetensors; `imgsz`, the size that TorchScript takes.
+            kwargs: `format`, onnx, torchscript or safetensors; `imgsz`, the size that TorchScript takes. For ONNX
+                `nms=False` leaves suppression out, `half=True` halves weights and maps.
 
         Returns:
             The path of the file.
@@ -474,14 +490,19 @@ class Model(EngineModel):
         """
         self._check_is_pytorch_model()
         args = resolve("export", self.overrides, kwargs)
-        if args["format"] not in FORMATS:
-            raise UserError(f"format={args['format']}: not supported yet; {suggest(args['format'], FORMATS)}")
+        refuse_format(args, FORMATS)
         stem = Path(self.ckpt_path or Path(self.model_name).name)
         if stem in shipped_weights().values():
             stem = Path(stem.name)  # in the current folder, not in the package
         if (path := stem.with_suffix(f".{args['format']}")) == stem:
             raise UserError(f"{path}: it is a {args['format']} file already")
-        if args["format"] == "torchscript":
+        given = with_file("export", kwargs)
+        for key in ("nms", "half"):
+            if given.get(key) is not None and args["format"] not in DEPLOYED:
+                raise UserError(f"{key}={shown(given[key])}: a setting of format={', '.join(DEPLOYED)}")
+        if args["format"] == "onnx":
+            to_onnx(self.model, path, args["imgsz"], args["nms"] is not False, args["half"])
+        elif args["format"] == "torchscript":
             torchscript(self.model, path, args["imgsz"], path.stem)
         elif "imgsz" in kwargs:
             raise UserError(f"imgsz={kwargs['imgsz']}: safetensors holds weights, which take images of any size")
@@ -504,4 +525,6 @@ class Model(EngineModel):
     def _check_is_pytorch_model(self) -> None:
         """Raise UserError for an export, which can only predict and validate."""
         if not self.spec:
-            raise UserError(f"{self.model}: an export predicts and validates; use the .pt checkpoint for anything else")
+            raise UserError(
+                f"{self.model_name}: an export predicts and validates; use the .pt checkpoint for anything else"
+            )

@@ -33,7 +33,7 @@ from tinyyolo.engine.predict.scenes import (
     Damaged,
     detect,
     fault_of,
-    is_export,
+    is_fixed,
     load,
     look_at,
     scene_of,
@@ -43,6 +43,7 @@ from tinyyolo.engine.predict.scenes import (
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.engine.predict.unfinished import FOLDERS, Unfinished, any_left, appended, settings_of
 from tinyyolo.engine.predict.videos import VIDEO, check_videos
+from tinyyolo.export.runtime import Runtime, detections_in
 from tinyyolo.io import place_in, tell
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
@@ -73,11 +74,13 @@ class TinyPredictor(DetectionPredictor):
     def settle(self, source: Any) -> None:
         """Find the rules, the files and what is left of an interrupted run; see `setup_source`."""
         self.rules = of_run(self.model, {**vars(self.args), "conf": self.own.get("conf", AUTO)}, SHOWN_SCORE)
+        if isinstance(runtime := getattr(self.model, "model", None), Runtime):
+            runtime.rules = self.rules
         self.tell_scores()
         holders = (self.model, self.model.model)  # the engine's wrapper holds what an export says of itself
         self.pad_colour = next((found for one in holders if (found := getattr(one, "pad_colour", None))), None)
         self.rendering = Rendering.of(self.own)
-        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
+        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_fixed(self.model))
         self.shown, self.found = str(source)[:SHOW], files_of(source)
         self.share = share_of(self.own["shard"]) if self.own["shard"] else None
         self.unfinished = None
@@ -263,7 +266,7 @@ class TinyPredictor(DetectionPredictor):
         params = [steps.get_params({"img": one}) for one in im]
         self.fitted = [found["new_unpad"][::-1] for found in params]
         boxed = [steps.apply_image({"img": one}, found)["img"] for one, found in zip(im, params, strict=True)]
-        if is_export(self.model) or not self.args.rect:
+        if is_fixed(self.model) or not self.args.rect:
             return boxed
         height, width = (filled_up(max(sides)) for sides in zip(*self.fitted, strict=True))
         return [one[:height, :width] for one in boxed]
@@ -329,7 +332,7 @@ class TinyPredictor(DetectionPredictor):
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
-        small = self.rules.of_output(preds) if preds is not None else []
+        small = detections_in(preds, self.rules) if preds is not None else []
         found = [
             torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1) for boxes, scores, labels in small
         ]

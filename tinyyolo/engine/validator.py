@@ -35,7 +35,7 @@ from tinyyolo.detectors.base import Detector, filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, class_indices, of_run, score_words
 from tinyyolo.engine.keys import BEST, LAST, OWN
 from tinyyolo.engine.predict.results import TinyResults
-from tinyyolo.engine.predict.scenes import is_export, stride_of
+from tinyyolo.engine.predict.scenes import is_fixed, stride_of
 from tinyyolo.engine.predict.whole import Whole
 from tinyyolo.engine.prepare import data_dict, split_dataset
 from tinyyolo.evaluation import AITOD_MAX_DETS, evaluate, format_table, operating_scores, write_json
@@ -43,6 +43,7 @@ from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
 from tinyyolo.evaluation.metrics import FEW
+from tinyyolo.export.runtime import Runtime, detections_in
 from tinyyolo.io import name_fault, place_in, some
 from tinyyolo.scenes.tiling import Tiling
 
@@ -132,7 +133,7 @@ class TinyValidator(DetectionValidator):
         options = {"augment": False, "rect": self.args.rect, "classes": self.data_classes()}
         looks = {**vars(self.args), **self.own}
         options["corner"] = self.pad_colour is not None
-        options["tiling"] = Tiling.of(looks, stride_of(self.wrapper), is_export(self.wrapper))
+        options["tiling"] = Tiling.of(looks, stride_of(self.wrapper), is_fixed(self.wrapper))
         dataset = split_dataset(self.data, dataset_path or self.args.split, self.args, "val", batch_size, **options)
         loader = build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, device=self.device)
         share_out(loader, ranks.rank(), ranks.size(), fill=False)
@@ -159,6 +160,8 @@ class TinyValidator(DetectionValidator):
         detector: Any = model if isinstance(model, Detector) else getattr(model, "model", None)
         self.trained = dict(detector.args or {}) if isinstance(detector, Detector) and not is_last(detector) else {}
         self.rules = of_run(model, vars(self.args), LEAST_SCORE)
+        if isinstance(runtime := getattr(model, "model", None), Runtime):
+            runtime.rules = self.rules
         self.truth = by_id(ground_truth(self.dataloader.dataset, self.data_classes()))
         self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
         self.class_of = match_classes(self.names, self.truth)
@@ -175,7 +178,7 @@ class TinyValidator(DetectionValidator):
 
     def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
         """Detections by the model's test settings under the run's keys; no time limit, so no image is dropped."""
-        return [{"bboxes": b, "conf": s, "cls": labels} for b, s, labels in self.rules.of_output(preds)]
+        return [{"bboxes": b, "conf": s, "cls": labels} for b, s, labels in detections_in(preds, self.rules)]
 
     def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
         """As upstream; images that have gone are noted."""

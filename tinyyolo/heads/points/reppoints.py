@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.points import NearestAssigner
+from tinyyolo.boxes.graph import traced
 from tinyyolo.config import within
 from tinyyolo.heads.dense import flat
 from tinyyolo.heads.points.common import PointHead
 from tinyyolo.layers.deform_conv import deform_conv2d
-from tinyyolo.layers.gather import traced
 from tinyyolo.layers.losses import smooth_l1
 from tinyyolo.together import of_batch
 
