@@ -1,18 +1,22 @@
 """MkDocs' hooks: pages from the top of the repository, and links as the site needs them.
 
-Pages are written for a reader of the repository: `docs/data.md` in README.md, `../data/toy.yaml` in docs/data.md. A link
-is followed there; where it leads to a page or picture of the site it is made relative to the page, and where it leads
-to another file of the repository its text stays as code, because the repository has no address yet.
+Pages are written for a reader of the repository: `docs/data.md` in README.md, `../data/toy.yaml` in docs/data.md. A
+link is followed there; where it leads to a page or picture of the site it is made relative to the page, and where it
+leads to another file of the repository its text stays as code, because the repository has no address yet.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+import reference  # beside this file, which is in no package
 
 ROOT = Path(__file__).parent.parent.parent
 # Files at the top of the repository -> their place in the site.
@@ -22,9 +26,11 @@ CODE = re.compile(r"^ {0,3}```.*?^ {0,3}```|`[^`\n]*`", re.DOTALL | re.MULTILINE
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add what lies outside docs/."""
+    """Add what lies outside docs/, and what is written from the code."""
     for name, place in TOP.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / name)))
+    for place, text in reference.pages().items():
+        files.append(File.generated(config, place, content=text))
     return files
 
 
@@ -36,7 +42,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def with_links(markdown: str, source: str, place: str, places: dict[str, str]) -> str:
-    """Links of the repository's file `source` as links of the page `place`; `places`: file of the repository -> of the site.
+    """The text of the repository's file `source` as the page `place` has it.
+
+    Args:
+        markdown: the text.
+        source: a path in the repository.
+        place: a path in the site.
+        places: path in the repository -> in the site.
 
     Raises:
         FileNotFoundError: a link leads to no file.
