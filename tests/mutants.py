@@ -138,7 +138,7 @@ def start(path, code, tests):
 
         sys.meta_path.insert(0, Mutated(path, code))
         # Plain: pytest would import the module itself to rewrite its assertions.
-        status = pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", "--assert=plain"])
+        status = pytest.main([*tests, "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--assert=plain"])
     finally:
         os._exit(int(status))
 

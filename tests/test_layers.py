@@ -37,6 +37,7 @@ MAY_IMPORT = {
     | MODEL
     | {"compat", "detectors", "datasets", "datasets/train", "evaluation", "scenes", "plots", "export"},
     "cli": BASE,  # its table names the functions of all others
+    "completion": BASE | {"cli", "engine"},
     "": {"engine"},  # the package itself: `Model`, on first use
 }
 MAY_USE_ULTRALYTICS = {"compat", "engine", "datasets/train"}

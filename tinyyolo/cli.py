@@ -44,7 +44,9 @@ COMMANDS: Table = {
     "evaluate": Command("evaluation.commands:evaluate_command", "score any detector's results: gt= dt="),
     "report": Command("evaluation.commands:report_command", "what went wrong, as a page: gt= dt= images="),
     "compare": Command("evaluation.commands:compare_command", "agreement of two sets: a.json b.json"),
+    "completion": Command("completion:completion", "for your shell: source <(tinyyolo completion bash)"),
 }
+KEY = Command("engine.keys:describe", "what a key does")
 FLAGS = {"--help", "-h"}
 HELP = {"help", *FLAGS}  # asked for as one of the first two words, or behind a command with a dash
 # Faults of the machine, not of the program: told in one line, without a traceback.
@@ -63,7 +65,7 @@ Keys are ultralytics' own (epochs, imgsz, batch, conf, ...), see docs/keys.md; d
   tinyyolo val model=runs/train/weights/best.pt data=my.yaml
   tinyyolo predict model=runs/train/weights/best.pt source=images/
 
-  tinyyolo help COMMAND, tinyyolo --version
+  tinyyolo help COMMAND, tinyyolo help KEY, tinyyolo --version
 """
 MISTAKE = 2  # exit code of a user's mistake
 
@@ -218,6 +220,10 @@ def run(words: Sequence[str]) -> int:
         print(__version__)
         return 0
     asked = bool(HELP & set(words[:2]))
+    others = [word for word in words if word not in HELP]
+    if asked and len(others) == 1 and others[0] not in COMMANDS:
+        print(resolve(KEY)(others[0], COMMANDS))
+        return 0
     name, entry, rest = find([*(word for word in words[:2] if word not in HELP), *words[2:]])
     if isinstance(entry, Command):
         function = resolve(entry)

@@ -187,9 +187,15 @@ def own_amp_check() -> AbstractContextManager[Any]:
     return mock.patch.object(ultralytics.engine.trainer, "check_amp", on_gpu)
 
 
-def own_args_yaml() -> AbstractContextManager[Any]:
-    """Within this context upstream's trainer writes no args.yaml: it would before a start that may yet fail."""
-    return mock.patch.object(ultralytics.utils.YAML, "save", lambda *args, **kwargs: None)
+@contextmanager
+def own_args_yaml() -> Iterator[None]:
+    """Within this context upstream's trainer writes no args.yaml: it would before a start that may yet fail. Nor does
+    it print its 120 keys.
+    """
+    nothing = lambda *args, **kwargs: None  # noqa: E731
+    trainer = ultralytics.engine.trainer
+    with mock.patch.object(ultralytics.utils.YAML, "save", nothing), mock.patch.object(trainer, "print_args", nothing):
+        yield
 
 
 def own_data(load: Callable[[Any], dict[str, Any]]) -> AbstractContextManager[Any]:

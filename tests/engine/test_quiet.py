@@ -57,6 +57,9 @@ def run(tmp_path, tiny_set, first):
 def test_no_connection_is_attempted(tmp_path, tiny_set):
     output, _ = run(tmp_path, tiny_set, "")
     assert "ATTEMPTS []" in output, output[-1500:]
+    told = next(line for line in output.splitlines() if "all other keys are at their defaults" in line)
+    assert " epochs=1 " in told and " batch=2 " in told and "paste=12" in told, "the model's recipe is told, too"
+    assert "auto_augment" not in output, "and not the 120 others"
 
 
 @pytest.mark.slow

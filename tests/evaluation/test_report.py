@@ -108,7 +108,7 @@ def page(browser, written):
 
 
 def counted(page):
-    numbers = re.fullmatch(r"(\d+) boxes: (\d+) TP, (\d+) FP, (\d+) FN", page.text("#count"))
+    numbers = re.match(r"(\d+) boxes: (\d+) TP, (\d+) FP, (\d+) FN", page.text("#count"))
     return tuple(int(n) for n in numbers.groups())
 
 
@@ -193,6 +193,61 @@ def test_keys_and_clicks_change_the_image(page):
     assert counted(page) == (1, 0, 1, 0)
     page.click("#counts")
     assert page.texts("#summary table:first-child tbody tr:first-child td")[:5] == ["all", "4", "2", "6", "2"]
+
+
+def press(page, key):
+    page.actions("key", [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}])
+
+
+def test_everything_is_reached_by_keys(page):
+    """Errors one after another and on into the next image, zoom, the table of counts and away from it."""
+    fitted = page.text("#zoom")
+    for place in range(5):
+        press(page, "n")
+        assert page.script("return picked >= 0 && [...document.querySelectorAll('.box')].findIndex(row => "
+                           "row.getAttribute('aria-current') === 'true')") == place  # fmt: skip
+    assert page.text("#zoom") != fitted
+    press(page, "n")
+    assert page.script("return current") == 1 and page.script("return picked") == -1
+    press(page, "p")
+    assert page.script("return picked") >= 0
+    press(page, "\ue012")
+    assert page.script("return current") == 0
+    before = page.script("return view")
+    press(page, "+")
+    press(page, "d")
+    after = page.script("return view")
+    assert after["scale"] == pytest.approx(1.5 * before["scale"]) and after["x"] > before["x"]
+    press(page, "0")
+    assert page.text("#zoom") == fitted
+    press(page, "c")
+    assert page.script("return document.querySelector('#summary').open")
+    press(page, "\ue00c")
+    assert not page.script("return document.querySelector('#summary').open")
+
+
+def test_the_sizes_of_missed_objects_are_told(page):
+    missed = page.script("return data.images[order[0].index].boxes.filter(box => data.kinds[box[6]] === 'FN')")
+    side = (missed[0][2] * missed[0][3]) ** 0.5
+    assert f"missed objects of {side:.1f} to {side:.1f} px" in page.text("#count")
+    assert f"{missed[0][2]:.0f}x{missed[0][3]:.0f} px" in page.texts(".box")[0]
+
+
+def test_on_a_phone_the_picture_comes_first(browser, written):
+    """390 px wide: the picture takes the width, lists lie below it, nothing hangs out."""
+    browser.call("/window/rect", {"width": 390, "height": 800})
+    try:
+        browser.open(written / "out/report.html")
+        place = (
+            "const r = document.querySelector({!r}).getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]"
+        )
+        view, images, boxes = (browser.script(place.format(css)) for css in ("main", "#images", "#boxes"))
+        width = browser.script("return innerWidth")
+        assert view[0] == 0 and view[2] == width and browser.script("return document.body.scrollWidth") <= width
+        assert images[1] >= view[3] and boxes[1] >= view[3] and images[2] <= boxes[0] + 1
+        assert view[3] - view[1] > browser.script("return innerHeight") / 2
+    finally:
+        browser.call("/window/rect", {"width": 1300, "height": 800})
 
 
 def test_pointing_at_a_box_names_it(page):

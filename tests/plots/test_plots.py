@@ -239,14 +239,24 @@ def test_training_curves_share_panels(tmp_path, drawn):
     (tmp_path / "results.csv").write_text(RESULTS)
     read(plots.training_curves(tmp_path / "results.csv", tmp_path / "a.png"))
     panels = {axis.get_title(): axis for axis in drawn() if axis.get_visible()}
-    assert list(panels) == ["box", "AP", "learning rate"]
+    assert list(panels) == ["box", "AP %", "learning rate"]
     assert {line.get_label(): list(line.get_ydata()) for line in panels["box"].lines} == {
         "train": [3, 2],
         "val": [4, 3],
     }
-    np.testing.assert_array_equal(panels["AP"].lines[0].get_ydata(), [0, np.nan])
-    assert panels["AP"].get_ylim()[0] == 0
+    np.testing.assert_array_equal(panels["AP %"].lines[0].get_ydata(), [0, np.nan])
+    assert panels["AP %"].get_ylim()[0] == 0
     assert all(float(tick).is_integer() for tick in panels["box"].get_xticks())
+
+
+def test_training_curves_of_one_epoch_have_an_axis_of_epochs(tmp_path, drawn):
+    head = "epoch,metrics/AP,metrics/AP_m,lr/pg0,lr/pg1,lr/pg2"
+    (tmp_path / "results.csv").write_text(f"{head}\n1,0.25,-1,0.01,0.03,0.01\n")
+    plots.training_curves(tmp_path / "results.csv", tmp_path / "a.png")
+    ap, medium, rates = drawn()[:3]
+    assert ap.get_xlim() == (0.5, 2.5) and list(ap.lines[0].get_ydata()) == [25]
+    assert [text.get_text() for text in medium.texts] == ["nothing of this kind"] and not len(medium.get_yticks())
+    assert [line.get_label() for line in rates.lines] == ["pg0, pg2", "pg1"] and rates.get_ylim()[0] == 0
 
 
 @pytest.mark.parametrize(

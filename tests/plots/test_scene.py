@@ -16,6 +16,7 @@ from tinyyolo.plots.scene import (
     density,
     enlarged,
     headline,
+    image_sheet,
     marks_of,
     scene_sheet,
     shade,
@@ -98,3 +99,23 @@ def test_what_stands_above():
         "5,000 x 4,000 px = 2.5 km x 2 km at 0.5 m a pixel, 1 detection"
     )
     assert headline("a", detections([], size_hw=(10, 1200), pixel=math.nan))[1] == "1,200 x 10 px, 0 detections"
+
+
+def test_a_small_image_is_enlarged_under_thin_boxes_and_over_its_classes():
+    """40 px become 320 (at most 8 times): a box from 5, 6 to 9, 10 fills 40..72 and 48..80; its line lies outside."""
+    boxes, unknown = np.array([[5.0, 6, 9, 10], [20, 20, 30, 24]]), np.full((2, 2), np.nan)
+    found = Detections((40, 40), boxes, np.array([0.9, 0.2]), np.array([1, 0]), {0: "car", 1: "ship"}, unknown)
+    sheet = image_sheet(np.full((40, 40, 3), 100, np.uint8), found)
+    assert sheet.shape[1] == 320 and 320 < sheet.shape[0] < 370
+    assert (sheet[48:80, 40:72] == 100).all(), "nothing is drawn on the object"
+    for line in (sheet[47, 39:73], sheet[80, 39:73], sheet[47:81, 39], sheet[47:81, 72]):
+        assert (line == class_colour(1)).all()
+    assert (sheet[46, 30:80] == 100).all(), "one pixel thin"
+    below = sheet[320:].reshape(-1, 3)
+    assert all((below == class_colour(label)).all(1).any() for label in (0, 1)), "both in the legend"
+
+
+def test_a_picture_of_nothing_says_so():
+    found = Detections((50, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), {0: "car"}, np.zeros((0, 2)))
+    sheet = image_sheet(np.full((50, 20, 3), 100, np.uint8), found)
+    assert sheet.shape[1] == 240 and (sheet[:400, :160] == 100).all() and (sheet[404:] < 128).any()

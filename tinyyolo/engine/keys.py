@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -384,6 +384,39 @@ def fault_of(mode: str, name: str, value: Any) -> str:
     if row.kind.holds(value) or (value is None and (name in NULLABLE or DEFAULT_CFG_DICT.get(name, 0) is None)):
         return ""
     return said + (f"unknown; {suggest(value, row.kind.choices)}" if row.kind.choices else f"expected {row.kind.words}")
+
+
+def describe(name: str, others: Collection[str] = ()) -> str:
+    """What `tinyyolo help KEY` prints: where the key works, its values and default, what it does, what to use instead.
+
+    Args:
+        name: the key; a model YAML's, with dots, stands in the YAML itself.
+        others: words that might be meant, too.
+
+    Raises:
+        UserError: there is no such key; names the nearest.
+
+    Examples:
+        >>> print(describe("lrf"))
+        lrf=0.01: last learning rate as a share of the first
+          of train; a number from 0 to 1
+    """
+    if name not in KEYS:
+        near = suggest(name, [*KEYS, *others]).partition(" Choices")[0]
+        raise UserError(f"{name!r}: no command and no key; {near if near.startswith('did') else 'see docs/keys.md'}")
+    row = KEYS[name]
+    modes = [mode for letter, mode in MODES.items() if letter in row.modes]
+    instead = next(filter(None, map(row.refusal, MODES.values())), "")
+    if not modes:
+        return f"{name}: not taken; {instead}"
+    default = {**DEFAULT_CFG_DICT, **DEFAULTS}.get(name)
+    lines = [
+        f"{name}={shown(default)}: {row.text}",
+        "; ".join(filter(None, [f"  of {', '.join(modes)}", row.kind.words])),
+    ]
+    if instead and not instead.startswith("a key of"):
+        lines.append(f"  elsewhere: {instead}")
+    return "\n".join(lines)
 
 
 def markdown() -> str:

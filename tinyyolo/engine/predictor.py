@@ -307,6 +307,15 @@ class TinyPredictor(DetectionPredictor):
         """As upstream; nothing of a `dropped` result, and of a scene its own size and time."""
         results: Any = self.results
         result = results[i]
+        if self.dataset.mode == "image":  # frames of a video stay of one size
+            result.__dict__["plot"] = result.picture
+        try:
+            return self.written(result, i, p, im, s)
+        finally:
+            result.__dict__.pop("plot", None)
+
+    def written(self, result: Any, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
+        """What `write_results` gives, of a result whose `plot` draws what is written."""
         if not isinstance(result, SceneResults):
             return super().write_results(i, p, im, s)
         if result.dropped:

@@ -18,7 +18,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import init_seeds, unwrap_model
 
 from tinyyolo.compat import own_args_yaml
-from tinyyolo.config import UserError, yaml_names
+from tinyyolo.config import UserError, shown, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
 from tinyyolo.datasets.train.dataset import TinyDataset, must_have_objects
@@ -29,6 +29,7 @@ from tinyyolo.detectors.build import build_model
 from tinyyolo.detectors.postprocess import class_indices
 from tinyyolo.detectors.transfer import Start, carry_over
 from tinyyolo.engine import checkpoint
+from tinyyolo.engine.arguments import resolve
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.predict.scenes import stride_of
 from tinyyolo.heads import HEADS
@@ -38,6 +39,7 @@ from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.sizes import ENGINE_STRIDE
 
 HEADS_OF = {"head": "bbox_head", "rpn": "rpn_head", "roi": "roi_head"}  # section of a model's YAML -> its module
+NOT_TOLD = {"mode", "save_dir", "resume"}  # of the keys of a run, as they stand elsewhere
 GAINS = ("box", "cls")  # keys that set the gains of a model's YAML
 
 
@@ -188,6 +190,17 @@ def under(name: str, modules: Sequence[str]) -> bool:
     return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
+def changed(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a training that are not what they are when nothing is said, those of the model's recipe among them.
+
+    Examples:
+        >>> changed({**resolve("train", {}, {}), "epochs": 3, "data": "my.yaml"})
+        {'data': 'my.yaml', 'epochs': 3}
+    """
+    usual = resolve("train", {}, {})
+    return {key: value for key, value in args.items() if key not in NOT_TOLD and value not in ("", usual.get(key))}
+
+
 class PreparedTrainer(DetectionTrainer):
     """A trainer whose data were looked at and whose model was built before anything is written.
 
@@ -246,6 +259,8 @@ class PreparedTrainer(DetectionTrainer):
         vars(self.args).update(self.own)  # for args.yaml, checkpoints and worker processes
         if RANK not in {-1, 0}:
             return
+        own = " ".join(f"{key}={shown(value)}" for key, value in changed(vars(self.args)).items())
+        LOGGER.info(f"{own}; all other keys are at their defaults, and in args.yaml")
         if self.frozen:
             count = sum(under(name, self.frozen) for name, _ in model.named_parameters())
             LOGGER.info(f"freeze={self.args.freeze}: {count} tensors do not learn: {', '.join(self.frozen)}")

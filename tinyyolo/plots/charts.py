@@ -19,6 +19,7 @@ COLOUR = COLOURS[3]  # of one thing alone
 RECALL = np.linspace(0, 1, 101)  # COCO's recall levels
 BINS, LAST_PERCENTILE = 60, 99.5
 DPI = 130
+RATES = "learning rate"
 
 
 def chart(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.5)) -> tuple[Any, np.ndarray]:
@@ -149,9 +150,10 @@ def draw_sizes(axis: Any, sides: np.ndarray) -> None:
 
 
 def training_curves(results: str | Path, path: str | Path) -> Path:
-    """Losses, metrics and learning rates over the epochs, from a run's results.csv; train and val share a panel.
+    """Losses, metrics (percent) and learning rates over the epochs, from a run's results.csv; train and val share a
+    panel, parameter groups that learn at the same rates a curve.
 
-    A metric below 0, as where there are no objects of a size, draws nothing.
+    A metric below 0, as where there are no objects of a size, draws nothing, and the panel says so.
 
     Raises:
         UserError: the file cannot be read as a table of numbers with an `epoch` column.
@@ -164,24 +166,43 @@ def training_curves(results: str | Path, path: str | Path) -> Path:
     panels: dict[str, dict[str, np.ndarray]] = {}
     for name, values in columns.items():
         group, _, short = name.rpartition("/")
-        panel = {"train": short, "val": short, "lr": "learning rate"}.get(group, name)
+        panel = {"train": short, "val": short, "lr": RATES}.get(group, name)
         panels.setdefault(panel, {})[group if group in ("train", "val") else short] = values
     across = min(len(panels), 4) or 1
     down = -(-len(panels) // across) or 1
     figure, axes = chart(down, across, size=(3.2 * across, 2.5 * down))
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
-        for label, values in curves.items():
-            shown = np.where(values < 0, np.nan, values) if title.startswith("metrics/") else values
+        metric = title.startswith("metrics/")
+        for label, values in (alike(curves) if title == RATES else curves).items():
+            shown = np.where(values < 0, np.nan, 100 * values) if metric else values
             axis.plot(epochs, shown, marker="." if len(epochs) < 30 else "", linewidth=1.3, label=label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if title.startswith("metrics/"):
+        if len(epochs):
+            axis.set_xlim(epochs[0] - 0.5, max(epochs[-1], epochs[0] + 1) + 0.5)
+        if metric or title == RATES:
             axis.set_ylim(bottom=0)
-        axis.set_title(title.removeprefix("metrics/"), fontsize=9)
-        if len(curves) > 1:
+        if metric and not any((values >= 0).any() for values in curves.values()):
+            axis.set_yticks([])
+            axis.text(0.5, 0.5, "nothing of this kind", ha="center", transform=axis.transAxes, fontsize=8, color="0.5")
+        axis.set_title(title.removeprefix("metrics/") + " %" * metric, fontsize=9)
+        if len(axis.lines) > 1:
             axis.legend(fontsize=7, frameon=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     return save(figure, path)
+
+
+def alike(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Curves with the same values as one, under all their names.
+
+    Examples:
+        >>> list(alike({"pg0": np.ones(2), "pg1": np.zeros(2), "pg2": np.ones(2)}))
+        ['pg0, pg2', 'pg1']
+    """
+    found: dict[bytes, list[str]] = {}
+    for name, values in curves.items():
+        found.setdefault(values.tobytes(), []).append(name)
+    return {", ".join(names): curves[names[0]] for names in found.values()}
 
 
 def read_results(path: Path) -> dict[str, np.ndarray]:

@@ -124,14 +124,17 @@ def window(image: np.ndarray, boxes: np.ndarray) -> View:
     return View(x, y, x + int(shown[0]), y + int(shown[1]), zoom)
 
 
-def framed(image: np.ndarray, boxes: np.ndarray, colours: Sequence[tuple[int, int, int]], view: View) -> np.ndarray:
-    """The part of the image, enlarged, with a line of one pixel just outside every box."""
+def framed(
+    image: np.ndarray, boxes: np.ndarray, colours: Sequence[tuple[int, int, int]], view: View, line: int = 1
+) -> np.ndarray:
+    """The part of the image, enlarged, with a line of so many pixels just outside every box."""
     x0, y0, x1, y1, _ = view
     out = image[y0:y1, x0:x1].repeat(view.zoom, axis=0).repeat(view.zoom, axis=1)
     for box, colour in zip((boxes - (x0, y0, x0, y0)) * view.zoom, colours, strict=True):
         left, top = (int(v) - 1 for v in np.floor(box[:2]))
         right, bottom = (int(v) for v in np.ceil(box[2:]))
-        cv2.rectangle(out, (left, top), (right, bottom), colour, 1)
+        for wider in range(line):
+            cv2.rectangle(out, (left - wider, top - wider), (right + wider, bottom + wider), colour, 1)
     return out
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyyolo.boxes.convert import centres, convert, sides
 from tinyyolo.plots.paper import GAP, SMALL, TEXT, Pen, fitting, font, pile, sheet_of, side_by_side
-from tinyyolo.plots.pictures import INK, PAPER, class_colour
+from tinyyolo.plots.pictures import INK, PANEL, PAPER, View, class_colour, framed
 
 MAP = 1400  # px, longer side of the scene in the sheet
 MARGIN = 16  # px
@@ -25,6 +25,7 @@ CROWDED = 0.5  # share of marks on top of others from which density is drawn ins
 GRID = 14  # px, of a cell of the density
 BAR_SHARE = 0.2  # of the scene's width, at most, is the bar of scale
 DIMMED = 0.45  # what is left of the picture's brightness under the density
+LEAST_LEGEND = 240  # px, its width
 MOST_ROWS, ROW_HEIGHT = 3, 420  # rows of crops of each kind beside a scene, one for so many px of its height
 
 
@@ -92,6 +93,22 @@ def scene_sheet(
     scene = pile([picture, scale_bar(shown[1], found.pixel / factor, 1 / factor), key], 4)
     body = side_by_side([scene, pile(blocks)]) if beside and blocks else pile([scene, *blocks])
     return framed_sheet(body, headline(title, found))
+
+
+def image_sheet(image: np.ndarray, found: Detections, line: int = 1) -> np.ndarray:
+    """A whole image with a box for every detection and a legend below it, small images enlarged: (H, W, 3) uint8 BGR.
+
+    Args:
+        image: (h, w, 3) uint8 BGR; a pixel of it becomes a square of up to ZOOM px.
+        found: the detections; those with the highest scores are drawn last.
+        line: px, of boxes.
+    """
+    height, width = image.shape[:2]
+    zoom = int(np.clip(PANEL // max(height, width), 1, ZOOM))
+    order = np.argsort(found.scores, kind="stable")
+    colours = [class_colour(label) for label in found.labels[order].tolist()]
+    picture = framed(image, found.boxes[order], colours, View(0, 0, width, height, zoom), line)
+    return pile([picture, legend(found, max(picture.shape[1], LEAST_LEGEND), 0, 0)], 4)
 
 
 def chosen(found: Detections, count: int) -> tuple[list[int], list[int]]:

@@ -21,7 +21,7 @@ from tinyyolo.datasets.views import part
 from tinyyolo.engine.predict.scenes import SHOWN
 from tinyyolo.engine.predict.unfinished import MARK
 from tinyyolo.io import as_file_names, named, new_file, place_in
-from tinyyolo.plots.scene import Detections, scene_sheet
+from tinyyolo.plots.scene import Detections, image_sheet, scene_sheet
 from tinyyolo.scenes import vectors
 from tinyyolo.scenes.picture import Picture
 from tinyyolo.scenes.place import Place
@@ -55,6 +55,24 @@ class TinyResults(Results):
         made.__dict__ |= {name: value for name, value in self.__dict__.items() if name in OWN_PARTS}
         return made
 
+    def picture(self, line_width: int | None = None, boxes: bool = True, **text: Any) -> np.ndarray:
+        """What `predict` writes: thin boxes, a legend of the classes, small images enlarged: (H, W, 3) uint8 BGR.
+
+        With words in it (`conf`, `labels`) or without boxes it is upstream's, of the size of the image.
+        """
+        if not boxes or any(text.values()):
+            return np.asarray(type(self).plot(self, line_width=line_width, boxes=boxes, **text))
+        rows = self.rows
+        unknown = np.full((len(rows), 2), math.nan)
+        found = Detections(self.orig_shape, rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), self.names, unknown)
+        return image_sheet(self.orig_img, found, line_width or 1)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N, 6) float64: xyxy px, score, class."""
+        boxes: Any = self.boxes
+        return boxes.data.cpu().double().numpy() if boxes is not None else np.zeros((0, 6))
+
     @property
     def geo(self) -> Place:
         """CRS and transform of the image, those of its file; `geo.known` is false where it has no place on the map."""
@@ -65,8 +83,7 @@ class TinyResults(Results):
     @property
     def part(self) -> vectors.Part:
         """What a map has of the result: boxes and scores in plain arrays, the image's name and place."""
-        boxes: Any = self.boxes
-        rows = boxes.data.cpu().double().numpy() if boxes is not None else np.zeros((0, 6))
+        rows = self.rows
         return vectors.Part(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), Path(self.path).name, self.geo)
 
     def save_map(self, path: str | Path) -> None:
@@ -148,6 +165,12 @@ class SceneResults(TinyResults):
         if given["save"]:
             save(given["filename"] or f"results_{Path(self.path).name}.jpg", sheet, overwrite=True)
         return sheet
+
+    def picture(self, line_width: int | None = None, boxes: bool = True, **text: Any) -> np.ndarray:
+        """As that of an image; of a large scene its sheet."""
+        if max(self.orig_shape) > SHOWN:
+            return self.sheet(line_width or 1, boxes)
+        return super().picture(line_width, boxes, **text)
 
     def sheet(self, line: int = 1, boxes: bool = True) -> np.ndarray:
         """All of the scene with its boxes or their density, a legend, and detections enlarged: (H, W, 3) uint8 BGR."""
