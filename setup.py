@@ -65,6 +65,11 @@ setup(
             "pyarrow>=17",  # writes GeoParquet, which pyogrio's wheels cannot; the first built for numpy 2
             "shapely>=2.0",  # outlines of labels as arrays; the first with vectorised functions
         ],
+        "docs": [
+            "mkdocs>=1.6,<2",  # pages made by hooks, anchors validated; 2 drops themes and plugins
+            "mkdocs-material>=9.5",  # the theme; the first after mkdocs 1.6, maintained until 2027
+            "mkdocstrings[python]>=0.30",  # the API from docstrings; the first that reads them by griffe 1.13
+        ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "pytest-xdist>=3.6",  # tests side by side on all processors; the first release after pytest 8

@@ -1,22 +1,34 @@
-"""What the documentation says exists: every command line in it is one that the program takes."""
+"""What the documentation says exists: commands, keys, files, functions, links; and what exists is documented."""
 
+import ast
+import importlib
 import inspect
+import pkgutil
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
+import tinyyolo
 from tinyyolo.cli import Command, find, parse, resolve
+from tinyyolo.config import load_model_yaml, yaml_names
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RECORDS = {"results", "lab"}  # folders of pages that tell what was run, at which commit
 LINE = re.compile(r"^\s*(?:\$ )?(tinyyolo [^#|\n]+)|`(tinyyolo [^`|\n]+)`", re.MULTILINE)
 
 
 def command_lines():
     """(page, line) of everything in code that begins with `tinyyolo `."""
     for page in PAGES:
+        if page.parent.name in RECORDS:
+            continue
         for found in LINE.finditer(page.read_text(encoding="utf-8")):
             yield page.name, (found[1] or found[2]).strip()
 
@@ -57,6 +69,12 @@ def test_documented_command_lines_are_taken(page, line):
         else:
             assert not others, f"{page}: {line}"
     assert not positional or name.startswith(("data", "analyze", "compare", "table", "ablate")), f"{page}: {line}"
+    if pairs.get("model") in yaml_names("cfg/models") and name in {"train", "val"}:
+        from tinyyolo.detectors.build import build_model
+
+        dotted = {key: value for key, value in pairs.items() if "." in key and key != "backbone.weights"}
+        with torch.device("meta"):  # no tensor is filled
+            build_model(load_model_yaml(pairs["model"], dotted))
 
 
 def test_files_that_contributing_names_exist():
@@ -69,3 +87,123 @@ def test_files_that_contributing_names_exist():
     assert len(stops) >= 27 and all((ROOT / "tinyyolo" / stop).is_file() for stop in stops)
     routes = text.split("subgraph")[1:]
     assert [len(re.findall(r'\["', route)) for route in routes] == [10, 8, 9], "at most ten stops each"
+
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NOT_TEXT = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
+
+
+def anchors(page):
+    """The names of a page's headings in addresses, as the site and git hosts make them."""
+    titles = re.findall(r"^#+ (.*)$", NOT_TEXT.sub(lambda code: code[0].replace("#", ""), TEXTS[page]), re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.relative_to(ROOT).as_posix() for page in PAGES])
+def test_links_lead_to_files_and_headings(page):
+    for to in re.findall(r"\]\(([^)\s]+)\)", NOT_TEXT.sub("", TEXTS[page])):
+        if ":" in to:
+            continue
+        file, _, anchor = to.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists() and there.is_relative_to(ROOT), to
+        assert not anchor or anchor in anchors(there), to
+
+
+def blocks(language):
+    """(page, number, code) of the blocks in a language."""
+    for page, text in TEXTS.items():
+        for number, (kind, code) in enumerate(FENCE.findall(text)):
+            if kind == language:
+                yield page.relative_to(ROOT).as_posix(), number, code
+
+
+def test_what_python_blocks_import_of_tinyyolo_is_there():
+    assert len(list(blocks("python"))) >= 7
+    for page, number, code in blocks("python"):
+        for node in ast.walk(ast.parse(code, f"{page}, block {number}")):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("tinyyolo"):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}"), page
+
+
+@pytest.mark.slow
+def test_python_blocks_pass_the_type_check(tmp_path):
+    files = []
+    for page, number, code in blocks("python"):
+        files.append(tmp_path / f"block_{re.sub(r'[^0-9a-z]', '_', page.lower())}_{number}.py")
+        files[-1].write_text(code, encoding="utf-8")
+    words = ["--ignore-missing-imports", "--config-file=", f"--cache-dir={tmp_path}/cache", "--follow-imports=silent"]
+    done = subprocess.run([sys.executable, "-m", "mypy", *words, *map(str, files)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_yaml_blocks_have_keys_that_there_are():
+    from tinyyolo.datasets.spec import KINDS
+
+    texts = [code for _, _, code in blocks("yaml")]
+    texts += [
+        code for text in TEXTS.values() for code in re.findall(r"^(?:    .*\n)*    val: .*\n(?:    .*\n)*", text, re.M)
+    ]
+    assert len(texts) >= 2
+    for text in texts:
+        assert set(yaml.safe_load(text)) <= set(KINDS), text
+
+
+def test_files_and_functions_that_pages_name_exist():
+    there = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("tinyyolo", "tests", "benchmarks", "cfg", "data")
+        for path in (ROOT / folder).rglob("*.*")
+    ]
+    for page, text in TEXTS.items():
+        for name in re.findall(r"`(?:python )?(?!tinyyolo/assigners/NAME)([\w-]+(?:/[\w-]+)+\.(?:py|yaml))\b", text):
+            assert any(path == name or path.endswith(f"/{name}") for path in there), f"{page.name}: {name}"
+        for name in re.findall(r"`(tinyyolo(?:\.\w+)+)`", text):
+            assert pkgutil.resolve_name(name) is not None, f"{page.name}: {name}"
+        for script in re.findall(r"python (benchmarks/\w+\.py)", text):
+            assert (ROOT / script).is_file(), f"{page.name}: {script}"
+
+
+def test_every_page_has_its_place_in_the_site():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    placed = set(re.findall(r"[\w/-]+\.md", str(site["nav"])))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    missing = {page for page in pages - placed if not page.startswith("results/")}
+    assert not missing, f"mkdocs.yml: nav: {missing}"
+
+
+def public():
+    """(dotted name, object) of every public class and function of the package, and of the members of classes."""
+    for module in pkgutil.walk_packages(tinyyolo.__path__, "tinyyolo."):
+        space = importlib.import_module(module.name)
+        if Path(space.__file__).stat().st_size:
+            yield module.name, space
+        for name, one in vars(space).items():
+            if name.startswith("_") or getattr(one, "__module__", "") != module.name or not callable(one):
+                continue
+            yield f"{module.name}.{name}", one
+            for member in vars(one) if isinstance(one, type) else ():
+                value = inspect.getattr_static(one, member)
+                if not member.startswith("_") and isinstance(
+                    value, (type(test_links_lead_to_files_and_headings), property)
+                ):
+                    yield f"{module.name}.{name}.{member}", getattr(one, member)
+
+
+def test_everything_public_has_a_docstring():
+    names = dict(public())
+    assert len(names) > 500
+    missing = [name for name, one in names.items() if not inspect.getdoc(one)]
+    assert not missing, missing
+
+
+def test_every_key_of_runs_and_data_has_a_meaning():
+    from tinyyolo.datasets.places import EXPORTED
+    from tinyyolo.datasets.spec import KINDS, MEANINGS
+    from tinyyolo.engine.keys import KEYS
+
+    assert all(row.text or not row.modes for row in KEYS.values())
+    assert set(MEANINGS) == set(KINDS) - {*EXPORTED, "download"} and all(MEANINGS.values())

@@ -73,6 +73,25 @@ KINDS: dict[str, tuple[Any, str]] = {
     "download": (Any, "anything"),
     **dict.fromkeys(EXPORTED, (Any, "anything")),
 }
+# What the keys do that are used; they stand in the site's reference.
+MEANINGS = {
+    "path": "root of the data, relative to the YAML, absolute or ~/...; the YAML's folder if left out",
+    **dict.fromkeys(SPLITS, "where the split's images lie, relative to `path`"),
+    "annotations": "split: one file of labels, or a folder of them; left out: YOLO txt in labels/ beside images/",
+    "names": "class order; left out: the categories of a COCO JSON by id, the values of a map's class attribute",
+    "ignore": "categories that are ignore regions, neither objects nor background",
+    "format": "of label folders: " + ", ".join(sorted({*FORMATS} - {JSON})) + "; yolo if left out",
+    "class_field": "labels of a map: the attribute that names the class",
+    "layer": "labels of a map: the layer, where a file has several",
+    "base": "another data YAML, whose keys are taken to start from",
+    "expected": "what a whole download holds; `data check` compares",
+    "stands_for": "the official split that a split of another name is, for `expected`",
+    "toy": "a drawn set instead of files: scene, size, images, seed, objects, side_px, fresh",
+    "about": "where to ask for the data, under which licence, how to get them (`get:`)",
+    "nc": "number of classes, which must be that of `names`",
+    "channels": "of the images; 3",
+    "kpt_shape": "key points behind each box of YOLO txt, which are left out",
+}
 # Words under these keys are text as they stand there: a class may be called no, 1e3 or 2024-01-01.
 AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels", "kpt_shape"}
 

@@ -29,7 +29,22 @@ PARTS: dict[type, Table] = {
     DeltaCoder: {"delta": DeltaCoder},
 }
 REST = ("nc", "train", "published")
-COMMON_KEYS = ("detector", "backbone", "neck", "normalize", "pad", "test", *REST)
+# Keys at the top beside the heads: what they may be, the default, what they do.
+COMMON_KEYS = {
+    "detector": ("one_stage or two_stage", "", "one_stage has the section head, two_stage has rpn and roi"),
+    "backbone": ("a section", "", "the network; `weights`, with every type, is the file of its starting weights"),
+    "neck": ("a section", "", "what makes the maps of the heads from those of the backbone"),
+    "normalize": (
+        "imagenet, a mapping or null",
+        "null",
+        "mean and std of RGB in [0, 1]; null: as it is",
+    ),
+    "pad": ("center or corner", "center", "where an image lies in an input of another shape: center on grey, corner"),
+    "test": ("a mapping", "{}", "how candidates become detections, where a run's keys do not say it"),
+    "nc": ("a whole number", "8", "classes; training takes those of its data"),
+    "train": ("a mapping", "{}", "keys of a run that go with the model; a run's own win"),
+    "published": ("a mapping", "{}", "figures of a paper, for people; nothing is computed from them"),
+}
 
 
 class Kind(NamedTuple):
@@ -43,6 +58,9 @@ DETECTORS = {
     "one_stage": Kind(OneStage, {"head": HEADS}),
     "two_stage": Kind(TwoStage, {"rpn": RPN_HEADS, "roi": ROI_HEADS}),
 }
+# What the builder gives to the classes of a section, which are no keys there.
+GIVEN = {"neck": ("in_channels", "in_strides", "backbone")}
+GIVEN |= {name: ("in_channels", "in_strides", "num_classes") for kind in DETECTORS.values() for name in kind.heads}
 
 
 def build_model(spec: Mapping[str, Any], num_classes: int | None = None) -> Detector:
@@ -115,11 +133,21 @@ def normalization(given: Any) -> Mapping[str, Any] | None:
         return given and {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     if not isinstance(given, Mapping):
         raise UserError(f"normalize={shown(given)}: expected a mapping of mean and std, imagenet, or null")
-    values: dict[str, Any] = construct(_mean_and_std, given, "normalize")
+    values: dict[str, Any] = construct(mean_and_std, given, "normalize")
     return values
 
 
-def _mean_and_std(mean: Sequence[float], std: Sequence[float], bgr: bool = False) -> dict[str, Any]:
+def mean_and_std(mean: Sequence[float], std: Sequence[float], bgr: bool = False) -> dict[str, Any]:
+    """The section `normalize`.
+
+    Args:
+        mean: of red, green and blue, in [0, 1].
+        std: standard deviation of the same.
+        bgr: the network takes blue, green and red.
+
+    Raises:
+        ValueError: not three numbers, or a std that is not above 0.
+    """
     for name, values in {"mean": mean, "std": std}.items():
         if len(values) != len(IMAGENET_MEAN):
             raise ValueError(f"{name}={shown(values)}: expected a number for each of red, green and blue")

@@ -106,6 +106,7 @@ def pooled_threshold(truth: Annotations, ranked: Ranked, wins: Wins, lane: int, 
 
 
 def copy_limit(curves: Curves, k: int, a: int, m: int) -> None:
+    """Take the curves of class k and range a at the limit before the m-th, which cuts nothing."""
     for array in (curves.precision, curves.recall, curves.scores, *curves.lrp.values()):
         array[..., k, a, m] = array[..., k, a, m - 1]
 
@@ -130,6 +131,7 @@ class ClassLane:
         self.pairs = Pairs(place, wins.lanes[pairs], wins.ignored[pairs], wins.iou[pairs], in_range[place])
 
     def fill(self, curves: Curves, at: tuple[int, int, int], limit: int, first_lane: int, tau: int | None) -> None:
+        """Write the curves of one (class, range, limit), and its LRP where `tau` says at which threshold."""
         kept, pairs, counted = self.kept(limit)
         for t in range(len(curves.recall)):
             place, falses, _ = self.true_positives(pairs, first_lane + t, counted)

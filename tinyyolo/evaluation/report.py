@@ -128,6 +128,7 @@ def image_source(file: Path | None, folder: Path, embed: bool) -> str | None:
 
 
 def data_url(kind: str, content: bytes) -> str:
+    """An image file as an address that holds it whole."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

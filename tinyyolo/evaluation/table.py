@@ -51,6 +51,7 @@ def table_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
 
 
 def cell_text(key: str, value: float | None) -> str:
+    """A figure in percent, a threshold as it is, a dash where there is none."""
     if value is None or math.isnan(value) or value < 0:
         return NOTHING
     return f"{value:.2f}" if key == "threshold" else f"{100 * value:.1f}"

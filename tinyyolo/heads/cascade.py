@@ -18,7 +18,8 @@ class CascadeHead(StagedHead):
     Args:
         in_channels, in_strides, num_classes, sampler, channels, box_beta: see `RoIHead`.
         assigner, coder, loss_weights: one for each stage.
-        levels, pool_size, finest_scale: see `RoIPool`.
+        levels, finest_scale: see `RoIPool`.
+        pool_size: cells a side of what is seen of a region.
 
     Raises:
         ValueError: not one assigner, coder and weight for each of two or more stages, or a number out of its bounds.

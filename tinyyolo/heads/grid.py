@@ -186,8 +186,11 @@ class GridHead(StagedHead):
         num_classes: C.
         assigner, sampler: see `sample_rois`.
         channels: of the two shared linear layers.
-        levels, pool_size, finest_scale: see `RoIPool`.
-        grid_channels, grid_convs, grid_norm_groups: see `GridBranch`.
+        levels, finest_scale: see `RoIPool`.
+        pool_size: cells a side of what is seen of a region.
+        grid_channels: of each grid point in that branch.
+        grid_convs: its 3x3 convolutions before the points part; the first has stride 2.
+        grid_norm_groups: of the group norm behind each.
         grid_pool_size: cells a side of what the grid branch sees, an even number.
         grid_weight: of its loss.
         grid_regions: of a batch it learns on so many at most.

@@ -226,7 +226,8 @@ class RoIHead(StagedHead):
         channels: of the two shared linear layers.
         class_agnostic: one box a region instead of one a class.
         box_beta: where the smooth L1 of the deltas becomes linear; 0 is plain L1.
-        levels, pool_size, finest_scale: see `RoIPool`.
+        levels, finest_scale: see `RoIPool`.
+        pool_size: cells a side of what is seen of a region.
         max_candidates: at most this many (region, class) pairs of an image leave `candidates`, the best ones.
 
     Raises:

@@ -46,6 +46,7 @@ class Pen:
 
     @property
     def image(self) -> np.ndarray:
+        """What was drawn, (H, W, 3) uint8 BGR."""
         return np.ascontiguousarray(np.asarray(self.canvas)[..., ::-1])
 
 

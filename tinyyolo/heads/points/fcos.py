@@ -48,7 +48,7 @@ class FCOSHead(PointHead):
         centerness_of_boxes: the box branch gives the centerness; False: the class branch.
         box_loss: iou or diou.
         min_score: pairs must score more before the centerness is multiplied in, and then stay whatever becomes of them.
-        prior: see `PointHead.start`.
+        prior: the score of every class before training (Lin et al., 2017b).
 
     Raises:
         ValueError: what `PointHead` or the assigner refuses, not one range a level, no such loss, or one of anchors and

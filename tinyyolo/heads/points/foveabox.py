@@ -28,7 +28,7 @@ class FoveaHead(PointHead):
         ranges, sigma: see `FoveaAssigner`.
         bases: base length of each level, px.
         box_beta: where the smooth L1 becomes linear.
-        prior: see `PointHead.start`.
+        prior: the score of every class before training (Lin et al., 2017b).
 
     Raises:
         ValueError: what `PointHead` or the assigner refuses, or not one range and base a level.

@@ -39,7 +39,7 @@ class RepPointsHead(PointHead):
         assigner: gives the first stage's boxes their objects, of which the classes and the second stage learn.
         scale: of the first stage, see `NearestAssigner`; losses are in units of `scale` strides.
         box_beta: where the smooth L1 becomes linear.
-        prior: see `PointHead.start`.
+        prior: the score of every class before training (Lin et al., 2017b).
 
     Raises:
         ValueError: what `PointHead` or an assigner refuses.
