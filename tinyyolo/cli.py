@@ -38,7 +38,7 @@ COMMANDS: Table = {
     "val": Command("engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
     "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
     "track": Command("engine.commands:track", "follow objects through a video or a folder of frames"),
-    "export": Command("engine.commands:export", "write a checkpoint as TorchScript or safetensors"),
+    "export": Command("engine.commands:export", "write a checkpoint as ONNX, OpenVINO, TorchScript or safetensors"),
     "info": Command("engine.commands:info", "size and cost of a model"),
     "table": Command("engine.history.table:table", "several runs and seeds in one table: Markdown, LaTeX, CSV"),
     "ablate": Command("engine.ablate.command:ablate", "train the rows of a spec; the paper's Tables 6-11 come along"),

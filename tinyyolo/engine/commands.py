@@ -127,10 +127,12 @@ def track(**keys: Any) -> None:
 
 
 def export(**keys: Any) -> None:
-    """Write a checkpoint for other programs: tinyyolo export model=best.pt imgsz=640
+    """Write a checkpoint for other programs: tinyyolo export model=best.pt format=onnx
 
-    The file stands beside the checkpoint. format=torchscript runs by itself at one image size; it is code, which
-    predict and val run with trust=true. format=safetensors holds the weights, no code, and stands for the .pt anywhere.
+    The file stands beside the checkpoint. format=onnx and format=openvino take any image size and give detections, or
+    with nms=false candidates; half=true is for weights of 16 bits. They are tried beside the checkpoint first, and not
+    written if they find something else. format=torchscript runs by itself at one image size; it is code, which predict
+    and val run with trust=true. format=safetensors holds the weights, no code, and stands for the .pt anywhere.
     """
     model, plain = model_and_keys("export", keys)
     print(model.export(**plain))

@@ -325,19 +325,19 @@ KEYS: dict[str, Key] = {
     "format": Key(
         "e",
         TEXT,
-        "onnx, which many programs run, at any size; torchscript, which torch runs, at one size; safetensors, weights"
-        " without code",
+        "onnx, which many programs run, and openvino, at any size; torchscript, which torch runs, at one size;"
+        " safetensors, weights without code",
     ),
     "nms": Key(
         "e",
         SWITCH,
-        "of onnx: the file suppresses and gives detections (true), or gives candidates alone",
+        "of onnx and openvino: the file suppresses and gives detections (true), or gives candidates alone",
         "suppression is never part of the network; iou=, max_det= and agnostic_nms= set it",
     ),
     "half": Key(
         "e",
         SWITCH,
-        "of onnx: weights and maps of 16 bits; boxes and suppression stay at 32",
+        "of onnx: weights and maps of 16 bits, of openvino weights; boxes and suppression stay at 32",
         "tiny boxes need float32; amp= trains in mixed precision",
     ),
     # ---- tinyyolo's own

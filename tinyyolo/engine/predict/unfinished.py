@@ -221,7 +221,8 @@ def files_of(path: str | Path) -> list[Path]:
 def weights_of(model: Any, path: str) -> str:
     """A hash of the weights of a detector, or of an export's file at `path`."""
     if not isinstance(model, torch.nn.Module) or isinstance(model, (torch.jit.ScriptModule, Runtime)):
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        files = sorted(Path(path).glob("*")) if Path(path).is_dir() else [Path(path)]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     total = hashlib.sha256(repr(getattr(model, "yaml", "")).encode())
     for name, tensor in model.state_dict().items():
         total.update(name.encode() + str(tensor.dtype).encode())
