@@ -36,6 +36,7 @@ COMMANDS: Table = {
     "train": Command("engine.commands:train", "train a model; alone: the smallest on a drawn toy set"),
     "val": Command("engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
     "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
+    "merge": Command("engine.predict.merge:merge", "join the shards of a prediction: runs/predict.shards"),
     "export": Command("engine.commands:export", "write a checkpoint as TorchScript or safetensors"),
     "info": Command("engine.commands:info", "size and cost of a model"),
     "models": Command("detectors.catalogue:models", "the models, their sizes and published figures"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyyolo.config import UserError, suggest, whole
 from tinyyolo.evaluation.agreement import changed_boxes, compare
-from tinyyolo.evaluation.detections import read_detections
+from tinyyolo.evaluation.detections import files_of, read_detections
 from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
 from tinyyolo.evaluation.inputs import read_truth
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
@@ -39,7 +39,8 @@ def evaluate_command(
 
     Args:
         gt: COCO JSON of the objects.
-        dt: COCO results JSON of the detections.
+        dt: COCO results JSON of the detections; or many: a folder or a glob in quotes of COCO results, or the folder of
+            shards that predict shard= leaves, read by groups of images, so that they may be larger than the memory.
         sizes: aitod, coco, or your own ranges of the side in pixels, such as "{vt: [0, 8], t: [8, 16]}".
         max_dets: limits of detections for each image and class; by default those of `sizes`.
         iou: IoU thresholds to average over; by default .5 to .95.
@@ -53,9 +54,11 @@ def evaluate_command(
     limits = [int(m) for m in as_list("max_dets", max_dets) or limits]
     thresholds = as_list("iou", iou) or IOU_THRESHOLDS
     truth = read_truth(gt, words(ignore), rules=rules)
-    detections = read_detections(dt, truth)
-    if not len(detections.labels):
-        print(f"{dt}: there are no detections in it", file=sys.stderr)
+    detections: Any = dt
+    if not files_of(dt):
+        detections = read_detections(dt, truth)
+        if not len(detections.labels):
+            print(f"{dt}: there are no detections in it", file=sys.stderr)
     settings: dict[str, Any] = {"max_dets": limits, "area_ranges": ranges, "iou_thresholds": thresholds}
     result = evaluate(truth, detections, lrp=bool(lrp), **settings)
     folder = Path(out)
