@@ -38,6 +38,7 @@ COMMANDS: Table = {
     "val": Command("engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
     "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
     "track": Command("engine.commands:track", "follow objects through a video or a folder of frames"),
+    "merge": Command("engine.predict.merge:merge", "join the shards of a prediction: runs/predict.shards"),
     "export": Command("engine.commands:export", "write a checkpoint as ONNX, OpenVINO, TorchScript or safetensors"),
     "info": Command("engine.commands:info", "size and cost of a model"),
     "table": Command("engine.history.table:table", "several runs and seeds in one table: Markdown, LaTeX, CSV"),
