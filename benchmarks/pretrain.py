@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 
 from tinyyolo import Model
 from tinyyolo.engine import checkpoint
+from tinyyolo.engine.history.provenance import commit
 from tinyyolo.io import new_file
 
 EPOCHS = 100_000  # of the school: it ends when it is stopped
@@ -46,12 +46,6 @@ SETTINGS = {  # the scenes are various enough, and four of them in one picture t
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"  # where the package's are
 LICENCE = "AGPL-3.0-only"
-
-
-def commit() -> str:
-    """Of the code at work, with a mark where it was changed."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 class Record:

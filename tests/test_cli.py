@@ -60,6 +60,7 @@ def test_a_word_with_commands_behind_it_lists_them(capsys):
             "check",
             "stats",
             "convert",
+            "split",
             "build-aitod",
         ]
 
@@ -109,7 +110,7 @@ MISTAKES = [
     (["predict", "model=missing.pt", "source=x.png"], "missing.pt: no such checkpoint"),
     (["info", "modle=tinyyolo-n.yaml"], "modle"),
     (["help", "trian"], "did you mean 'train'"),
-    (["data"], "data: expected a word; Choices: build-aitod, check, convert, stats"),
+    (["data"], "data: expected a word; Choices: build-aitod, check, convert, split, stats"),
     (["data", "chek"], "did you mean 'check'"),
     (["data", "check"], "data check: data= is missing: tinyyolo data check DATA"),
     (["data", "check", "a.yaml", "b.yaml"], "data check: expected key=value, found 'b.yaml'"),

@@ -30,6 +30,7 @@ DATA: Table = {
     "check": Command("datasets.audit.check:check", "everything that is wrong with a data set, by name"),
     "stats": Command("analysis.stats:stats", "objects by class, split and size, and advice"),
     "convert": Command("datasets.convert.convert:convert", "to coco, yolo, visdrone or dota; cut scenes"),
+    "split": Command("datasets.convert.split:split", "cut a COCO JSON into train, val and test, by group"),
     "build-aitod": Command("datasets.convert.aitod:build_aitod", "AI-TOD's images from xView's scenes"),
 }
 COMMANDS: Table = {
@@ -38,12 +39,14 @@ COMMANDS: Table = {
     "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
     "export": Command("engine.commands:export", "write a checkpoint as TorchScript or safetensors"),
     "info": Command("engine.commands:info", "size and cost of a model"),
+    "table": Command("engine.history.table:table", "several runs and seeds in one table: Markdown, LaTeX, CSV"),
+    "ablate": Command("engine.ablate.command:ablate", "train the rows of a spec; the paper's Tables 6-11 come along"),
     "models": Command("detectors.catalogue:models", "the models, their sizes and published figures"),
     "data": DATA,
     "analyze": Command("analysis.command:analyze", "which anchors learn which objects, before any training"),
     "evaluate": Command("evaluation.commands:evaluate_command", "score any detector's results: gt= dt="),
-    "report": Command("evaluation.commands:report_command", "what went wrong, as a page: gt= dt= images="),
-    "compare": Command("evaluation.commands:compare_command", "agreement of two sets: a.json b.json"),
+    "report": Command("analysis.report:report", "what went wrong, as a page: gt= dt= images="),
+    "compare": Command("analysis.compare:compare", "agreement of two or three sets: a.json b.json"),
     "completion": Command("completion:completion", "for your shell: source <(tinyyolo completion bash)"),
 }
 KEY = Command("engine.keys:describe", "what a key does")

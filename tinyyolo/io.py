@@ -385,6 +385,18 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(pad(cell, width) for pad, cell, width in row) for row in padded)
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; a bar in a cell does not end it.
+
+    Examples:
+        >>> markdown_table(["row", "AP"], [["a|b", "1.0"]])
+        ['| row | AP |', '|---|---|', '| a\\\\|b | 1.0 |']
+    """
+    escaped = [[cell.replace("|", "\\|") for cell in cells] for cells in (header, *rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in escaped]
+    return [lines[0], "|" + "---|" * len(header), *lines[1:]]
+
+
 def counted(counts: Mapping[str, int]) -> str:
     """Counts by name in words, without those of 0.
 

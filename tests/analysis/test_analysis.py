@@ -123,7 +123,7 @@ def test_command_writes_tables_numbers_and_figures(coco_file, capsys, tmp_path):
     printed = capsys.readouterr().out
     for text in ("3 objects in 2 images", "positives for each object", "% of objects without any", "5x8", "max-iou"):
         assert text in printed
-    for name in ("positives.png", "shift.png", "example.png"):
+    for name in ("positives.png", "shift.png", "example.png", "anchors.png"):
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
 
 

@@ -132,6 +132,25 @@ def test_two_stage_models():
     assert found.orig_shape == (300, 280)
 
 
+def test_a_head_that_suppresses_inside_has_no_doubles_at_seams(monkeypatch):
+    """Two windows box one object, each with its centre half a pixel on its own side: 11 of 13 px in common, .85."""
+    slim = Model("grid-rcnn-r18-nwdrka.yaml")
+    assert slim.model.roi_head.nms_iou == 0.5 and slim.model.test["iou"] == 1
+
+    def candidates(maps, size_hw, core, least):
+        middle, score = (core[2] - 0.5, 0.9) if core[0] == 0 else (core[0] + 0.5, 0.8)
+        scores = torch.zeros(1, 1, slim.model.nc)
+        scores[..., 0] = score
+        return torch.tensor([[[middle - 6, 20.0, middle + 6, 30.0]]]), scores
+
+    monkeypatch.setattr(slim.model, "candidates", candidates)
+    monkeypatch.setattr(slim.model, "features", lambda images: None)
+    for inside, expected in ((0.5, [0.9]), (0.9, [0.9, 0.8]), (None, [0.9, 0.8])):
+        slim.model.roi_head.nms_iou = inside
+        (found,) = slim.predict(scene(64, 192), imgsz=128, tile=128, overlap=64, conf=0.1, **QUIET)
+        assert found.boxes.conf.tolist() == pytest.approx(expected), inside
+
+
 def test_exports_own_by_the_centre(model, tmp_path):
     """Their boxes are those of the checkpoint but for some at cuts: an export does not say whence candidates come."""
     model.save(tmp_path / "a.pt")

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from tinyyolo.analysis.compare import compare as compare_command
 from tinyyolo.config import UserError
 from tinyyolo.evaluation import compare, evaluate
 from tinyyolo.evaluation.agreement import changed_boxes
-from tinyyolo.evaluation.commands import compare_command
 
 
 def box(key, image, category, bbox, **more):
@@ -151,7 +151,7 @@ def test_command_prints_and_writes(tmp_path, capsys):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(UserError, match="two are needed"):
+    with pytest.raises(UserError, match="two or three are needed"):
         compare_command("a.json")
     alien = second()
     alien["categories"][0]["name"] = "boat"

@@ -19,9 +19,9 @@ from tests.support.report_scene import (
     truth,
     write_run,
 )
+from tinyyolo.analysis.report import report as report_command
 from tinyyolo.config import UserError
 from tinyyolo.evaluation import evaluate
-from tinyyolo.evaluation.commands import report_command
 from tinyyolo.evaluation.errors import FOUND, IGNORED, MISSED, REGION, TRUE, count_errors, find_errors, missed_labels
 
 

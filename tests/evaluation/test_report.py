@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.report_scene import COLOURS, box, pixel_of, write_run
-from tinyyolo.evaluation.commands import report_command
+from tinyyolo.analysis.report import report as report_command
 
 
 @pytest.fixture(scope="module")

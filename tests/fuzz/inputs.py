@@ -97,6 +97,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "data check": ("set.yaml",),
     "data stats": ("set.yaml", "figure=false"),
     "data convert": ("set.yaml", "out=out"),
+    "data split": ("set.yaml", "out=cut.yaml", "val=0.5"),
     "data build-aitod": ("xview=x", "aitod=images", "out=out"),
     "analyze": ("data=set.yaml", "model=tinyyolo-n.yaml", "figures=false"),
     "evaluate": ("gt=gt.json", "dt=dt.json"),

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 
-from tinyyolo.evaluation.commands import report_command
+from tinyyolo.analysis.report import report as report_command
 from tinyyolo.evaluation.errors import BACKGROUND, CONFUSION, DUPLICATE, HIDDEN, IGNORED, LOCALISATION, TRUE
 
 SHIP, CAR = 1, 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tinyyolo.analysis.anchors import anchors_of, drawn_example, example_of
 from tinyyolo.analysis.assignment import SIZE_NAMES, count_positives, gather, scenes_of
 from tinyyolo.analysis.similarity import shift_curves, worked_example
 from tinyyolo.analysis.words import example_in_words, in_words
@@ -17,10 +18,14 @@ from tinyyolo.boxes.convert import sides
 from tinyyolo.boxes.similarity import CONSTANT
 from tinyyolo.config import UserError, above, suggest
 from tinyyolo.datasets import spec
+from tinyyolo.datasets.annotations import Annotations
 from tinyyolo.datasets.audit.faults import tell_doubts
 from tinyyolo.datasets.formats import coco as coco_json
+from tinyyolo.evaluation.commands import tell_unused
 from tinyyolo.io import write_json
+from tinyyolo.plots.assign import anchors as draw_anchors
 from tinyyolo.plots.assign import draw
+from tinyyolo.plots.charts import FORMATS
 
 
 def analyze(
@@ -31,15 +36,20 @@ def analyze(
     assigners: str | Sequence[str] | Mapping[str, Any] | None = None,
     constant: float | str = CONSTANT,
     imgsz: int | None = None,
+    images: str | Path | None = None,
+    image: str | None = None,
+    object: int | None = None,
     figures: bool = True,
+    format: str = "png",
     out: str | Path = "runs/analyze",
     **overrides: Any,
 ) -> None:
     """Show what assigners do with your boxes: tinyyolo analyze data.yaml, or a COCO JSON; alone: the similarities.
 
     Prints positives for each object by size (the paper's Fig. 8), objects that get none and which anchors are taken,
-    and writes these, similarity under a shift (Fig. 2) and the worked example (Fig. 1) to `analyze.json` and PNGs.
-    Needs annotations only, no images.
+    and writes these, similarity under a shift (Fig. 2) and the worked example (Fig. 1) to `analyze.json` and figures.
+    `anchors.png` shows an object on its picture with the anchors that each rule gives it (Fig. 7); of a COCO JSON give
+    the folder of the pictures as images=. All else needs annotations only.
 
     Args:
         words: the data, if not given as `data=`.
@@ -51,7 +61,11 @@ def analyze(
             it differs.
         constant: C of NWD and DotD in px; auto is the mean size of the objects.
         imgsz: size of the network input to scale images to; by default they stay as they are.
-        figures: draw the PNGs.
+        images: folder of the pictures, if the data is a COCO JSON.
+        image: file name of the picture with the object that is shown.
+        object: annotation id of the object that is shown; by default one of about the median size.
+        figures: draw the figures.
+        format: of the figures, png, pdf or svg.
         out: folder of the files.
         overrides: dotted keys of the models, such as head.anchors=auto, which fits anchors to these objects.
 
@@ -72,13 +86,22 @@ def analyze(
         above(0, **numbers)
     except ValueError as error:
         raise UserError(f"{error} px{', or auto' if str(error).startswith('constant') else ''}") from error
+    if format not in FORMATS:
+        raise UserError(f"format={format}: {suggest(format, FORMATS)}")
+    told = {"images": images is not None, "image": image is not None, "object": object is not None}
+    if not (data and figures):
+        told["format"] = format != FORMATS[0] and not figures
+        tell_unused(told, "analyze without data" if figures else "figures=false")
     report: dict[str, Any] = {"data": data, "split": split, "imgsz": imgsz, "constant": constant}
+    candidates, example = {}, drawn_example() if figures and not data else None
     if data:
-        found = coco_json.read(data) if data.endswith(".json") else spec.load(data).measured(split)
+        found, folder = with_folder(data, split, images)
         tell_doubts(found)
         scenes = list(scenes_of(found, imgsz))
         if not scenes:
             raise UserError(f"{data}: no image has objects")
+        if figures:
+            example = example_of(found, folder, image, object, imgsz)
         wh = torch.cat([sides(scene.boxes) for scene in scenes])
         places = [(scene.size_hw, scene.boxes) for scene in scenes]
         report["constant"] = auto_constant(wh) if constant == "auto" else constant
@@ -86,12 +109,35 @@ def analyze(
         report |= {"images": len(scenes), "objects": len(wh), "sizes": SIZE_NAMES}
         report["assigners"] = {name: count_positives(c, scenes) for name, c in candidates.items()}
         print(in_words(report))
+    elif example:
+        boxes = example.scene.boxes
+        places = [(example.scene.size_hw, boxes)]
+        candidates = gather(model, assigners, report["constant"], overrides, sides(boxes), places)
     report["shift"] = shift_curves(constant=report["constant"])
     report["example"] = worked_example(constant=report["constant"])
     print(example_in_words(report["example"]))
-    folder = Path(out)
-    write_json(folder / "analyze.json", report)
-    print(f"numbers: {folder / 'analyze.json'}")
-    if figures:
-        for path in draw(report, folder):
-            print(f"figure: {path}")
+    if example:
+        report["anchors"] = anchors_of(candidates, example, report["constant"])
+    target = Path(out)
+    write_json(target / "analyze.json", report)
+    print(f"numbers: {target / 'analyze.json'}")
+    if example:
+        others, path = example.scene.boxes.double().numpy(), target / f"anchors.{format}"
+        drawn = draw_anchors(report["anchors"], others, example.view, example.scale, path)
+        example.view.close()
+        for file in (*draw(report, target, format), drawn):
+            print(f"figure: {file}")
+
+
+def with_folder(data: str, split: str, images: str | Path | None) -> tuple[Annotations, Path | None]:
+    """The objects of a data YAML's split or a COCO JSON, and the folder of its pictures; None where it is not known.
+
+    Raises:
+        UserError: as the readers.
+    """
+    given = None if images is None else Path(images)
+    if data.endswith(".json"):
+        return coco_json.read(data), given
+    set_ = spec.load(data)
+    folder = set_.folder_of(set_.split(split))
+    return set_.measured(split), given or (folder if folder.is_dir() else None)

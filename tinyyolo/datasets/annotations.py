@@ -226,6 +226,38 @@ def of_classes(annotations: Annotations, classes: Sequence[int]) -> Annotations:
     )
 
 
+def merged(annotations: Annotations, aliases: Mapping[str, str]) -> Annotations:
+    """The objects of classes that are called by another name with those of the class itself, as one class.
+
+    Args:
+        annotations: with a category for each name.
+        aliases: another name of a class, or of an ignored category -> the name; both are names of categories.
+
+    Examples:
+        >>> from tinyyolo.datasets.formats import coco
+        >>> content = {"images": [{"id": 1}], "categories": [{"id": 4, "name": "truvk"}, {"id": 7, "name": "truck"}],
+        ...            "annotations": [{"image_id": 1, "category_id": k, "bbox": [0, 0, 6, 6]} for k in (4, 7)]}
+        >>> one = merged(coco.from_content(content, "gt"), {"truvk": "truck"})
+        >>> one.names, one.labels.tolist(), one.box_categories.tolist(), one.categories
+        ({0: 'truck'}, [0, 0], [7, 7], {7: 'truck'})
+    """
+    full = annotations
+    own = [i for i, name in full.names.items() if name not in aliases]
+    names = [full.names[i] for i in own]
+    labels = [names.index(aliases.get(name, name)) for name in full.names.values()]
+    ids = {name: key for key, name in full.categories.items()}
+    ids |= dict(zip(full.names.values(), full.category_ids.tolist(), strict=True))
+    key_of = {key: ids[aliases.get(name, name)] for key, name in full.categories.items()}
+    return replace(
+        full,
+        names=dict(enumerate(names)),
+        category_ids=full.category_ids[own],
+        labels=np.array([*labels, IGNORED])[full.labels],
+        categories={key: name for key, name in full.categories.items() if name not in aliases},
+        box_categories=np.array([key_of[key] for key in full.box_categories.tolist()], full.category_ids.dtype),
+    )
+
+
 def as_names(names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     """Class names as {0: first, 1: second, ...}; a mapping must have exactly these keys.
 

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from tinyyolo.config import ROOTS, UserError, find_yaml, path_of, suggest, with_base
-from tinyyolo.datasets.annotations import Annotations, Problem, as_names, raise_fatal, subset
+from tinyyolo.datasets.annotations import Annotations, Problem, as_names, merged, raise_fatal, subset
 from tinyyolo.datasets.formats.gis import read as gis
 from tinyyolo.datasets.formats.table import DEFAULT, FORMATS, JSON, Format
 from tinyyolo.datasets.formats.yolo import with_keypoints
@@ -37,6 +37,7 @@ DATASETS_VARIABLE = "TINYYOLO_DATASETS"
 MOST_CLASSES = 100_000  # that may go without names
 MAPS = {".geojson": "geojson", ".gpkg": "gpkg", ".shp": "shp", ".fgb": "gpkg"}  # labels of a map -> the format's name
 OTHERS = MAPS | {".csv": "csv"}  # and other files whose end says the format, unless the YAML does
+NUMBERED = ("yolo", "visdrone", "xview", "vedai")  # formats whose labels do not name their classes
 FILES = (".json", *OTHERS)  # annotations that are one file for all images; others lie in a folder
 Text = str | int | float  # a number is a name too: `path: 2019`
 
@@ -64,6 +65,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "ignore": (list[Text], "a list of category names"),
     "expected": (dict[str, Counts], "split: {images: number, boxes: number, classes: {name: number}}"),
     "stands_for": (dict[str, Text], "a mapping split: official split"),
+    "aliases": (dict[str, Text], "a mapping other name in the labels: name"),
     **dict.fromkeys(("toy", "about"), (dict[str, Any], "a mapping")),
     # These stand in ultralytics' YAMLs; nothing is downloaded.
     **dict.fromkeys(("nc", "channels"), (int, "a number")),
@@ -77,6 +79,7 @@ MEANINGS = {
     **dict.fromkeys(SPLITS, "where the split's images lie, relative to `path`"),
     "annotations": "split: one file of labels, or a folder of them; left out: YOLO txt in labels/ beside images/",
     "names": "class order; left out: the categories of a COCO JSON by id, the values of a map's class attribute",
+    "aliases": "other names that the labels have for a class; of formats that name their classes",
     "ignore": "categories that are ignore regions, neither objects nor background",
     "format": "of label folders: " + ", ".join(sorted({*FORMATS} - {JSON})) + "; yolo if left out",
     "class_field": "labels of a map: the attribute that names the class",
@@ -92,6 +95,16 @@ MEANINGS = {
 }
 # Words under these keys are text as they stand there: a class may be called no, 1e3 or 2024-01-01.
 AS_TEXT = frozenset(KINDS) - {"expected", "toy", "nc", "channels", "kpt_shape"}
+
+
+def title_of(file: Path) -> str:
+    """The name of a data YAML in results: its own, or its folder's where it is just called data.yaml.
+
+    Examples:
+        >>> title_of(Path("toy.yaml")), title_of(Path("ships/data.yaml"))
+        ('toy', 'ships')
+    """
+    return file.parent.name if file.stem == "data" else file.stem
 
 
 @dataclass(frozen=True)
@@ -140,8 +153,8 @@ class DataSpec:
 
     @property
     def title(self) -> str:
-        """A name for files about this set: the YAML's, or its folder's where the YAML is just called data.yaml."""
-        return self.file.parent.name if self.file.stem == "data" else self.file.stem
+        """A name for files about this set, see `title_of`."""
+        return title_of(self.file)
 
     def fresh(self, split: str) -> bool:
         """Whether the split's pictures are drawn as they are asked for, and are no files."""
@@ -204,8 +217,13 @@ class DataSpec:
                 layout, folder = self.layout_of(place), self.image_dir(split)
                 listed = listed_images(self.file, place.images, folder) if place.listed else None
             names = as_names(self.content["names"]) if self.content.get("names") else self.names or None
-            found = layout.read(folder, names, self.ignore, labels=place.annotations, file_names=listed, strict=False)
-            self.parsed[place] = self.within(split, found)
+            others = {str(other): str(name) for other, name in (self.content.get("aliases") or {}).items()}
+            if others and layout in [FORMATS[name] for name in NUMBERED]:
+                raise UserError(f"{self.file}: aliases: labels of {self.format} number their classes, and name none")
+            regions = (*self.ignore, *(other for other, name in others.items() if name in self.ignore))
+            every = [*names.values(), *others] if names and others else names
+            found = layout.read(folder, every, regions, labels=place.annotations, file_names=listed, strict=False)
+            self.parsed[place] = self.within(split, merged(found, others) if others else found)
         if strict:
             raise_fatal(self.parsed[place].problems)
         return self.parsed[place]
@@ -392,7 +410,9 @@ def find_names(spec: DataSpec) -> dict[int, str]:
     Raises:
         UserError: neither has names, or they are not numbered from 0, stand twice, or are not `nc`.
     """
-    file, given = spec.file, spec.content.get("names")
+    file, given, others = spec.file, spec.content.get("names"), spec.content.get("aliases") or {}
+    if others and not given:
+        raise UserError(f"{file}: aliases: give `names:`, the classes that they are other names of")
     if given:
         try:
             every = as_names(given)
@@ -400,7 +420,11 @@ def find_names(spec: DataSpec) -> dict[int, str]:
             raise UserError(f"{file}: names: {error}") from error
         if spec.content.get("nc") not in (None, len(every)):
             raise UserError(f"{file}: nc: {spec.content['nc']}, but there are {len(every)} names")
-        return dict(enumerate(name for name in every.values() if name not in spec.ignore))
+        classes = [name for name in every.values() if name not in spec.ignore]
+        for other, name in others.items():
+            if name not in (known := [*classes, *spec.ignore]) or other in known:
+                raise UserError(f"{file}: aliases: {other}: {name}: expected another name of one of {', '.join(known)}")
+        return dict(enumerate(classes))
     if 0 < (count := spec.content.get("nc") or 0) <= MOST_CLASSES and all(
         split.annotations is None for split in spec.splits.values()
     ):

@@ -30,6 +30,21 @@ def opened_view(path: str | Path) -> View:
         raise UserError(f"{path}: {error}") from error
 
 
+def blank(size_hw: tuple[int, int], grey: int) -> View:
+    """An image of one grey, of any size; none of it stands in memory.
+
+    Examples:
+        >>> part(blank((900000, 900000), 7), 5, 5, 6, 6).tolist()
+        [[[7, 7, 7]]]
+    """
+    return Picture(np.broadcast_to(np.uint8(grey), (*size_hw, 3)))
+
+
+def in_memory(pixels: np.ndarray) -> View:
+    """An image of pixels (H, W, 3) uint8 BGR."""
+    return Picture(pixels)
+
+
 def whole(view: View, side: int) -> np.ndarray:
     """All of it (h, w, 3) uint8 BGR, its longer side at most `side` px.
 

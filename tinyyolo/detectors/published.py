@@ -8,11 +8,12 @@ Written from the model YAMLs: `python -m tinyyolo.detectors.published docs/publi
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import find_yaml, load_model_yaml, load_yaml, yaml_names
+from tinyyolo.io import markdown_table as table
 
 FIGURES = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1500")
 CLASSES = ("airplane", "bridge", "storage-tank", "ship", "swimming-pool", "vehicle", "person", "wind-mill")
@@ -102,19 +103,6 @@ def own(name: str) -> dict[str, Any]:
     """`published:` as a row's own file has it, without that of its base."""
     content = load_yaml(find_yaml(name, "cfg/models")) if resolved(name) else {}
     return dict(content.get("published") or {})
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table.
-
-    Examples:
-        >>> table(["row", "AP"], [["a", "1.0"]])
-        ['| row | AP |', '|---|---|', '| a | 1.0 |']
-    """
-    return [f"| {' | '.join(cells)} |" for cells in (header,)] + [
-        "|" + "---|" * len(header),
-        *(f"| {' | '.join(cells)} |" for cells in rows),
-    ]
 
 
 def figure(values: Mapping[str, Any], key: str) -> str:

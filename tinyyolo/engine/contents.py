@@ -26,7 +26,7 @@ PER_TENSOR = 10  # these few; measured: 2 to 3 with the models of cfg/models
 
 
 class Content(TypedDict):
-    """What every checkpoint holds; newer ones also `thresholds`, scores of the classes or null."""
+    """What every checkpoint holds; newer ones also `thresholds`, scores of the classes or null, and `commit`."""
 
     format: int
     yaml: dict[str, Any]

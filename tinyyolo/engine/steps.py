@@ -19,6 +19,7 @@ from tinyyolo.datasets.train.loader import InBlocks, TinyLoader, go_to, place_of
 from tinyyolo.datasets.train.skipped import keep_skipped
 from tinyyolo.detectors.base import filled
 from tinyyolo.engine import checkpoint
+from tinyyolo.engine.history.provenance import commit
 from tinyyolo.engine.keys import MINUTES
 from tinyyolo.engine.prepare import PreparedTrainer, under
 
@@ -49,6 +50,8 @@ class SteppedTrainer(PreparedTrainer):
         self.files: list[str] = []  # images of the last batch
         self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
         self.thresholds: list[float] | None = None  # scores of the classes by the last validation
+        codes = [*str((self.ckpt or {}).get("commit") or "").split(", "), commit()]  # of every start of the run
+        self.commit = ", ".join(dict.fromkeys(filter(None, codes))) or None
         self.validated = -1  # the last epoch that was looked at
         self.ruined = False  # the loss is no number
         self.good: dict[str, Any] | None = None  # the state to go back to where no checkpoint holds it
@@ -208,6 +211,7 @@ class SteppedTrainer(PreparedTrainer):
             epoch=self.epoch - inside,
             metrics={**self.metrics, "fitness": self.fitness},
             thresholds=self.thresholds,
+            commit=self.commit,
             resume=resume,
         )
 

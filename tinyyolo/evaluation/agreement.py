@@ -81,55 +81,92 @@ def compare(
         >>> compare(a, b)["changes"]["ship"]
         {'same': 1, 'moved': 1, 'relabelled': 0, 'removed': 1, 'added': 1}
     """
-    one = read_truth(first, ignore, rules=rules, source="first")
-    one, two, images = joined(one, second, ignore, rules)
-    agreement = evaluate(one, two, max_dets=max_dets, area_ranges=area_ranges, iou_thresholds=IOU_THRESHOLDS)
-    pairing = pair_up(one, take(two, scores_of(two) >= score))
-    return {
-        "agreement": agreement,
-        "counts": count_sizes(pairing, area_ranges),
-        "changes": count_changes(pairing),
-        "images": images,
-        "pairing": pairing,
-    }
+    settings: dict[str, Any] = {"area_ranges": area_ranges, "max_dets": max_dets, "ignore": ignore, "rules": rules}
+    return compare_all(first, [second], score=score, **settings)[0]
+
+
+def compare_all(
+    first: Any,
+    others: Sequence[Any],
+    *,
+    score: float = PAPER_SCORE,
+    area_ranges: Mapping[str, tuple[float, float]] = AITOD,
+    max_dets: Sequence[int] = AITOD_MAX_DETS,
+    ignore: Sequence[str] = (),
+    rules: str = "tinyyolo",
+) -> list[dict[str, Any]]:
+    """What `compare` returns of each of `others` with `first`, all on the images that all annotation sets have.
+
+    Raises:
+        UserError: as `compare`.
+    """
+    one, sets, images = joined(read_truth(first, ignore, rules=rules, source="first"), others, ignore, rules)
+    results = []
+    for two, shared in zip(sets, images, strict=True):
+        agreement = evaluate(one, two, max_dets=max_dets, area_ranges=area_ranges, iou_thresholds=IOU_THRESHOLDS)
+        pairing = pair_up(one, take(two, scores_of(two) >= score))
+        counts, changes = count_sizes(pairing, area_ranges), count_changes(pairing)
+        kept = {"agreement": agreement, "counts": counts, "changes": changes, "images": shared, "pairing": pairing}
+        results.append(kept)
+    return results
 
 
 def joined(
-    one: Annotations, second: Any, ignore: Sequence[str], rules: str
-) -> tuple[Annotations, Annotations, dict[str, int]]:
-    """`one` as objects and `second` as detections of them, on the images that both have.
+    one: Annotations, others: Sequence[Any], ignore: Sequence[str], rules: str
+) -> tuple[Annotations, list[Annotations], list[dict[str, int]]]:
+    """`one` as objects and `others` as detections of them, on the images that all have, and how many these are.
 
     Raises:
         UserError: no common image, a name twice in one file, or a class that `one` lacks.
     """
-    two = as_truth(second, ignore, rules)
-    if two is None:
-        return one, read_detections(second, one, "second"), {"both": len(one), "first": 0, "second": 0}
-    both = sorted(set(one.file_names) & set(two.file_names))
-    if not both:
-        raise UserError(f"{one.path} and {two.path} have no image in common (joined by file_name)")
+    words = ["second", "third"][: len(others)]
+    truths = [as_truth(given, word, ignore, rules) for word, given in zip(words, others, strict=True)]
+    both = set(one.file_names).intersection(*(two.file_names for two in truths if two is not None))
+    for two in truths:
+        if two is not None and not both:
+            raise UserError(f"{one.path} and {two.path} have no image in common (joined by file_name)")
+    names, shared = sorted(both), any(two is not None for two in truths)
+    here = on_images(one, names) if shared else one
+    sets, images = [], []
+    for word, given, two in zip(words, others, truths, strict=True):
+        if two is not None:
+            lone = len(two) - len(names)
+            sets.append(as_detections(on_images(two, names), here))
+        else:
+            lone, found = 0, read_detections(given, one, word)
+            sets.append(read_detections(on_images(found, names), here) if shared else found)
+        images.append({"both": len(here), "first": len(one) - len(here), "second": lone})
+    return here, sets, images
+
+
+def as_detections(two: Annotations, one: Annotations) -> Annotations:
+    """The objects of `two`, on the same images in the same order, as detections of `one`; regions are left out.
+
+    Raises:
+        UserError: a class that `one` lacks.
+    """
     names = list(one.names.values())
-    alien = sorted(set(two.names.values()) - set(names))
-    if alien:
+    if alien := sorted(set(two.names.values()) - set(names)):
         raise UserError(f"{two.path}: class {alien[0]} is not in {one.path} ({', '.join(names)})")
-    images = {"both": len(both), "first": len(one) - len(both), "second": len(two) - len(both)}
-    one, two = on_images(one, both), on_images(two, both)
     two = subset(two, boxes=two.labels >= 0)
     label = np.array([names.index(name) for name in two.names.values()], np.int64)[two.labels]
-    return one, from_columns(one, str(two.path), two.image_index, label, two.xywh, np.ones(len(label))), images
+    return from_columns(one, str(two.path), two.image_index, label, two.xywh, np.ones(len(label)))
 
 
-def as_truth(second: Any, ignore: Sequence[str], rules: str) -> Annotations | None:
-    """The second set if it is one of annotations; None for predictions."""
-    if isinstance(second, (str, Path)):
-        annotated = read_bytes(Path(second))[:64].lstrip()[:1] != b"["
-    elif isinstance(second, Annotations):
-        annotated = second.scores is None
-    else:
-        annotated = isinstance(second, Mapping) and "images" in second
-    if not annotated:
+def annotated(given: Any) -> bool:
+    """Whether a set is one of annotations, and not of predictions."""
+    if isinstance(given, (str, Path)):
+        return read_bytes(Path(given))[:64].lstrip()[:1] != b"["
+    if isinstance(given, Annotations):
+        return given.scores is None
+    return isinstance(given, Mapping) and "images" in given
+
+
+def as_truth(given: Any, word: str, ignore: Sequence[str], rules: str) -> Annotations | None:
+    """A set if it is one of annotations; None for predictions."""
+    if not annotated(given):
         return None
-    two = read_truth(second, rules=rules, source="second")
+    two = read_truth(given, rules=rules, source=word)
     return read_truth(two, [name for name in ignore if name in two.names.values()])
 
 

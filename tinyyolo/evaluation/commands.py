@@ -1,4 +1,4 @@
-"""The commands `evaluate`, `compare` and `report`: keyword arguments in, text and files out."""
+"""The command `evaluate`: keyword arguments in, text and files out; and how all commands on results read their keys."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyyolo.config import UserError, suggest, whole
-from tinyyolo.evaluation.agreement import changed_boxes, compare
+from tinyyolo.config import UserError, path_of, suggest
 from tinyyolo.evaluation.detections import read_detections
-from tinyyolo.evaluation.errors import PAPER_SCORE, count_errors, find_errors, write_missed_labels
 from tinyyolo.evaluation.inputs import read_truth
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
-from tinyyolo.evaluation.report import LARGEST_BLANK, write_pngs, write_report
-from tinyyolo.evaluation.table import format_counts, format_table, write_csv, write_json
+from tinyyolo.evaluation.summary.rows import sheet_of
+from tinyyolo.evaluation.summary.sheet import ENDINGS, form_of, write
+from tinyyolo.evaluation.table import format_table, write_csv, write_json
+from tinyyolo.io import as_file_names
 from tinyyolo.sizes import AITOD, COCO
 
 Ranges = Mapping[str, tuple[float, float]]
+RUN_FILE = "predictions"  # as `val` calls what it writes into a run's folder
 SIZES: dict[str, tuple[Ranges, Sequence[int]]] = {"aitod": (AITOD, AITOD_MAX_DETS), "coco": (COCO, COCO_MAX_DETS)}
 
 
 def evaluate_command(
     gt: str | Path | None = None,
-    dt: str | Path | None = None,
+    dt: str | Sequence[str] | None = None,
     sizes: str | Mapping[str, Sequence[float]] = "aitod",
     max_dets: Sequence[int] | int | None = None,
     iou: Sequence[float] | float | None = None,
@@ -32,37 +33,81 @@ def evaluate_command(
     ignore: Sequence[str] | str = (),
     rules: str = "tinyyolo",
     out: str | Path = "runs/evaluate",
+    per_class: bool | None = None,
+    names: Sequence[str] | str | None = None,
+    format: str | None = None,
 ) -> None:
     """Score any detector's results: tinyyolo evaluate gt=annotations.json dt=predictions.json
 
-    Prints percent for all classes and each one, and writes `metrics.json` and `metrics.csv` (fractions).
+    Prints percent for all classes and each one, and writes `metrics.json` and `metrics.csv` (fractions). Of several,
+    dt=[a.json,b.json], it prints one table, a row each, and writes it beside a folder of these files for each.
 
     Args:
         gt: COCO JSON of the objects.
-        dt: COCO results JSON of the detections.
+        dt: COCO results JSON of the detections; a list of them for a table.
         sizes: aitod, coco, or your own ranges of the side in pixels, such as "{vt: [0, 8], t: [8, 16]}".
         max_dets: limits of detections for each image and class; by default those of `sizes`.
         iou: IoU thresholds to average over; by default .5 to .95.
         lrp: also the optimal LRP error and its threshold for each class.
         ignore: categories whose boxes are ignore regions, such as DontCare.
         rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
-        out: folder for the two files.
+        out: folder for the files.
+        per_class: of several: AP of each class, as the paper's Table 5.
+        names: of several: what the table calls them, by default their files; those of one name are seeds of one row.
+        format: of several: markdown, latex (booktabs) or csv.
     """
-    gt, dt = required("evaluate", gt=gt, dt=dt)
+    files = [str(path_of(file, "dt=")) for file in words(dt)]
+    gt, *_ = required("evaluate", gt=gt, dt=files[0] if files else None)
+    alone = not isinstance(dt, (list, tuple))
+    if alone and (given := [k for k, v in {"per_class": per_class, "names": names, "format": format}.items() if v]):
+        raise UserError(f"{given[0]}=: it is for several detectors' results: dt=[a.json,b.json]")
+    titles, form = names_of(files, names), form_of(format, None)
     ranges, limits = named_sizes(sizes)
     limits = [int(m) for m in as_list("max_dets", max_dets) or limits]
     thresholds = as_list("iou", iou) or IOU_THRESHOLDS
     truth = read_truth(gt, words(ignore), rules=rules)
-    detections = read_detections(dt, truth)
-    if not len(detections.labels):
-        print(f"{dt}: there are no detections in it", file=sys.stderr)
     settings: dict[str, Any] = {"max_dets": limits, "area_ranges": ranges, "iou_thresholds": thresholds}
-    result = evaluate(truth, detections, lrp=bool(lrp), **settings)
-    folder = Path(out)
-    write_json(result, folder / "metrics.json")
-    write_csv(result, folder / "metrics.csv")
-    print(format_table(result))
-    print(f"Saved {folder / 'metrics.json'} and {folder / 'metrics.csv'}")
+    records: list[dict[str, Any]] = []
+    places = [Path(out)] if alone else [Path(out, name) for name in as_file_names(dict(enumerate(titles))).values()]
+    for file, title, folder in zip(files, titles, places, strict=True):
+        detections = read_detections(file, truth)
+        if not len(detections.labels):
+            print(f"{file}: there are no detections in it", file=sys.stderr)
+        result = evaluate(truth, detections, lrp=bool(lrp), **settings)
+        write_json(result, folder / "metrics.json")
+        write_csv(result, folder / "metrics.csv")
+        figures = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+        records.append({"row": title, "label": title, "metrics": figures, "per_class": result["per_class"]})
+    if alone:
+        print(format_table(result))
+        print(f"Saved {folder / 'metrics.json'} and {folder / 'metrics.csv'}")
+        return
+    path = Path(out, f"table{ENDINGS[form]}")
+    print(write(sheet_of(records, per_class=bool(per_class), before=(), behind=()), form, path, overwrite=True), end="")
+    print(f"Saved {path}, and metrics.json and metrics.csv in {', '.join(map(str, places))}", file=sys.stderr)
+
+
+def names_of(files: Sequence[str], names: Sequence[str] | str | None) -> list[str]:
+    """What a table calls files: the names given for them, or the shortest ends of their paths that tell them apart.
+
+    Raises:
+        UserError: another number of names.
+
+    Examples:
+        >>> names_of(["a/x.json", "b/x.json"], None), names_of(["a/x.json", "y.json"], None)
+        (['a/x', 'b/x'], ['x', 'y'])
+    """
+    if names is not None:
+        given = words(names)
+        if len(given) != len(files):
+            raise UserError(f"names={given}: {len(given)} names for {len(files)} files")
+        return given
+    paths = [Path(file).with_suffix("").parts for file in files]
+    for count in range(1, max(map(len, paths), default=0) + 1):
+        found = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(found)) == len(set(paths)):
+            return found
+    return list(files)
 
 
 def required(command: str, **given: str | Path | None) -> list[str]:
@@ -103,96 +148,37 @@ def as_list(key: str, value: Any) -> list[float]:
     return values
 
 
-def compare_command(
-    *files: str | Path,
-    score: float = PAPER_SCORE,
-    sizes: str | Mapping[str, Sequence[float]] = "aitod",
-    ignore: Sequence[str] | str = (),
-    rules: str = "tinyyolo",
-    out: str | Path = "runs/compare",
-) -> None:
-    """Compare two annotation sets, or predictions with annotations: tinyyolo compare first.json second.json
+def results_file(given: str) -> Path:
+    """A file of results that a user gave; of a run's folder its predictions.json."""
+    path = path_of(given, "dt=")
+    return path / f"{RUN_FILE}.json" if path.is_dir() else path
 
-    Prints the AP of the second against the first, the boxes of each by size, and how many were moved, relabelled,
-    removed and added; writes `compare.json` and `changes.json` (every changed box, as COCO JSON).
 
-    Args:
-        files: two COCO files; the second may be COCO results.
-        score: least score of a prediction that is counted.
-        sizes: aitod, coco, or your own ranges of the side in pixels.
-        ignore: categories whose boxes are ignore regions, such as DontCare.
-        rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
-        out: folder for the two files.
+def result_names(files: Sequence[str], names: Sequence[str] | str | None = None) -> list[str]:
+    """What files of results are called: `names`, or their own without end; of a run's predictions.json its folder's.
+
+    Raises:
+        UserError: not one name a file, or two files of one name.
+
+    Examples:
+        >>> result_names(["a/yolo.json", "runs/val/fcos/predictions.json"])
+        ['yolo', 'fcos']
+        >>> result_names(["v1/train.json", "v2/train.json"])
+        ['v1/train', 'v2/train']
     """
-    if len(files) != 2:
-        raise UserError(f"compare: {len(files)} files given, two are needed; usage: tinyyolo compare a.json b.json")
-    ranges, limits = named_sizes(sizes)
-    score = one_number("score", score)
-    result = compare(*files, score=score, area_ranges=ranges, max_dets=limits, ignore=words(ignore), rules=rules)
-    pairing, images = result.pop("pairing"), result["images"]
-    folder = Path(out)
-    write_json(result, folder / "compare.json")
-    write_json(changed_boxes(pairing), folder / "changes.json")
-    print(f"{images['both']} images in both, {images['first']} only in the first, {images['second']} in the second")
-    print(f"\nSecond against first, percent\n{format_table(result['agreement'])}")
-    print(f"\nBoxes by size\n{format_counts(result['counts'], 'size')}")
-    print(f"\nChanges from first to second\n{format_counts(result['changes'], 'class')}")
-    print(f"Saved {folder / 'compare.json'} and {folder / 'changes.json'}")
+    given = words(names)
+    if given and len(given) != len(files):
+        raise UserError(f"names={names}: {len(given)} for {len(files)} files")
+    paths = [path_of(file).absolute() for file in files]
+    found = given or [path.parent.name if path.stem == RUN_FILE else path.stem for path in paths]
+    if len(set(found)) < len(found) and not given:
+        found = [f"{path.parent.name}/{path.stem}" for path in paths]
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise UserError(f"two of {', '.join(map(str, files))} are called {twice[0]!r}; tell them apart by names=[a,b]")
+    return found
 
 
-def report_command(
-    gt: str | Path | None = None,
-    dt: str | Path | None = None,
-    images: str | Path | None = None,
-    out: str | Path = "runs/report",
-    threshold: float | Mapping[str, float] | None = None,
-    sizes: str | Mapping[str, Sequence[float]] = "aitod",
-    limit: int = 200,
-    pngs: int = 20,
-    embed: bool = False,
-    missed: float | None = None,
-    ignore: Sequence[str] | str = (),
-    rules: str = "tinyyolo",
-) -> None:
-    """Show what went wrong: tinyyolo report gt=annotations.json dt=predictions.json images=folder
-
-    Writes `report.html` (opens from disk: worst images first, zoom to the pixel, filters), PNGs, `errors.json` with all
-    counts, and `missed_labels.json`, confident false positives that may be missing labels, as COCO JSON.
-
-    Args:
-        gt: COCO JSON of the objects.
-        dt: COCO results JSON of the detections.
-        images: folder of the images.
-        out: folder to write to.
-        threshold: least score, one for all or by class such as "{ship: 0.4}"; by default where LRP is least, by class.
-        sizes: aitod, coco, or your own ranges of the side in pixels.
-        limit: images on the page.
-        pngs: images as PNG.
-        embed: put the images into the page instead of referring to them.
-        missed: least score of a label that may be missing; by default the threshold of its class.
-        ignore: categories whose boxes are ignore regions, such as DontCare.
-        rules: tinyyolo, or coco for exactly what pycocotools reads: `iscrowd` alone is a region, empty boxes stay.
-    """
-    try:
-        whole(0, limit=limit, pngs=pngs)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    gt, dt = required("report", gt=gt, dt=dt)
-    ranges, limits = named_sizes(sizes)
-    kind: dict[str, Any] = {"ignore": words(ignore), "rules": rules}
-    errors = find_errors(gt, dt, threshold=threshold, area_ranges=ranges, max_dets=limits, **kind)
-    folder, source = Path(out), None if images is None else Path(images)
-    shown, absent = write_report(errors, folder / "report.html", source, limit, bool(embed))
-    drawn = write_pngs(errors, folder / "images", source, pngs) if pngs else []
-    if lost := min(pngs, len(errors.truth)) - len(drawn):
-        print(f"{lost} PNGs left out: images that are not there, of over {LARGEST_BLANK:,} px", file=sys.stderr)
-    counts = count_errors(errors)
-    thresholds = dict(zip(errors.truth.names.values(), errors.thresholds.tolist(), strict=True))
-    write_json({"thresholds": thresholds, "counts": counts}, folder / "errors.json")
-    labels = write_missed_labels(errors, folder / "missed_labels.json", missed)
-    print(format_counts({name: by_size["all"] for name, by_size in counts.items()}, "class"))
-    print(format_counts({size: numbers for size, numbers in counts["all"].items() if size != "all"}, "size"))
-    if absent:
-        where = f"not in {images}, cannot be opened, or are links that lead out of it"
-        print(f"{absent} of {shown} images are {where}; the page shows their boxes alone")
-    print(f"Saved {folder / 'report.html'} ({shown} images), {len(drawn)} PNGs, {labels} labels that may be missing")
+def tell_unused(given: Mapping[str, Any], what: str) -> None:
+    """A line of the keys that were given and that `what` does not take."""
+    if unused := [f"{key}=" for key, value in given.items() if value]:
+        print(f"not used in {what}: {', '.join(unused)}", file=sys.stderr)

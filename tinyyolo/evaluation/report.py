@@ -35,12 +35,14 @@ LEAST_MARK = 5  # px, of a box on a picture that is shrunk
 LARGEST_BLANK = 2**25  # px of a PNG without an image
 
 
-def worst_images(errors: Errors) -> np.ndarray:
-    """All images by falling number of false positives and missed objects."""
-    images = len(errors.truth)
-    wrong = np.isin(errors.verdict, list(CAUSES))
-    count = np.bincount(errors.detections.image_index[wrong], minlength=images)
-    count = count + np.bincount(errors.truth.image_index[errors.state == MISSED], minlength=images)
+def worst_images(*found: Errors) -> np.ndarray:
+    """All images by falling number of false positives and missed objects, of several detectors together."""
+    images = len(found[0].truth)
+    count = np.zeros(images, np.int64)
+    for errors in found:
+        wrong = np.isin(errors.verdict, list(CAUSES))
+        count += np.bincount(errors.detections.image_index[wrong], minlength=images)
+        count += np.bincount(errors.truth.image_index[errors.state == MISSED], minlength=images)
     return np.argsort(-count, kind="stable")
 
 

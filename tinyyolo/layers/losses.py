@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import distance_box_iou_loss
 
-from tinyyolo.boxes.similarity import aligned_iou
+from tinyyolo.boxes.similarity import aligned_diou, aligned_iou
 
 MIN_IOU = 1e-6  # of the logarithm
 
@@ -75,12 +74,11 @@ def iou_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def diou_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - DIoU of each box (Zheng et al., 2020, eq. 7), torchvision's; see `iou_loss`.
+    """1 - DIoU of each box (Zheng et al., 2020, eq. 7); see `iou_loss`.
 
     Examples:
         >>> import torch
         >>> diou_loss(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[2.0, 0, 4, 2]]))
         tensor([1.2000])
     """
-    loss: Tensor = distance_box_iou_loss(prediction.float(), target.float())
-    return loss
+    return 1 - aligned_diou(prediction.float(), target.float())

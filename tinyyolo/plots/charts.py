@@ -20,14 +20,18 @@ RECALL = np.linspace(0, 1, 101)  # COCO's recall levels
 BINS, LAST_PERCENTILE = 60, 99.5
 DPI = 130
 RATES = "learning rate"
+FORMATS = ("png", "pdf", "svg")  # of files of figures that a user may ask for
+TRUETYPE = 42  # of PDF; publishers refuse matplotlib's own Type 3
 
 
-def chart(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.5)) -> tuple[Any, np.ndarray]:
-    """A figure of `size` inches and its (rows, columns) axes."""
+def chart(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.5), widths: Sequence[float] | None = None
+) -> tuple[Any, np.ndarray]:
+    """A figure of `size` inches and its (rows, columns) axes, of equal or of these relative widths."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
@@ -35,9 +39,12 @@ def chart(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.5
 
 
 def save(figure: Any, path: str | Path) -> Path:
-    """Write a figure whole or not at all, in the format of the path's suffix."""
+    """Write a figure whole or not at all, in the format of the path's suffix; words stay words in PDF and SVG."""
+    from matplotlib import rc_context
+
     path = Path(path)
-    with new_file(path, overwrite=True, mode="wb") as stream:
+    as_words = rc_context({"svg.fonttype": "none", "pdf.fonttype": TRUETYPE})
+    with as_words, new_file(path, overwrite=True, mode="wb") as stream:
         figure.savefig(stream, format=path.suffix[1:] or "png", dpi=DPI)
     return path
 

@@ -105,17 +105,17 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return CLASS_COLOURS[label % len(CLASS_COLOURS)]
 
 
-def window(image: np.ndarray, boxes: np.ndarray) -> View:
-    """What to show of an image.
+def window(image: np.ndarray, boxes: np.ndarray, panel: int = PANEL) -> View:
+    """What to show of an image on at most `panel` px.
 
     The median object is brought to WANTED_SIDE px; where the whole image then has no room, the part with most objects
     is shown.
     """
     size = np.array(image.shape[1::-1])
-    wanted = WANTED_SIDE / np.median(np.sqrt(np.maximum(areas(boxes), 1))) if len(boxes) else PANEL / size.max()
+    wanted = WANTED_SIDE / np.median(np.sqrt(np.maximum(areas(boxes), 1))) if len(boxes) else panel / size.max()
     zoom = int(np.clip(round(wanted), 1, ZOOM))
-    zoom = max(zoom, min(ZOOM, PANEL // int(size.max())))
-    shown = np.minimum(size, PANEL // zoom)
+    zoom = max(zoom, min(ZOOM, panel // int(size.max())))
+    shown = np.minimum(size, panel // zoom)
     middles = np.clip(centres(boxes), 0, size) if len(boxes) else size[None] / 2
     low = np.clip(middles[:: max(1, len(middles) // TRIED)] - shown / 2, 0, size - shown)
     inside = ((middles[None] >= low[:, None]) & (middles[None] <= (low + shown)[:, None])).all(2)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import UserError
-from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Problem
+from tinyyolo.datasets.annotations import BOX_FAULTS, IGNORED, Annotations, Problem
 from tinyyolo.datasets.audit import faults, repair
 from tinyyolo.datasets.audit.faults import Checked
 from tinyyolo.datasets.formats.doubts import NOT_LABELS, ON_MAP
@@ -117,20 +117,25 @@ def inspect(
         "data": str(spec.file),
         "path": str(spec.path),
         "ok": not wrong,
-        "splits": {
-            split: {
-                "images": len(found.annotations),
-                "boxes": sum(found.classes.values()),
-                "ignore_regions": int((found.annotations.labels == IGNORED).sum()),
-                "classes": found.classes,
-            }
-            for split, found in checked.items()
-        },
+        "splits": {split: counts_of(found.annotations) for split, found in checked.items()},
         "counts": {kind: len(texts) for kind, texts in lines.items()},
         "problems": wrong,
         "notes": {kind: texts for kind, texts in lines.items() if kind in NOTES},
     }
     return report, checked
+
+
+def counts_of(annotations: Annotations) -> dict[str, Any]:
+    """How many images, boxes, ignore regions, and objects by class."""
+    classes = faults.class_counts(annotations)
+    regions = int((annotations.labels == IGNORED).sum())
+    return {"images": len(annotations), "boxes": sum(classes.values()), "ignore_regions": regions, "classes": classes}
+
+
+def counts_in_words(row: Mapping[str, Any]) -> str:
+    """What `counts_of` says, for people."""
+    classes = ", ".join(f"{name} {n:,}" for name, n in row["classes"].items())
+    return f"{row['images']:,} images, {row['boxes']:,} boxes ({classes}), {row['ignore_regions']:,} ignore regions"
 
 
 def check_split(spec: DataSpec, split: str, images: bool, rendering: Rendering) -> Checked:
@@ -148,9 +153,9 @@ def check_split(spec: DataSpec, split: str, images: bool, rendering: Rendering) 
 
 
 def label_files(spec: DataSpec, found: Checked) -> list[Problem]:
-    """Label files whose image is missing, for the formats with one text file an image."""
+    """Label files whose image is missing, for the formats with one text file an image; a list names some of them."""
     folder = found.annotations.path
-    if not folder.is_dir() or folder == found.folder:
+    if not folder.is_dir() or folder == found.folder or spec.splits[found.split].listed:
         return []
     named = {folder / path.relative_to(found.folder).with_suffix(".txt") for path in found.named}
     others = [place for name, place in spec.splits.items() if name != found.split]
@@ -178,10 +183,7 @@ def remarks(found: Checked, rendering: Rendering) -> list[Problem]:
 def in_words(report: Mapping[str, Any]) -> str:
     """The report for people: counts, then every kind of fault with its first examples."""
     lines = [f"{report['data']} in {report['path']}"]
-    for split, row in report["splits"].items():
-        classes = ", ".join(f"{name} {n:,}" for name, n in row["classes"].items())
-        counts = f"{row['images']:,} images, {row['boxes']:,} boxes ({classes})"
-        lines.append(f"  {split}: {counts}, {row['ignore_regions']:,} ignore regions")
+    lines += [f"  {split}: {counts_in_words(row)}" for split, row in report["splits"].items()]
     for title, kinds in (("WRONG", report["problems"]), ("note", report["notes"])):
         for kind, texts in kinds.items():
             lines += [f"{title}: {kind}, {len(texts):,} times", *some(texts, EXAMPLES, "    ")]

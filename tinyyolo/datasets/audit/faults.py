@@ -49,9 +49,14 @@ class Checked:
     @property
     def classes(self) -> dict[str, int]:
         """Class name -> objects."""
-        found = self.annotations
-        counts = np.bincount(found.labels[found.labels != IGNORED], minlength=len(found.names))
-        return dict(zip(found.names.values(), counts.tolist(), strict=True))
+        return class_counts(self.annotations)
+
+
+def class_counts(annotations: Annotations) -> dict[str, int]:
+    """Class name -> objects."""
+    objects = annotations.labels[annotations.labels != IGNORED]
+    counts = np.bincount(objects, minlength=len(annotations.names))
+    return dict(zip(annotations.names.values(), counts.tolist(), strict=True))
 
 
 def box_masks(annotations: Annotations) -> dict[str, np.ndarray]:

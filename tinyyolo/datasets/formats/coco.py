@@ -121,7 +121,7 @@ def from_content(
     path = Path(path)
     if rules not in RULES:
         raise UserError(f"rules={rules}: {suggest(rules, RULES)}")
-    check_lists(content, path)
+    content = check_lists(content, path)
     problems: list[Problem] = []
     categories = read_categories(path, content["categories"], problems)
     if rules == "coco" and problems and problems[-1].kind == "duplicate name":  # two classes there, one here

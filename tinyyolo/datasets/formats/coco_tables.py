@@ -28,15 +28,21 @@ LISTS = ("images", "annotations", "categories")
 SIDES = ("width", "height")
 
 
-def check_lists(content: Any, path: Path) -> None:
-    """Stop unless the three lists are there."""
+def check_lists(content: Any, path: Path) -> Mapping[str, Any]:
+    """The content with the three lists; `annotation`, as HIT-UAV's authors write it, is one of them.
+
+    Raises:
+        UserError: one of them is not there.
+    """
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected a COCO JSON object at the top, found {type(content).__name__}")
+    content = {"annotations": content["annotation"], **content} if "annotation" in content else content
     for key in LISTS:
         if not isinstance(content.get(key), (list, tuple, Mapping) if key == "annotations" else (list, tuple)):
             there = ", ".join(map(repr, content)) or "nothing"
             hint = "; it is a GeoJSON, whose name ends in .geojson" if "features" in content else ""
             raise UserError(f"{path}: not a COCO JSON: no list {key!r}; it has {there}{hint}")
+    return content
 
 
 def keys_of(records: Sequence[Any]) -> list[Any]:
@@ -88,7 +94,7 @@ def read_images(
     sizes: list[tuple[int, int]] = []
     for i, (key, record) in enumerate(zip(keys_of(records), records, strict=True), 1):
         record = record if isinstance(record, Mapping) else {}
-        name: Any = record.get("file_name")
+        name: Any = name_of(record)
         where = f"{path}: image {name if name and is_name(name) else i}"
         name = str(key) if name is None and not needed else name
         if key is None or not is_name(name):
@@ -111,6 +117,11 @@ def read_images(
             what = f"stands {times} times, under different ids"
             problems.append(Problem("duplicate image", f"{path}: image {name}", what))
     return list(ids.values()), ids_of(list(ids)), np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def name_of(record: Mapping[str, Any]) -> Any:
+    """The file name that an image's record gives; HIT-UAV's authors write `filename`."""
+    return record.get("file_name", record.get("filename"))
 
 
 def size_of(record: Mapping[str, Any]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations
-from tinyyolo.datasets.formats.text import Categories, TextFormat, numbers
+from tinyyolo.datasets.formats.text import Categories, TextFormat, around, numbers
 
 LINE = "x1 y1 x2 y2 x3 y3 x4 y4 class difficult"
 CORNERS = 8
@@ -44,8 +44,7 @@ def parse(line: str, categories: Mapping[int, str]) -> tuple[float, ...] | None:
     key = next((key for key, name in categories.items() if name == words[CORNERS]), None)
     if key is None:
         raise KeyError(words[CORNERS])
-    xs, ys = corners[0::2], corners[1::2]
-    return key, min(xs), min(ys), max(xs), max(ys), 0, difficult
+    return key, *around(corners[0::2] + corners[1::2]), 0, difficult
 
 
 def lines(annotations: Annotations) -> list[str | None]:

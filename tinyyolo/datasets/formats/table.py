@@ -8,7 +8,7 @@ from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.formats import coco, dota, visdrone, voc, xview, yolo
 from tinyyolo.datasets.formats.base import Format
 from tinyyolo.datasets.formats.gis import read as gis
-from tinyyolo.datasets.formats.tables import boxes_csv
+from tinyyolo.datasets.formats.tables import boxes_csv, vedai
 
 __all__ = ["DEFAULT", "FORMATS", "JSON", "Format"]
 
@@ -45,6 +45,7 @@ FORMATS: dict[str, Format] = {
     "dota": dota.FORMAT,
     "xview": xview.FORMAT,
     "voc": voc.FORMAT,
+    "vedai": vedai.FORMAT,
     "csv": boxes_csv.FORMAT,
     **{name: gis.layout(f".{name}") for name in ("geojson", "gpkg", "shp")},
 }

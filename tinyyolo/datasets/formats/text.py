@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,12 +72,13 @@ class TextFormat:
         parse: (record, {category id: name}) -> (category, 4 numbers of the box, crowd or OUTLINE, *extra), or None
             for a header.
             Raises KeyError for a class that is not in names, ValueError for a line it cannot read.
-        lines: annotations -> K lines, None for a box that the format cannot hold.
+        lines: annotations -> K lines, None for a box that the format cannot hold. None: the format is only read.
         form: of the boxes, see `boxes.convert`.
         fractions: they are fractions of the image's sides instead of pixels.
         extra: names of the further numbers that `parse` gives.
         names: the format's own classes, where it has them.
         suffix: of the label files.
+        stem: the name of an image without its suffix -> that of its label file.
         records: what `parse` takes of a file's text, each a line where nothing else is said. Raises ValueError.
         frame: (image, its height and width) -> what stands before and behind the lines of a file.
     """
@@ -84,18 +87,19 @@ class TextFormat:
     folder: str
     categories: Callable[[list[str], tuple[str, ...]], Categories]
     parse: Callable[[Any, Mapping[int, str]], tuple[float, ...] | None]
-    lines: Callable[[Annotations], list[str | None]]
+    lines: Callable[[Annotations], list[str | None]] | None = None
     form: str = "xyxy"
     fractions: bool = False
     extra: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     suffix: str = ".txt"
+    stem: Callable[[str], str] = str
     records: Callable[[str], Sequence[Any]] = without_comments
     frame: Callable[[str, Sequence[int]], tuple[str, str]] = no_frame
 
     def layout(self, regions: tuple[str, ...] | None = None) -> Format:
         """As a `Format` of the dict of formats."""
-        return Format(self.read, self.write, f"{self.folder}/{{split}}", regions)
+        return Format(self.read, self.write if self.lines else None, f"{self.folder}/{{split}}", regions)
 
     def read(
         self,
@@ -149,6 +153,9 @@ class TextFormat:
     ) -> tuple[Path, Callable[[str], Path]]:
         """The label folder, and where in it the labels of an image are by the image's name.
 
+        They lie in it as the images do in `images_dir`. In a folder that is named (`labels`), where none does, they lie
+        as the images do in the folder that all of them share, such as that of a list.
+
         Raises:
             UserError: no such folder.
         """
@@ -161,11 +168,15 @@ class TextFormat:
             where = f"{images_dir}{hint if beside else nearest_folder(folder)}"
             raise UserError(f"{folder}: no such {self.name} label folder for the images in {where}")
 
-        def placed(name: str) -> Path:
-            path = Path(name).with_suffix(self.suffix)
+        def placed(name: str, below: str = ".") -> Path:
+            path = Path(name)
+            path = path.with_name(f"{self.stem(path.stem)}{self.suffix}").relative_to(below)
             return sibling(path.parent, self.folder) / path.name if inner else path
 
-        return folder, placed
+        shared = os.path.commonpath([Path(name).parent for name in found] or [Path()]) or "."
+        if labels is None or shared == "." or any((folder / placed(name)).is_file() for name in found):
+            return folder, placed
+        return folder, partial(placed, below=shared)
 
     def read_labels(self, path: Path, categories: Mapping[int, str], problems: list[Problem]) -> np.ndarray:
         """What `parse` gives for every line of one label file, a row each; none where there is no file."""
@@ -209,6 +220,8 @@ class TextFormat:
         Raises:
             UserError: as every Writer, or two images would share one label file, or a name leads out of the folder.
         """
+        if self.lines is None:
+            raise UserError(f"{self.name}: a format that is only read")
         lines = self.lines(annotations)
         targets = [place_in(labels, str(Path(name).with_suffix(self.suffix))) for name in annotations.file_names]
         if len(set(targets)) < len(targets):
@@ -263,6 +276,17 @@ def shared_labels(folder: Path, names: Sequence[str]) -> list[Problem]:
     stems = Counter(Path(name).with_suffix("") for name in names)
     what = "{} images of this name with other endings share one label file"
     return [Problem("shared label", str(folder / stem), what.format(n)) for stem, n in stems.items() if n > 1]
+
+
+def around(corners: Sequence[float]) -> tuple[float, float, float, float]:
+    """The box around the corners of an outline, x of all of them before y of all.
+
+    Examples:
+        >>> around([10, 15, 10, 5, 5, 10, 15, 10])
+        (5, 5, 15, 15)
+    """
+    xs, ys = corners[: len(corners) // 2], corners[len(corners) // 2 :]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def numbers(words: Sequence[str], expected: str) -> list[float]:

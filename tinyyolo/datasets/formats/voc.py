@@ -1,20 +1,23 @@
 """PASCAL VOC's XML, as LabelImg and others write it, to arrays and back: one file an image, corners in pixels.
 
-Corners are taken as they are, as LabelImg means them: VOC's own files count pixels from 1 and are half a pixel off.
+Corners are taken as they are, as LabelImg means them: VOC's own files count pixels from 1 and are half a pixel off. A
+<polygon> of x1, y1 to x4, y4, as DroneVehicle has them, is taken by its bounding box.
 `difficult`, `truncated` and `occluded` are kept in `.extra`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from tinyyolo.datasets.annotations import IGNORED, Annotations
 from tinyyolo.datasets.formats.dota import categories
-from tinyyolo.datasets.formats.text import TextFormat, numbers
+from tinyyolo.datasets.formats.text import OUTLINE, TextFormat, around, numbers
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+POLYGON = tuple(f"{axis}{i}" for axis in "xy" for i in range(1, 5))
 MARKS = {"difficult": "difficult", "truncation": "truncated", "occlusion": "occluded"}  # our names -> theirs
 DECLARES = "<!DOCTYPE"  # what no label file needs, and what entities that grow without bound are declared in
 
@@ -49,18 +52,30 @@ def parse(record: ElementTree.Element, categories: Mapping[int, str]) -> tuple[f
         (1, 3.0, 4.0, 9.0, 8.0, 0, 0.0, 0.0, 0.0)
     """
     name = (record.findtext("name") or "").strip()
-    if not name:
-        raise ValueError("an object without a name")
     key = next((key for key, known in categories.items() if known == name), None)
-    words = [record.findtext(f"bndbox/{corner}") for corner in CORNERS]
-    missing = [corner for corner, word in zip(CORNERS, words, strict=True) if word is None]
-    if missing:
-        raise ValueError(f"no bndbox with {', '.join(missing)}")
-    corners = numbers([word or "" for word in words], " ".join(CORNERS))
+    if not name and key is None:
+        raise ValueError("an object without a name")
+    corners, outline = extent(record)
     marks = numbers([(record.findtext(theirs) or "").strip() or "0" for theirs in MARKS.values()], "0 or 1")
     if key is None:
         raise KeyError(name)
-    return (key, *corners, 0, *marks)
+    return (key, *corners, OUTLINE if outline else 0, *marks)
+
+
+def extent(record: ElementTree.Element) -> tuple[Sequence[float], bool]:
+    """The corners of an object, and whether they are those around an outline; NaN where it has neither.
+
+    Raises:
+        ValueError: a corner is missing or no number.
+    """
+    for tag, keys in (("bndbox", CORNERS), ("polygon", POLYGON)):
+        if record.find(tag) is not None:
+            words = [record.findtext(f"{tag}/{key}") for key in keys]
+            if missing := [key for key, word in zip(keys, words, strict=True) if word is None]:
+                raise ValueError(f"no {tag} with {', '.join(missing)}")
+            found = numbers([word or "" for word in words], " ".join(keys))
+            return (found, False) if tag == "bndbox" else (around(found), True)
+    return [math.nan] * len(CORNERS), False
 
 
 def lines(annotations: Annotations) -> list[str | None]:

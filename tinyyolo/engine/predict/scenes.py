@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import Core, centres
 from tinyyolo.boxes.nms import electorate
+from tinyyolo.boxes.sparse import overlapping
 from tinyyolo.config import UserError
 from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.detectors.base import Detector
@@ -132,8 +134,11 @@ def detect(
             return detect(tiling, model, rules, scene, batch, max_det, Bands(Path(folder)), what)
     if (known := bands.get(WHOLE)) is None:
         look_at(tiling, model, rules, scene, batch, bands, what)
-        count = len(rows_of(tiling.windows(scene.size_hw)))
+        windows = tiling.windows(scene.size_hw)
+        count = len(rows_of(windows))
         found, empty = united(rules, bands, count, max_det)
+        if (iou := iou_inside(model)) is not None:
+            found = once_at_seams(found, windows, iou)
         height, width = tiling.scaled(scene.size_hw)
         scale = found.boxes.new_tensor([scene.size_hw[1] / width, scene.size_hw[0] / height] * 2)
         known = found._replace(boxes=found.boxes * scale), empty
@@ -205,6 +210,39 @@ def united(rules: Postprocess, bands: Bands, count: int, max_det: int | None) ->
     return Found(*rules.of_candidates(*every, max_det, rows)), empty
 
 
+def once_at_seams(found: Found, windows: Sequence[Window], iou: float) -> Found:
+    """Detections without those that overlap a better one of their class by more than `iou` over a seam of cores.
+
+    For a head that suppresses inside: it sees one window, and two windows may box one object on either side of a seam.
+
+    Args:
+        found: by falling score, px of the windows' scene.
+        windows: of the scene, whose cores part it.
+        iou: that of the head itself.
+
+    Examples:
+        >>> y = Span(0, 64, 0, 64)
+        >>> left, right = Window(Span(0, 80, 0, 64), y), Window(Span(48, 128, 64, 128), y)
+        >>> boxes = torch.tensor([[59.0, 0, 68, 8], [60, 0, 69, 8], [58, 0, 67, 8]])  # centres at x = 63.5, 64.5, 62.5
+        >>> found = Found(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 0]))
+        >>> once_at_seams(found, [left, right], 0.5).boxes[:, 0].tolist()
+        [59.0, 58.0]
+    """
+    cores = []
+    for name, middle in zip("xy", centres(found.boxes).T.contiguous(), strict=True):
+        starts = sorted({getattr(window, name).core_start for window in windows})
+        cores.append(torch.bucketize(middle, middle.new_tensor(starts), right=True))
+    core, across = torch.stack(cores, 1), []
+    for i, j, _ in overlapping(found.boxes, found.boxes, found.labels, found.labels, iou):
+        other = (i < j) & (core[i] != core[j]).any(1)
+        across += torch.stack([i[other], j[other]], 1).tolist()
+    keep = torch.ones(len(core), dtype=torch.bool, device=core.device)
+    for better, worse in sorted(across):
+        if keep[better]:
+            keep[worse] = False
+    return found.of(keep)
+
+
 def heard(rules: Postprocess, able: Found, part: Found) -> Found:
     """Of the candidates of a band those that may become detections, or vote on one of the `able` of the scene."""
     if not len(part.scores):
@@ -271,6 +309,11 @@ def device_of(model: Any) -> torch.device:
     """Where the engine's wrapper of a Detector or of an export runs."""
     device: torch.device = model.device if is_export(model) else next(model.model.parameters()).device
     return device
+
+
+def iou_inside(model: Any) -> float | None:
+    """The IoU that a detector's head suppresses at inside, over one window at a time; None for all others."""
+    return None if is_export(model) else getattr(getattr(model.model, "roi_head", None), "nms_iou", None)
 
 
 def is_export(model: Any) -> bool:

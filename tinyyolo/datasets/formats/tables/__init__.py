@@ -1,1 +1,1 @@
-"""Labels in one table for all images."""
+"""Labels in one table for all images, and in tables of numbers."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind, read again: which code it was, how long it took, what it reached; several as one table."""
