@@ -22,6 +22,7 @@ setup(
         "tinyyolo.cfg",
         "tinyyolo.cfg.models",
         "tinyyolo.cfg.specs",
+        "tinyyolo.cfg.trackers",
         "tinyyolo.data",
         "tinyyolo.weights",
     ],
@@ -29,6 +30,7 @@ setup(
         "tinyyolo.cfg": "cfg",
         "tinyyolo.cfg.models": "cfg/models",
         "tinyyolo.cfg.specs": "cfg/specs",
+        "tinyyolo.cfg.trackers": "cfg/trackers",
         "tinyyolo.data": "data",
         "tinyyolo.weights": "weights",
     },
@@ -38,6 +40,7 @@ setup(
         "tinyyolo.cfg": ["*.yaml"],
         "tinyyolo.cfg.models": ["*.yaml"],
         "tinyyolo.cfg.specs": ["*.yaml"],
+        "tinyyolo.cfg.trackers": ["*.yaml"],
         "tinyyolo.data": ["*.yaml"],
         "tinyyolo.weights": ["*.pt"],
     },
@@ -52,6 +55,7 @@ setup(
         "matplotlib>=3.6",  # layout="constrained" on figures
         "msgspec>=0.19",  # decodes JSON into typed records; the first release with wheels for Python 3.13
         "pyyaml>=6.0",  # safe loader by default
+        "lap>=0.5.12",  # pairs tracks and detections; ultralytics' trackers import it, the bound is theirs
         "safetensors>=0.4.3",  # weights in a file that cannot hold code
     ],
     extras_require={
@@ -70,6 +74,7 @@ setup(
             "pytest>=8",  # strict markers and current assertion messages
             "pytest-xdist>=3.6",  # tests side by side on all processors; the first release after pytest 8
             "hypothesis>=6.100",  # property tests
+            "trackeval>=1.3.0",  # the referee of tracks; the first kept release for numpy 2
             "pycocotools>=2.0.8",  # the referee of the evaluation; first release that works with numpy 2
             "rasterio>=1.4",  # the extra geo, whose files the tests read and write
             "pyogrio>=0.10",  # likewise

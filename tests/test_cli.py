@@ -68,7 +68,7 @@ def test_a_word_with_commands_behind_it_lists_them(capsys):
 def test_help_of_a_key(capsys):
     code, out, err = call("help", "tile", capsys=capsys)
     assert code == 0 and not err and out.startswith("tile=auto: ") and "train, val, predict" in out
-    assert call("help", "half", capsys=capsys)[1].startswith("half: not taken; ")
+    assert call("help", "dfl", capsys=capsys)[1].startswith("dfl: not taken; ")
     code, _, err = call("help", "epoch", capsys=capsys)
     assert code == 2 and "did you mean 'epochs'" in err and err.count("\n") == 1
 

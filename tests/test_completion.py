@@ -35,7 +35,7 @@ def replies(shell, file, line, before=""):
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("tinyyolo tr", ["train"]),
+        ("tinyyolo exp", ["export"]),
         ("tinyyolo help til", ["tile"]),
         ("tinyyolo data b", ["build-aitod"]),
         ("tinyyolo train epo", ["epochs="]),

@@ -55,7 +55,7 @@ def test_documented_command_lines_are_taken(page, line):
     function = resolve(entry)
     positional, pairs = parse(rest)
     plain = {key: value for key, value in pairs.items() if "." not in key}  # dotted keys are the model's
-    if name in {"train", "val", "predict", "export"}:
+    if name in {"train", "val", "predict", "track", "export"}:
         from tinyyolo.engine.keys import check_keys, parsed
 
         check_keys(name, parsed(plain))

@@ -8,16 +8,18 @@ import pytest
 import tinyyolo
 
 PACKAGE = Path(tinyyolo.__file__).parent
-BASE = {"config", "io", "sizes"}
+BASE = {"config", "io", "sizes", "ranks", "together"}
 MODEL = {"boxes", "layers", "assigners", "backbones", "necks", "heads"}
 # Folder or file -> what it may import besides itself. Nothing else may; folders of one rank do not know each other.
 MAY_IMPORT = {
     "resources": set(),
     "plain_yaml": set(),
     "config": {"resources", "plain_yaml"},
-    "io": {"config"},
+    "io": {"config", "ranks"},
+    "ranks": set(),
+    "together": {"config", "ranks"},
     "sizes": set(),
-    "compat": {"config"},
+    "compat": {"config", "ranks"},
     "boxes": BASE,
     "layers": BASE | {"compat", "boxes"},
     "assigners": BASE | {"boxes"},
@@ -32,13 +34,14 @@ MAY_IMPORT = {
     "evaluation": BASE | {"boxes", "datasets"},
     "plots": BASE | {"boxes", "datasets", "evaluation"},
     "analysis": BASE | MODEL | {"detectors", "datasets", "evaluation", "plots"},
-    "export": BASE | MODEL | {"detectors"},  # below the engine, whose Model.export calls it
+    "export": BASE | MODEL | {"detectors", "scenes"},  # below the engine, whose Model.export calls it; scenes: `need`
     "engine": BASE
     | MODEL
     | {"compat", "detectors", "datasets", "datasets/train", "evaluation", "scenes", "plots", "export"},
     "cli": BASE,  # its table names the functions of all others
     "completion": BASE | {"cli", "engine"},
     "": {"engine"},  # the package itself: `Model`, on first use
+    "__main__": {"cli"},
 }
 MAY_USE_ULTRALYTICS = {"compat", "engine", "datasets/train"}
 MOST_FILES = 12  # in a folder

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyyolo import __version__
+from tinyyolo import __version__, ranks
 from tinyyolo.config import UserError, check_kind, classes_in, parse_value, path_of, suggest
 from tinyyolo.io import printable
 
@@ -37,6 +37,7 @@ COMMANDS: Table = {
     "train": Command("engine.commands:train", "train a model; alone: the smallest on a drawn toy set"),
     "val": Command("engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
     "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
+    "track": Command("engine.commands:track", "follow objects through a video or a folder of frames"),
     "export": Command("engine.commands:export", "write a checkpoint as TorchScript or safetensors"),
     "info": Command("engine.commands:info", "size and cost of a model"),
     "table": Command("engine.history.table:table", "several runs and seeds in one table: Markdown, LaTeX, CSV"),
@@ -259,7 +260,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if error.errno not in NOT_OURS:
             raise
         line = f"{error.filename or 'output'}: {error.strerror}"
-    if line:
+    if line and ranks.first_to_tell():
         print(f"tinyyolo: {printable(line)}", file=sys.stderr)
     if words is None:
         sys.exit(code)

@@ -6,7 +6,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import copy
 from importlib import import_module
@@ -32,7 +32,10 @@ import ultralytics.utils.torch_utils
 from ultralytics.data.augment import Compose, Format, Mosaic, RandomHSV, RandomPerspective
 from ultralytics.data.loaders import LoadImagesAndVideos, SourceTypes
 from ultralytics.nn.modules import SPPF, C2f, Conv
+from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import initialize_weights
+
+from tinyyolo import ranks
 
 __all__ = ["SPPF", "C2f", "Conv", "initialize_weights"]  # for the folders that may not import ultralytics
 
@@ -195,6 +198,22 @@ def own_args_yaml() -> Iterator[None]:
     nothing = lambda *args, **kwargs: None  # noqa: E731
     trainer = ultralytics.engine.trainer
     with mock.patch.object(ultralytics.utils.YAML, "save", nothing), mock.patch.object(trainer, "print_args", nothing):
+        yield
+
+
+@contextmanager
+def own_ranks() -> Iterator[None]:
+    """Within this context upstream's loop and validator run in every process as if it were alone.
+
+    So all come to the same decisions, by figures that are the same; who speaks, writes and saves is ours to say. Theirs
+    wraps models, shards and reduces for GPUs only, reduces figures to one process, and lets the others guess.
+    """
+    modules = (ultralytics.engine.trainer, ultralytics.engine.validator)
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(mock.patch.multiple(module, RANK=-1, LOCAL_RANK=-1))
+        if not ranks.first():  # loggers of experiments
+            stack.enter_context(mock.patch.object(callbacks, "add_integration_callbacks", lambda _: None))
         yield
 
 

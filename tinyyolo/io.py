@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tinyyolo import ranks
 from tinyyolo.config import UserError
 
 try:
@@ -286,7 +287,7 @@ def plain_text(data: bytes) -> str:
 
 def tell(line: str) -> None:
     """Say something on stderr, once in a process."""
-    if line not in TOLD:
+    if line not in TOLD and ranks.first():
         TOLD.add(line)
         print(line, file=sys.stderr)
 
@@ -311,7 +312,7 @@ class Bar:
 
     def __init__(self, total: int, what: str, done: int = 0, unit: str = ""):
         self.total, self.what, self.done, self.first, self.unit = total, what, done, done, unit
-        self.live, self.shown, self.width = sys.stderr.isatty(), -1, 0
+        self.live, self.shown, self.width = sys.stderr.isatty() and ranks.first(), -1, 0
         self.begun = self.told = time.monotonic()
 
     def __enter__(self) -> Bar:

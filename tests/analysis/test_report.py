@@ -107,13 +107,13 @@ def test_names_of_results(tmp_path):
     assert result_names(["1/train.json", "2/train.json"]) == ["1/train", "2/train"]
     with pytest.raises(UserError, match="called 'train'"):
         result_names(["a/train.json", "b/train.json"], ["train", "train"])
-    with pytest.raises(UserError, match="1 for 2 files"):
+    with pytest.raises(UserError, match="1 names for 2 files"):
         result_names(["a.json", "b.json"], "ours")
 
 
 BAD = {
     "out=x.html": "out=x.html: of 2 files a figure is drawn; Choices: .pdf, .png, .svg, or a folder",
-    "names=[a]": r"names=\['a'\]: 1 for 2 files",
+    "names=[a]": r"names=\['a'\]: 1 names for 2 files",
     "show=frist.png": "show=frist.png: no such image; did you mean 'first.png'",
     "images=absent": "images=absent: no such folder",
     "images=empty": "images=empty: has none of the images, such as 'first.png'",

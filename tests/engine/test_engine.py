@@ -195,7 +195,7 @@ def test_torchscript_gives_the_same_boxes(model, tiny_set):
     (own,) = model.predict(tiny_set.parent / "images" / "val_0.png", conf=0, imgsz=SIZE, verbose=False)
     torch.testing.assert_close(result.boxes.conf[:20], own.boxes.conf[:20], atol=0, rtol=1e-3)
     with pytest.raises(UserError, match="torchscript"):
-        model.export(format="onnx")
+        model.export(format="torchscipt")
 
 
 def test_torchscript_validates_images_that_are_not_square(model, tmp_path):
@@ -210,7 +210,7 @@ def test_torchscript_validates_images_that_are_not_square(model, tmp_path):
     assert 0 <= metrics.AP <= 1
 
 
-@pytest.mark.parametrize("mode", ["track", "tune", "benchmark"])
+@pytest.mark.parametrize("mode", ["tune", "benchmark"])
 def test_what_does_not_work_yet_refuses_in_one_line(model, mode):
     with pytest.raises(UserError, match=mode) as caught:
         getattr(model, mode)()

@@ -7,7 +7,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import resolve
-from tinyyolo.engine.keys import KEYS, MODES, OWN, check_keys, markdown
+from tinyyolo.engine.keys import KEYS, LETTERS, MODES, OWN, check_keys, markdown
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "keys.md"
 
@@ -22,7 +22,7 @@ def test_the_file_is_the_table():
 
 @pytest.mark.parametrize("mode", MODES.values())
 def test_a_key_without_effect_is_refused_with_what_to_use(mode):
-    refused = [name for name, row in KEYS.items() if mode[0] not in row.modes]
+    refused = [name for name, row in KEYS.items() if LETTERS[mode] not in row.modes]
     assert refused
     for name in refused:
         with pytest.raises(UserError, match=f"^{name}=7: {mode} does not take it: .{{8,}}") as caught:
@@ -43,7 +43,8 @@ def test_a_key_without_effect_is_refused_with_what_to_use(mode):
         ("predict", {"retina_masks": True}),
         ("predict", {"epochs": 3}),
         ("export", {"opset": 17}),
-        ("export", {"half": True}),
+        ("export", {"int8": True}),
+        ("val", {"half": True}),
     ],
 )
 def test_refused(mode, given):

@@ -280,7 +280,7 @@ def of_bytes(rng: random.Random, root: Path) -> Attempt:
 
 def of_cfg(rng: random.Random, root: Path) -> Attempt:
     key, value = rng.choice(RUN_KEYS), rng.choice(SCALARS)
-    words = rng.choice(["train", "val", "predict", "export"])
+    words = rng.choice(["train", "val", "predict", "track", "export"])
     text = encoded(f"{key}: {value}")
     return Attempt(
         "cfg file",

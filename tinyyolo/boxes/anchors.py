@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tinyyolo.boxes.graph import traced
 from tinyyolo.boxes.similarity import EPS
 from tinyyolo.config import above, shown, whole, within
 
@@ -100,6 +101,8 @@ class AnchorGrid:
         Raises:
             ValueError: size_hw or map_sizes below 1, or not one pair per level.
         """
+        if map_sizes is not None and traced():
+            return list(map_sizes)
         if len(size_hw) != 2 or min(size_hw) < 1:
             raise ValueError(f"size_hw must be (height, width) in px >= 1, got {tuple(size_hw)}")
         if map_sizes is None:
@@ -124,13 +127,19 @@ class AnchorGrid:
             map_sizes: (rows, columns) of each level where they are not ceil(side / stride): HRNet's last level.
             device: where the tensor lives; CPU if None.
         """
+        return torch.cat(self.levels(size_hw, map_sizes, device))
+
+    def levels(
+        self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | str | None = None
+    ) -> list[Tensor]:
+        """`boxes` of each level."""
         levels = []
         maps = self.map_sizes(size_hw, map_sizes)
         for base, stride, (rows, columns) in zip(self.base_boxes, self.strides, maps, strict=True):
             x, y = (torch.arange(n, dtype=torch.float32, device=device) * stride for n in (columns, rows))
             shifts = torch.stack((x.expand(rows, -1), y[:, None].expand(-1, columns)), -1).repeat(1, 1, 2)
             levels.append((base.to(device) + shifts[:, :, None]).reshape(-1, 4))
-        return torch.cat(levels)
+        return levels
 
     def cells(
         self, size_hw: Size, map_sizes: Sequence[Size] | None = None, device: torch.device | None = None

@@ -141,5 +141,7 @@ def _scale(boxes: Boxes, sizes_hw: Any) -> Boxes:
         return np.concatenate([wh, wh], axis=-1)
     import torch
 
+    if isinstance(sizes_hw, tuple) and isinstance(sizes_hw[0], torch.Tensor):  # of a graph, which holds no sizes
+        sizes_hw = torch.stack(sizes_hw)
     wh = torch.as_tensor(sizes_hw, device=boxes.device, dtype=boxes.dtype).flip(-1)
     return torch.cat([wh, wh], dim=-1)

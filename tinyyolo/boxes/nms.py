@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from tinyyolo.boxes.graph import ordered, ranks, traced
 from tinyyolo.boxes.sparse import overlapping, survive
 
 VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much vote on it
@@ -15,7 +17,17 @@ VOTER_SLACK = 5e-8  # "at least" is "more than" half a step of float32 below
 VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
 MANY = 5_000  # above so many boxes of a group, one NMS that looks at near pairs alone is quicker, by the same rule
 LEAST = 0.1  # below this IoU too many pairs are near
+VOTER_LEAST = 1e-30  # no votes add up to less; keeps a quotient finite that is not used
 MinScore = float | Sequence[float]  # of all classes, or of each
+Rows = tuple[Tensor, Tensor, Tensor]  # boxes (N, 4), scores (N,), groups (N,) int64
+Batched = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Rules(NamedTuple):
+    """What of the rules of a suppression a graph holds as it was recorded; see `select`."""
+
+    votes: int
+    max_candidates: int
 
 
 def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stable: bool = False) -> Tensor:
@@ -37,8 +49,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stabl
         [1, 2]
     """
     order = scores.sort(descending=True, stable=stable).indices
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if not tracing and len(boxes) > MANY and iou >= LEAST and int(torch.bincount(groups).max()) > MANY:
+    if not traced() and len(boxes) > MANY and iou >= LEAST and int(torch.bincount(groups).max()) > MANY:
         return order[survive(boxes[order], groups[order], iou)]
     keep: Tensor = _traceable(boxes[order], scores[order], groups[order], iou)
     return order[keep]
@@ -54,6 +65,30 @@ def _survive(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tenso
 
 
 _traceable = torch.jit.script_if_tracing(_survive)  # a trace keeps the loop
+
+
+class ClassWise(torch.autograd.Function):
+    """Suppression within each class of each image: ONNX's NonMaxSuppression, which takes whole batches.
+
+    boxes (B, N, 4) xyxy, scores (B, C, N) of which those over 0 take part, iou (1,), most (1,) int64 of a class ->
+    (K, 3) int64: image, class, row; by falling score within a class of an image.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, boxes: Tensor, scores: Tensor, iou: Tensor, most: Tensor) -> Tensor:
+        """See the class; what a graph is recorded with."""
+        image, label, row = (scores > 0).nonzero().unbind(1)
+        group = image * scores.shape[1] + label
+        keep = grouped_nms(boxes[image, row], scores[image, label, row], group, float(iou))
+        keep = keep[group[keep].argsort(stable=True)]
+        keep = keep[ranks(group[keep], scores.shape[0] * scores.shape[1]) < most]
+        return torch.stack([image[keep], label[keep], row[keep]], dim=1)
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, scores: Any, iou: Any, most: Any) -> Any:
+        """The operator."""
+        least = g.op("Constant", value_t=torch.tensor([0.0]))
+        return g.op("NonMaxSuppression", boxes, scores, most, iou, least)
 
 
 def electorate(boxes: Tensor, labels: Tensor, able: Tensor, able_labels: Tensor) -> Tensor:
@@ -96,25 +131,73 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         >>> means.tolist() == [0.75, 0.4000000059604645], round(voted[0, 3].item(), 3)
         (True, 4.4)
     """
-    voted, means = boxes[keep], scores[keep]  # copies, as indexing by a tensor makes them
-    found = [*overlapping(boxes[keep], boxes, labels[keep], labels, VOTER_IOU - VOTER_SLACK)]
+    return elected((boxes[keep], scores[keep], labels[keep]), (boxes, scores, labels), votes)
+
+
+def elected(detections: Rows, voters: Rows, votes: int) -> tuple[Tensor, Tensor]:
+    """`vote`, of boxes (K, 4), scores (K,) and groups (K,) of detections, and of all who may vote, (N, ...)."""
+    (own, own_scores, own_groups), (boxes, scores, groups) = detections, voters
+    found = [*overlapping(own, boxes, own_groups, groups, VOTER_IOU - VOTER_SLACK)]
     if not found:  # no box has an area
-        return voted, means / votes
+        return own, own_scores / votes
     detection, voter, _ = (torch.cat(column) for column in zip(*found, strict=True))
-    by_score = scores[voter].sort(descending=True, stable=True).indices
-    by_score = by_score[detection[by_score].sort(stable=True).indices]
+    by_score = ordered(detection, scores[voter])
     detection, voter = detection[by_score], voter[by_score]
     weights = scores[voter].double()  # double sums do not depend on their order as far as float32 shows
-    total = torch.zeros(len(keep), dtype=torch.float64, device=boxes.device)
-    ballots = total.index_add(0, detection, weights)
+    total = torch.zeros_like(own_scores, dtype=torch.float64)
+    ballots = total.scatter_add(0, detection, weights)
     heard = ballots > 0  # a box without area overlaps nothing, not even itself
-    sums = total.new_zeros(len(keep), 4).index_add(0, detection, weights[:, None] * boxes[voter])
-    voted[heard] = (sums[heard] / ballots[heard, None]).to(voted)
-    counts = torch.bincount(detection, minlength=len(keep))
-    place = torch.arange(len(voter), device=voter.device) - (counts.cumsum(0) - counts)[detection]
-    best = total.index_add(0, detection[place < votes], weights[place < votes])
-    means = torch.where(heard, best.to(means), means) / votes
-    return voted, means
+    sums = torch.zeros_like(own, dtype=torch.float64)
+    sums = sums.scatter_add(0, detection[:, None].expand(-1, 4), weights[:, None] * boxes[voter])
+    means = (sums / ballots[:, None].clamp(min=VOTER_LEAST)).to(own)
+    counted = weights * (ranks(detection, own.shape[0]) < votes)
+    best = total.scatter_add(0, detection, counted).to(own_scores)
+    return torch.where(heard[:, None], means, own), torch.where(heard, best, own_scores) / votes
+
+
+def batched(boxes: Tensor, scores: Tensor, limits: Sequence[Tensor], rules: Rules) -> Batched:
+    """`select` of every image of a batch at once, as a graph that any number of images and boxes goes through.
+
+    Args:
+        boxes: (B, N, 4) float32 xyxy in pixels.
+        scores: (B, N, C) float32.
+        limits: what detections must score more than (C,), the NMS threshold (1,), and how many an image has at most
+            (1,) int64.
+        rules: votes and max_candidates of `select`.
+
+    Returns:
+        boxes (K, 4), scores (K,) and labels (K,) of all images in their order, by falling score, and counts (B,).
+
+    Examples:
+        >>> boxes, scores = torch.tensor([[[0.0, 0, 4, 4], [0, 0, 4, 5]]]), torch.tensor([[[0.5], [0.75]]])
+        >>> limits = torch.tensor([0.25]), torch.tensor([0.5]), torch.tensor([9])
+        >>> [x.tolist() for x in batched(boxes, scores, limits, Rules(votes=1, max_candidates=9))]
+        [[[0.0, 0.0, 4.0, 5.0]], [0.75], [0], [1]]
+    """
+    (least, iou, most), (images, _, classes) = limits, scores.shape
+    voting = least.clamp(max=VOTER_SCORE) if rules.votes > 1 else least
+    image, row, label = (scores > voting).nonzero().unbind(1)
+    by_score = ordered(image, scores[image, row, label])
+    image, row, label = image[by_score], row[by_score], label[by_score]
+    enter = ranks(image, images) < rules.max_candidates
+    image, row, label = image[enter], row[enter], label[enter]
+    entered, score = boxes[image, row], scores[image, row, label]
+
+    able = torch.full_like(scores.transpose(1, 2), -1.0)
+    able[image, label, row] = torch.where(score > least[label], score, -1.0)
+    image_of, label_of, row_of = ClassWise.apply(boxes, able, iou, most).unbind(1)
+    found, means = boxes[image_of, row_of], scores[image_of, row_of, label_of]
+    by_score = ordered(image_of, means)
+    by_score = by_score[ranks(image_of[by_score], images) < most]
+    found, means, image_of, label_of = found[by_score], means[by_score], image_of[by_score], label_of[by_score]
+    if rules.votes > 1:
+        own, every = image_of * classes + label_of, image * classes + label
+        found, means = elected((found, means, own), (entered, score, every), rules.votes)
+        by_score = ordered(image_of, means)
+        by_score = by_score[(means > least[label_of])[by_score]]
+        found, means, image_of, label_of = found[by_score], means[by_score], image_of[by_score], label_of[by_score]
+    counts = torch.zeros_like(scores[:, 0, 0], dtype=torch.int64).scatter_add(0, image_of, torch.ones_like(image_of))
+    return found, means, label_of, counts
 
 
 def select(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.boxes.convert import sides
+from tinyyolo.boxes.graph import places, repeated, traced
 from tinyyolo.boxes.similarity import measure
 
 IOU = measure("iou")
@@ -37,33 +38,45 @@ def overlapping(
         >>> i.tolist(), j.tolist(), iou.tolist()
         ([0, 0], [0, 1], [1.0, 0.6000000238418579])
     """
-    if not len(boxes) or not len(others):
+    if not traced() and not (len(boxes) and len(others)):
         return
-    low = torch.cat([boxes, others])[:, :2].amin(0).double()
-    left, top = (others[:, :2].double() - low).unbind(1)
-    rows = int(top.max() / ROW) + 1
-    step = 2 * float(left.max()) + 2  # of the line that all rows of all groups are laid on, one after the other
-    key, order = ((other_groups * rows + (top / ROW).long()).double() * step + left).sort()
+    corners = torch.cat([boxes[:, :2], others[:, :2], others.new_zeros(1, 2)]).double()  # never none
+    low, high = corners.amin(0), corners.amax(0)
+    left, top = ((others[:, :2].double() - low) / others.new_tensor([1, ROW])).floor().long().unbind(1)
+    most = ((high - low) / others.new_tensor([1, ROW])).floor().long()
+    # All rows of all groups are laid on one line, each as long as the widest, one after the other.
+    step, rows = most[0] + 2, most[1] + 1
+    key, order = ((other_groups * rows + top) * step + left).sort(dim=0)
     edge, size = boxes[:, :2].double() - low, sides(boxes).double()
     slack = 1e-6 * (edge.abs() + size) + 1e-3  # against the rounding of float32 boxes
     before, after = edge - (1 / least - 1) * size - slack, edge + (1 - least) * size + slack
-    first_row = (before[:, 1] / ROW).floor().long().clamp(0, rows)
-    count = ((after[:, 1] / ROW).floor().long().clamp(-1, rows - 1) - first_row + 1).clamp(min=0)
+    first_row = (before[:, 1] / ROW).floor().long().clamp(min=0).minimum(rows)
+    count = ((after[:, 1] / ROW).floor().long().clamp(min=-1).minimum(rows - 1) - first_row + 1).clamp(min=0)
     box, row = ramps(first_row, count)
-    base = (groups[box] * rows + row).double() * step
-    first = torch.searchsorted(key, base + before[box, 0].clamp(0, step))
-    found = (torch.searchsorted(key, base + after[box, 0].clamp(-1, step / 2), right=True) - first).clamp(min=0)
+    base = (groups[box] * rows + row) * step
+    first = places(key, base + before[box, 0].floor().long().clamp(min=0).minimum(step - 1))
+    last = base + after[box, 0].floor().long().clamp(min=-1).minimum(step - 2)
+    found = (places(key, last, right=True) - first).clamp(min=0)
+    if traced():
+        yield near_pairs(boxes, others, box, order, *ramps(first, found), least)
+        return
     ends = found.cumsum(0)
     start = 0
     while start < len(box):
         done = int(ends[start - 1]) if start else 0
         stop = max(start + 1, int(torch.searchsorted(ends, done + PAIRS, right=True)))
-        which, place = ramps(first[start:stop], found[start:stop])
-        i, j = box[start:stop][which], order[place]
-        iou = IOU.aligned(boxes[i], others[j])
-        near = iou.double() > least
-        yield i[near], j[near], iou[near]
+        yield near_pairs(boxes, others, box[start:stop], order, *ramps(first[start:stop], found[start:stop]), least)
         start = stop
+
+
+def near_pairs(
+    boxes: Tensor, others: Tensor, box: Tensor, order: Tensor, which: Tensor, place: Tensor, least: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the pairs of box[which] and order[place] those of an IoU over `least`, and that."""
+    i, j = box[which], order[place]
+    iou = IOU.aligned(boxes[i], others[j])
+    near = iou.double() > least
+    return i[near], j[near], iou[near]
 
 
 def ramps(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,8 +86,8 @@ def ramps(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         >>> [x.tolist() for x in ramps(torch.tensor([5, 9]), torch.tensor([2, 1]))]
         [[0, 0, 1], [5, 6, 9]]
     """
-    which = torch.repeat_interleave(count)
-    return which, torch.arange(len(which), device=count.device) - (count.cumsum(0) - count - first)[which]
+    which = repeated(count)
+    return which, torch.arange(which.shape[0], device=count.device) - (count.cumsum(0) - count - first)[which]
 
 
 def survive(boxes: Tensor, groups: Tensor, iou: float) -> Tensor:

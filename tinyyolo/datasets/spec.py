@@ -87,6 +87,7 @@ MEANINGS = {
     "base": "another data YAML, whose keys are taken to start from",
     "expected": "what a whole download holds; `data check` compares",
     "stands_for": "the official split that a split of another name is, for `expected`",
+    "aliases": "other name of a class in the labels: its name in `names`",
     "toy": "a drawn set instead of files: scene, size, images, seed, objects, side_px, fresh",
     "about": "where to ask for the data, under which licence, how to get them (`get:`)",
     "nc": "number of classes, which must be that of `names`",

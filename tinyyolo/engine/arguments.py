@@ -12,7 +12,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from tinyyolo.config import UserError, load_yaml, path_of, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
-from tinyyolo.engine.keys import AS_TYPED, BEST, DEFAULTS, KEYS, LAST, OWN, check_keys, parsed
+from tinyyolo.engine.keys import AS_TYPED, BEST, DEFAULTS, KEYS, LAST, LETTERS, OWN, check_keys, parsed
 
 # What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
 NOT_A_RECIPE = ("cfg", "data", "exist_ok", "model", "name", "pretrained", "project", "resume", "save_dir", "source")
@@ -33,7 +33,7 @@ def resolve(mode: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> d
     """All arguments of a run in `mode`: defaults, then `recipe`, then the file that `cfg=` names, then `given`.
 
     Args:
-        mode: train, val, predict or export.
+        mode: train, val, predict, track or export.
         recipe: a model YAML's `train:`, or what this mode starts from; not the user's, so it may name keys that the
             mode does not use.
         given: what the user wrote.
@@ -94,11 +94,11 @@ def with_file(mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"cfg={file}: no such file")
     dotted, plain = {}, {}
     for key, value in parsed(load_yaml(path, AS_TYPED)).items():
-        modes = KEYS[key].modes if key in KEYS else mode
+        modes = KEYS[key].modes if key in KEYS else LETTERS[mode]
         said = value != DEFAULT_CFG_DICT.get(key, KEYS) or (value is not None and modes)
         if "." in str(key):
             dotted[key] = value
-        elif said and key not in {"mode", "cfg"} and (not modes or mode[0] in modes):
+        elif said and key not in {"mode", "cfg"} and (not modes or LETTERS[mode] in modes):
             plain[key] = value
     check_keys(mode, plain, where=f"{path}: ")
     return {**dotted, **plain, **given}
@@ -109,7 +109,7 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
     if mode != "train" and args["batch"] < 1:
         raise UserError(f"batch={args['batch']}: {mode} takes images per step, 1 or more")
     check_device(args["device"])
-    if mode != "predict" and not isinstance(args["conf"], (int, float, type(None))):
+    if mode not in {"predict", "track"} and not isinstance(args["conf"], (int, float, type(None))):
         raise UserError(
             f"conf={shown(args['conf'])}: {mode} takes a number, or null for the model's own: the figures count all"
             " detections, and the scores of conf=auto come out of them"

@@ -12,7 +12,7 @@ import torch
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from tinyyolo import __version__
+from tinyyolo import __version__, ranks
 from tinyyolo.config import UserError, path_of, shipped_weights, suggest
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
@@ -28,7 +28,7 @@ from tinyyolo.io import new_file, printable, whole_file
 MAY_CHANGE = ("device", "workers", "cache", "patience", "plots", "save_period", "save_every", "val", "data")
 TRAIN, EVALUATE = "train", "evaluate"  # phases of a run: epochs, then the final evaluation; then nothing is to resume
 SHIPPED_HEAD = "yolo"  # of the models for which starting weights may come with the package
-AHEAD = ("grads", "batch", "mean", "place", "places", "workers")  # of the epoch that comes, or goes on
+AHEAD = ("grads", "batch", "mean", "place", "places", "others", "workers")  # of the epoch that comes, or goes on
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -196,6 +196,7 @@ def state(trainer: Any) -> dict[str, Any]:
         "phase": EVALUATE if trainer.stop else TRAIN,
         "last_step": trainer.last_step,
         "attempts": trainer.nan_recovery_attempts,
+        "processes": ranks.size(),
         "grads": {name: p.grad.detach().cpu() for name, p in named if p.grad is not None},
         "model": {key: value.detach().cpu() for key, value in raw.items()},
         "optimizer": trainer.optimizer.state_dict(),
@@ -225,7 +226,10 @@ def restore(trainer: Any, content: Mapping[str, Any]) -> None:
     trainer.last_step = saved.get("last_step", -1)
     trainer.nan_recovery_attempts = saved.get("attempts", 0)
     trainer.ahead = {key: saved[key] for key in AHEAD if key in saved}
-    if trainer.csv.exists():  # a run killed after writing a row would write it twice
+    then, now = saved.get("processes", 1), ranks.size()
+    if then != now:
+        LOGGER.warning(f"{now} processes, {then} when it was saved: what follows is right, but not the same to the bit")
+    if trainer.csv.exists() and ranks.first():  # a run killed after writing a row would write it twice
         rows = trainer.csv.read_text(encoding="utf-8").splitlines(keepends=True)
         with new_file(trainer.csv, overwrite=True) as file:
             file.write("".join(rows[: trainer.start_epoch + 1]))

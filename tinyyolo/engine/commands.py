@@ -1,19 +1,19 @@
-"""train, val, predict, export and info as the command runs them."""
+"""train, val, predict, track, export and info as the command runs them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from tinyyolo import ranks
 from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import with_file
 from tinyyolo.engine.keys import check_keys
-from tinyyolo.engine.model import Model
+from tinyyolo.engine.model import SMALLEST, Model
 from tinyyolo.engine.stopping import stoppable
 
 # What `tinyyolo train` does when no data is named: about seven minutes on 2 CPU cores, see README.md.
 DEMO = {"data": "toy.yaml", "imgsz": 320, "epochs": 12, "batch": 8}
-SMALLEST = "tinyyolo-n.yaml"
 TRAINED = "tinyyolo-n.pt"  # what predicts where no model is named
 
 
@@ -64,6 +64,8 @@ def train(**keys: Any) -> None:
             model.model.yaml  # noqa: B018 - built: a mistake in a dotted key is told before a set is drawn
         plain = {**DEMO, **plain}
     model.train(**plain)
+    if model.trainer is None or not ranks.first():
+        return  # another process says it
     folder = Path(model.trainer.save_dir)
     print(f"Best checkpoint: {folder / 'weights' / 'best.pt'}\nPictures: {folder}")
 
@@ -85,6 +87,14 @@ def way_on(predictor: Any) -> str:
     return "the same command goes on with the scene" if begun else "what is written stays"
 
 
+def trained_and_keys(mode: str, keys: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+    """As `model_and_keys`; where no model is named it is the one that comes along, which is told."""
+    keys = with_file(mode, keys)
+    if not keys.get("model") and "source" in keys:
+        print(f"No model= is given: {TRAINED} finds what it knows from drawn scenes, see docs/weights.md")
+    return model_and_keys(mode, keys, TRAINED)
+
+
 def predict(**keys: Any) -> None:
     """Detect objects: tinyyolo predict model=best.pt source=images/
 
@@ -95,12 +105,24 @@ def predict(**keys: Any) -> None:
     show_labels=true prints class names into the picture. Without model= it is tinyyolo-n.pt, which has learnt from
     drawn scenes alone, see docs/weights.md.
     """
-    keys = with_file("predict", keys)
-    if not keys.get("model") and "source" in keys:
-        print(f"No model= is given: {TRAINED} finds what it knows from drawn scenes, see docs/weights.md")
-    model, plain = model_and_keys("predict", keys, TRAINED)
+    model, plain = trained_and_keys("predict", keys)
     with stoppable(lambda: way_on(model.predictor)):
         for _ in model.predict(plain.pop("source", None), stream=True, **{"save": True, **plain}):
+            pass
+
+
+def track(**keys: Any) -> None:
+    """Follow objects: tinyyolo track model=best.pt source=video.mp4 out=tracks.txt
+
+    source is a video, or frames: a folder, a glob or a txt list of images, those of one folder in order being one
+    video. Draws into runs/track, each track in its colour; show_labels=true prints its number. out=tracks.txt is MOT
+    text, out=tracks.json rows with classes. tracker=bytetrack.yaml, botsort.yaml (which takes the camera's motion out)
+    or a YAML of your own; association=nwd, iou, diou, expand or centre says by what a detection continues a track, see
+    docs/track.md. A track begins from the score on that predict shows; conf= sets it.
+    """
+    model, plain = trained_and_keys("track", keys)
+    with stoppable(lambda: "what is written stays"):
+        for _ in model.track(plain.pop("source", None), stream=True, **{"save": True, **plain}):
             pass
 
 

@@ -66,6 +66,13 @@ class Place(TypedDict, total=False):
     cuda: list[int] | None
 
 
+class Others(TypedDict):
+    """Where another process of the run stands."""
+
+    place: Place
+    places: dict[int, Place]
+
+
 class Ahead(TypedDict, total=False):
     """What older checkpoints lack: the phase of the run, and the epoch that comes or goes on."""
 
@@ -77,7 +84,9 @@ class Ahead(TypedDict, total=False):
     mean: dict[str, Any]  # tensors
     place: Place
     places: dict[int, Place]
+    others: list[Others]
     workers: int
+    processes: int
 
 
 class Resume(Ahead):

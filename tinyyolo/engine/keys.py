@@ -17,7 +17,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, shown, suggest
 from tinyyolo.scenes.rendering import BANDS_WORDS, STRETCH_WORDS, is_bands, is_stretch
 
-MODES = {"t": "train", "v": "val", "p": "predict", "e": "export"}
+MODES = {"t": "train", "v": "val", "p": "predict", "k": "track", "e": "export"}
+LETTERS = {mode: letter for letter, mode in MODES.items()}
+NOT_OF_TRACKS = ("shard", "embed", "save_geojson")  # keys of predict that track has not
 DEFAULTS = load_yaml(next(file for root in ROOTS if (file := root / "cfg/default.yaml").is_file()))
 OWN = {key: value for key, value in DEFAULTS.items() if key not in DEFAULT_CFG_DICT}  # those of ours alone
 
@@ -142,9 +144,10 @@ NULLABLE = {
     "clip_grad",
     "save_every",
     "out",
+    "association",
 }  # and ultralytics' with null
 
-TRACED = "TorchScript has no such setting"
+TRACED = "no export has such a setting"
 OTHER_TASK = "no model here has such a part: every one finds upright boxes"
 
 
@@ -159,7 +162,7 @@ class Key(NamedTuple):
     def refusal(self, mode: str) -> str:
         """What to use instead in `mode`, or '' where the key works."""
         takers = " and ".join(MODES[letter] for letter in self.modes)
-        return "" if mode[0] in self.modes else self.instead or f"a key of {takers}"
+        return "" if LETTERS[mode] in self.modes else self.instead or f"a key of {takers}"
 
 
 KEYS: dict[str, Key] = {
@@ -198,19 +201,34 @@ KEYS: dict[str, Key] = {
     ),
     "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
-    "out": Key("p", OUT, "one map of all images, or several: NAME.geojson, .gpkg, .fgb, .parquet or .csv"),
+    "out": Key(
+        "p",
+        OUT,
+        "one map of all images, or several: NAME.geojson, .gpkg, .fgb, .parquet or .csv; track: NAME.txt, MOT text, or"
+        " NAME.json, rows",
+    ),
     "imgsz": Key(
         "tvpe",
         IMGSZ,
         "longer side of the network input in px; predict, export and val of an export also take [height, width]",
     ),
-    "device": Key("tvp", ANY, "cpu, 0, [0, 1], mps", "an export is traced on the CPU and runs on any device"),
+    "device": Key(
+        "tvp",
+        ANY,
+        "cpu, 0, mps; train also 0,1: a process a GPU, see docs/distributed.md",
+        "an export is traced on the CPU and runs on any device",
+    ),
     "project": Key("tvp", TEXT, "folder of the runs", "an export stands beside its checkpoint"),
     "name": Key("tvp", TEXT, "the run's folder in it", "an export stands beside its checkpoint"),
     "save_dir": Key("tvp", TEXT, "the run's folder itself", "an export stands beside its checkpoint"),
     "exist_ok": Key("tvp", SWITCH, "write into a run folder that exists"),
     "verbose": Key("tvp", SWITCH, "say more: the model's size, every class, every image"),
-    "batch": Key("tvp", BATCH, "images at a time; in training also -1 or a share of GPU memory", TRACED),
+    "batch": Key(
+        "tvp",
+        BATCH,
+        "images at a time, of all processes together; in training also -1 or a share of GPU memory",
+        "an export takes any",
+    ),
     "workers": Key("tv", COUNT, "processes that load images; 0 on a CPU"),
     "classes": Key("tvp", CLASSES, "only these classes, by name or index", "predict and val take classes="),
     "single_cls": Key("tv", SWITCH, "take every object for one class", "use agnostic_nms=true"),
@@ -295,8 +313,33 @@ KEYS: dict[str, Key] = {
     "show_conf": Key("p", SWITCH, "scores in pictures"),
     "show_boxes": Key("p", SWITCH, "boxes in pictures"),
     "line_width": Key("p", ONE_UP, "of boxes in px"),
+    # ---- tracks
+    "tracker": Key("k", TEXT, "bytetrack.yaml, botsort.yaml, or a YAML of your own with their keys, see docs/track.md"),
+    "association": Key(
+        "k",
+        one_of("nwd", "iou", "diou", "expand", "centre"),
+        "by what a detection continues a track; null: what the YAML of tracker= says",
+    ),
+    "persist": Key("k", SWITCH, "go on with the same tracks when another video begins, in Python with another call"),
     # ---- export
-    "format": Key("e", TEXT, "torchscript, which runs by itself at one image size; safetensors, weights without code"),
+    "format": Key(
+        "e",
+        TEXT,
+        "onnx, which many programs run, at any size; torchscript, which torch runs, at one size; safetensors, weights"
+        " without code",
+    ),
+    "nms": Key(
+        "e",
+        SWITCH,
+        "of onnx: the file suppresses and gives detections (true), or gives candidates alone",
+        "suppression is never part of the network; iou=, max_det= and agnostic_nms= set it",
+    ),
+    "half": Key(
+        "e",
+        SWITCH,
+        "of onnx: weights and maps of 16 bits; boxes and suppression stay at 32",
+        "tiny boxes need float32; amp= trains in mixed precision",
+    ),
     # ---- tinyyolo's own
     "lr_steps": Key("t", STEPS, "epochs at which the learning rate falls by ten"),
     "lr_batch": Key("t", number(1), "lr0 is for this batch size and grows with `batch`"),
@@ -312,6 +355,7 @@ KEYS: dict[str, Key] = {
     "min_side": Key("t", POSITIVE, "leave objects with a side under so many px out"),
     "empty_tiles": Key("t", POSITIVE, "windows without objects to learn from, as a share of those with objects"),
     "select": Key("t", one_of(*SELECT), "the epoch that becomes best.pt: the best, by AP in validation, or the last"),
+    "sync_bn": Key("t", SWITCH, "several processes: statistics of batch norms over the images of all, not of each"),
     "paste": Key("t", COUNT, "copies of other training objects an image, at most"),
 }
 # Keys that work nowhere: what to use instead, their kind where a value of it says nothing, and their names.
@@ -329,17 +373,20 @@ REFUSED = (
     ("use hsv_h=, scale=, mosaic=, paste=", ANY, "auto_augment"),
     ("use cutmix=", FACTOR, "erasing"),
     ("training and prediction are in float32, or mixed precision by amp=", ANY, "quantize"),
-    ("tiny boxes need float32; amp= trains in mixed precision", SWITCH, "half int8"),
-    ("suppression is never part of the network; iou=, max_det= and agnostic_nms= set it", SWITCH, "nms end2end"),
+    ("tiny boxes need float32; amp= trains in mixed precision", SWITCH, "int8"),
+    ("suppression is never part of the network; iou=, max_det= and agnostic_nms= set it", SWITCH, "end2end"),
     ("use a larger imgsz=", SWITCH, "augment"),
     ("plots=true of val and `tinyyolo report` show what went wrong", SWITCH, "visualize"),
-    ("there is no tracking; use predict", ANY, "tracker"),
     ("a .torchscript export runs by torch", SWITCH, "dnn"),
-    ("an export has the size of imgsz=", SWITCH, "dynamic"),
+    ("an ONNX file takes any size and batch, a .torchscript file that of imgsz=", SWITCH, "dynamic"),
     (TRACED, SWITCH, "optimize simplify keras"),
     (TRACED, ANY, "opset workspace"),
 )
 KEYS |= {name: Key("", kind, "", instead) for instead, kind, names in REFUSED for name in names.split()}
+KEYS = {  # a tracker predicts first
+    name: row._replace(modes=f"{row.modes}k") if "p" in row.modes and name not in NOT_OF_TRACKS else row
+    for name, row in KEYS.items()
+}
 AS_TYPED = frozenset(name for name, row in KEYS.items() if row.kind.typed)
 
 
@@ -424,7 +471,7 @@ def markdown() -> str:
     lines = [
         "# Keys",
         "",
-        "Every key of `tinyyolo train | val | predict | export` and of `Model.train`, `.val`, `.predict`, `.export`:",
+        "Every key of `tinyyolo train | val | predict | track | export` and of the methods of `Model` of these names:",
         "ultralytics' own and those of [cfg/default.yaml](../cfg/default.yaml). Where a key does nothing it is refused",
         "in one line, which says what to use. Dotted keys (`head.assigner.topk=3`) change the model's YAML.",
         "This file is written by `python -m tinyyolo.engine.keys docs/keys.md`.",

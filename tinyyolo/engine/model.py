@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import torch
 from ultralytics.cfg import get_save_dir
 from ultralytics.engine.model import Model as EngineModel
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils.callbacks import get_default_callbacks
 
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, shipped_weights, shown, suggest
+from tinyyolo import ranks, together
+from tinyyolo.config import UserError, find_yaml, load_model_yaml, path_of, shipped_weights, shown
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
@@ -22,24 +25,35 @@ from tinyyolo.detectors.postprocess import AUTO, Postprocess
 from tinyyolo.detectors.transfer import Start, carry_over
 from tinyyolo.detectors.weights import class_names, load_reference
 from tinyyolo.engine import checkpoint
-from tinyyolo.engine.arguments import engine_args, resolve, with_file
+from tinyyolo.engine.arguments import check_device, engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
+from tinyyolo.engine.deploy.opened import opened
+from tinyyolo.engine.deploy.write import refuse_format, to_onnx
 from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.many.devices import check_shared, on_gpu, own_device
+from tinyyolo.engine.many.launch import gpus_of, start
+from tinyyolo.engine.many.restart import last_of_run, remember_run
 from tinyyolo.engine.predict.maps import checked
 from tinyyolo.engine.predict.results import WRITES, run_folder
 from tinyyolo.engine.predict.sources import check_source, is_files, named
 from tinyyolo.engine.predictor import TinyPredictor
 from tinyyolo.engine.prepare import data_of, with_gains
 from tinyyolo.engine.stopping import stoppable
+from tinyyolo.engine.track.files import check_form
+from tinyyolo.engine.track.following import Following
+from tinyyolo.engine.track.predictor import TinyTracker
+from tinyyolo.engine.track.settings import constant_of, settings_of
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
 from tinyyolo.export.safetensors import safetensors
 from tinyyolo.export.torchscript import check_trust, metadata, torchscript
 from tinyyolo.io import some, sweep
 
-FORMATS = ("torchscript", "safetensors")
-FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".yaml", ".yml")  # others are names in cfg/models
+FORMATS = ("onnx", "torchscript", "safetensors")
+DEPLOYED = ("onnx",)  # formats with suppression, of several precisions
+FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".onnx", ".yaml", ".yml")  # others: names in cfg/models
+SMALLEST = "tinyyolo-n.yaml"  # what is trained where no model is named
 SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
 KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
 KEPT_OWN = ("tile", "overlap", "zoom")  # the same, of our own keys
@@ -55,8 +69,8 @@ class Model(EngineModel):
 
     Args:
         model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt, .safetensors)
-            or to an export (.torchscript); "tinyyolo-n.pt" is the one that comes with the package, where there is no
-            file of that name.
+            or to an export (.onnx, .torchscript); "tinyyolo-n.pt" is the one that comes with the package, where there
+            is no file of that name.
         overrides: dotted keys of the model YAML, {"head.assigner.topk": 3}; strings are parsed.
         verbose: print the model's summary.
         trust: run a .torchscript file that this process has not written: it is code, and could do anything.
@@ -97,8 +111,9 @@ class Model(EngineModel):
         self.shown: dict[str, Any] = {}  # the bands and stretch of its training
         self.looks: dict[str, Any] = {}  # how it looked at large images when it was trained
         self.exported: dict[str, Any] = {}  # what an export says of itself
-        self._trust = trust
+        self._trust, self._loaded = trust, False  # whether load() has changed the weights of what it is from
         self._own: dict[str, Any] = dict(OWN)  # what the last prediction was asked for
+        self.following: Following | None = None  # the tracks of the last call
         known = str(model).lower().endswith(FILES)
         super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
 
@@ -124,24 +139,34 @@ class Model(EngineModel):
             raise UserError(f"{weights}: a model's YAML cannot be overridden once it is trained; found {given}")
         path, *_ = tensor_files.start(weights)
         if path.suffix.lower() not in {".torchscript", ".ts"}:
-            self._hold(path, checkpoint.load(path))
             if self._trust:
                 LOGGER.info(f"trust=true: not needed, {path} holds no code")
+            if (runtime := opened(path)) is None:
+                self._hold(path, checkpoint.load(path))
+            else:
+                self._run(path, runtime.said)
+                self.model = runtime
             return
         self.exported = metadata(path)
         if path.suffix != ".torchscript":
             raise UserError(f"{path}: TorchScript: rename it NAME.torchscript, and give trust=true if you trust it")
         check_trust(path, self._trust)
+        self._run(path, self.exported)
+        self.model = str(path)
+
+    def _run(self, path: Path, said: dict[str, Any]) -> None:
+        """Be an export that says this of itself."""
+        self.exported = said
         height, width = self.exported["imgsz"]
         shown_by = {key: value for key, value in (self.exported.get("rendering") or {}).items() if key in SHOWN}
         self.looks = {key: value for key, value in (self.exported.get("looks") or {}).items() if key in KEPT_OWN}
         self._from(path, imgsz=height if height == width else [height, width], **shown_by)
-        self.model, self.ckpt_path, self.ckpt = str(path), str(path), None
+        self.ckpt_path, self.ckpt = str(path), None
 
     def _hold(self, path: Path, content: dict[str, Any]) -> None:
         """Be the model of a checkpoint."""
         self.ckpt, self.spec, self._given, self.predictor = content, own_yaml(content), {}, None
-        self.ckpt_path = str(path)
+        self.ckpt_path, self._loaded = str(path), False
         kept = {key: content["train_args"].get(key) for key in KEPT}
         self._from(path, **{key: value for key, value in kept.items() if value is not None})
         self.looks = {key: content["train_args"][key] for key in KEPT_OWN if content["train_args"].get(key) is not None}
@@ -187,7 +212,7 @@ class Model(EngineModel):
             self._load_reference(content, source)
             self.model.thresholds = None
         self.predictor = None
-        self.ckpt = self.ckpt or {"loaded": True}  # training then starts from these weights
+        self._loaded, self.ckpt = True, self.ckpt or {"loaded": True}  # training then starts from these weights
         return self
 
     def _load_reference(self, content: Any, source: str) -> None:
@@ -252,17 +277,65 @@ class Model(EngineModel):
                 parts["weights"] = Start(self.ckpt_path or "the loaded weights", state, self.ckpt.get("names"))
             elif first is not False:
                 parts["weights"] = checkpoint.shipped_for(self.spec, asked="pretrained" in given)
-        parts["data"] = data_of(args)
-        folder = get_save_dir(SimpleNamespace(**args))
-        with run_folder(folder):
-            sweep(folder, deep=True)
-            args["save_dir"] = str(folder)
-            self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
-            self.trainer.train()
-        if RANK in {-1, 0}:
+        check_device(args["device"])
+        check_shared(args)
+        if count := gpus_of(args["device"]):
+            self._train_apart(count, trainer, kwargs, get_save_dir(SimpleNamespace(**args)))
+            return
+        with together.joined(on_gpu(own_device(args["device"]))):
+            if together.several():
+                together.once_per_node(lambda: data_of({**args}) and None)  # a drawn set is drawn once
+            if ranks.restarts() and "content" not in parts and (last := together.from_first(last_of_run)):
+                LOGGER.info(f"torchrun has started the processes again: going on with {last}")
+                parts["content"], args = checkpoint.to_resume(last, {})
+                parts["spec"] = parts["content"]["yaml"]
+                parts.pop("weights", None)
+            parts["data"] = data_of(args)
+            with self._folder(args) as folder:
+                remember_run(folder)
+                args["save_dir"] = str(folder)
+                self.trainer = (trainer or TinyTrainer)(overrides=args, _callbacks=self.callbacks, **parts)
+                self.trainer.train()
+        if ranks.first():
             best = self.trainer.best if self.trainer.best.exists() else self.trainer.last
             self._hold(best, checkpoint.load(best))
             self.model, self.metrics = self.trainer.detector, self.trainer.validator.metrics
+
+    @staticmethod
+    @contextmanager
+    def _folder(args: Mapping[str, Any]) -> Iterator[Path]:
+        """The folder of a run, in which the first process alone makes order."""
+        folder = together.from_first(lambda: get_save_dir(SimpleNamespace(**args)))
+        with run_folder(folder) if ranks.first() else nullcontext():
+            if ranks.first():
+                sweep(folder, deep=True)
+            yield folder
+
+    def _train_apart(self, count: int, trainer: Any, kwargs: Mapping[str, Any], folder: Path) -> None:
+        """Train on several GPUs, by a process for each, which know what is typed and nothing of this process."""
+        stock = get_default_callbacks()
+        own = [name for name, calls in self.callbacks.items() if len(calls) > len(stock.get(name, []))]
+        unknown = {
+            "trainer=": trainer,
+            "callbacks": own,
+            "load()": self._loaded,
+            "augmentations=": kwargs.get("augmentations"),
+        }
+        for words in (words for words, given in unknown.items() if given):
+            run = f"start this script by torchrun --nproc-per-node={count}, without device="
+            raise UserError(
+                f"device={shown(kwargs.get('device'))}: its processes know nothing of {words} in this one; {run}"
+            )
+        keys = {**self._given, **with_file("train", kwargs), "save_dir": str(folder)}
+        if keys.get("resume") is True:
+            keys["resume"] = self.ckpt_path
+        if resuming := bool(keys.get("resume")):
+            folder = path_of(keys["resume"], "resume=").resolve().parent.parent
+            del keys["save_dir"]
+        start(count, SMALLEST if resuming else str(self.overrides["model"]), plain(keys))
+        best = next(path for name in ("best.pt", "last.pt") if (path := folder / "weights" / name).exists())
+        self._hold(best, checkpoint.load(best))
+        self.metrics = TinyMetrics.of_run(folder)
 
     def val(self, validator: type[TinyValidator] | None = None, **kwargs: Any) -> TinyMetrics:
         """Validate on `data` (by default the training data), `split=` val or test.
@@ -280,9 +353,8 @@ class Model(EngineModel):
         data_of(args)
         if isinstance(args["imgsz"], list):
             args["imgsz"] = max(args["imgsz"])  # the engine then takes both sides from the export
-        folder = get_save_dir(SimpleNamespace(**args))
-        with run_folder(folder):
-            sweep(folder, deep=True)
+        args["device"] = own_device(args["device"])
+        with together.joined(on_gpu(args["device"])), self._folder(args) as folder:
             self.validator = (validator or TinyValidator)(save_dir=folder, args=args, _callbacks=self.callbacks)
             vars(self.validator.args).update({key: own[key] for key in OWN})
             self.validator.own, self.validator.pad_colour = own, self.exported.get("pad_colour")
@@ -296,9 +368,30 @@ class Model(EngineModel):
         Raises:
             UserError: no source, one that does not exist, or a key or value that does not fit.
         """
+        return self._look("predict", source, stream, predictor, kwargs)
+
+    def track(self, source: Any = None, stream: bool = False, persist: bool = False, **kwargs: Any) -> Any:
+        """Ultralytics Results of the frames of videos, folders and lists of images, streams or arrays, with `boxes.id`.
+
+        Detections continue a track by `association=`, nwd unless told otherwise, under ByteTrack or BoT-SORT
+        (`tracker=`, a name or your own YAML, see docs/track.md). Images of one folder are the frames of one video.
+
+        Args:
+            source: as `predict` takes it.
+            stream: a generator instead of a list: a video's frames are then not held in memory.
+            persist: go on with the tracks of the last call, for frames that come one by one.
+            kwargs: as `predict` takes them, and `tracker`, `association`; `out` is NAME.txt for MOT text, or NAME.json.
+
+        Raises:
+            UserError: as `predict`, or no such tracker, or a key or value in its YAML that does not fit.
+        """
+        return self._look("track", source, stream, None, kwargs | ({"persist": persist} if persist else {}))
+
+    def _look(self, mode: str, source: Any, stream: bool, predictor: Any, kwargs: Mapping[str, Any]) -> Any:
+        """Predict or track."""
         check_source(source)
-        given = with_file("predict", kwargs)
-        args = self.arguments("predict", {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
+        given = with_file(mode, kwargs)
+        args = self.arguments(mode, {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
         if said := [
             f"{key}={shown(given[key])}" for key in SHOWN if given.get(key) is not None and not is_files(source)
         ]:
@@ -309,15 +402,33 @@ class Model(EngineModel):
                 raise UserError(f"embed={args['embed']}: gives vectors, in Python; {written[0]}= needs detections")
         del args["source"]
         self._own = {key: args.pop(key) for key in OWN} | {"max_det": given.get("max_det"), "conf": args["conf"]}
+        if mode == "track":
+            self._own |= self._to_follow(args, given)
         self._own["out"] = checked(self._own["out"], args["exist_ok"])
+        if isinstance(self.predictor, TinyTracker) != (mode == "track"):
+            self.predictor = None
         args["conf"] = conf if isinstance(conf := args["conf"], (int, float)) else None  # upstream knows numbers alone
         if self.predictor is not None:  # kept from the last call
             self.predictor.own = self._own
         return super().predict(source, stream, predictor and partial(predictor, own=self._own), **args)
 
+    def _to_follow(self, args: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a tracker follows by, and the files of `out=`, which are no maps."""
+        settings = settings_of(args["tracker"], association=self._own["association"])
+        if not isinstance(high := settings.track_high_thresh, str):
+            if "conf" in given:
+                said = f"conf={shown(given['conf'])}: {args['tracker']} says track_high_thresh={high}"
+                raise UserError(f"{said}; {AUTO} there takes conf=")
+            self._own["conf"] = args["conf"] = high
+        following = Following(settings, constant_of(self.spec), self._own["persist"])
+        if not following.goes_on(self.following):
+            self.following = following
+        tracks = checked(self._own["out"], args["exist_ok"], check_form)
+        return {"following": self.following, "tracks": tracks, "out": None}
+
     def _smart_load(self, key: str) -> Any:
         """As upstream, which builds a predictor only when there is none that can be kept; ours knows more keys."""
-        part = super()._smart_load(key)
+        part = TinyTracker if key == "predictor" and "following" in self._own else super()._smart_load(key)
         return partial(part, own=self._own) if key == "predictor" else part
 
     def embed(self, source: Any = None, stream: bool = False, embed: Sequence[int] | None = None, **kwargs: Any) -> Any:
@@ -349,8 +460,9 @@ class Model(EngineModel):
         if isinstance(conf, (int, float)) and conf < least:
             LOGGER.warning(f"conf={conf}: {self.model_name} scores no box {least} or less: roi.least_score={least}")
         sides = [imgsz] if isinstance(imgsz := args["imgsz"], int) else list(imgsz)
-        if self.exported and (sides * 2)[:2] != (own := self.exported["imgsz"]):
-            raise UserError(f"imgsz={imgsz}: {self.model} takes height, width {own}; export the checkpoint again")
+        fixed = self.exported and not self.exported.get("dynamic")
+        if fixed and (sides * 2)[:2] != (own := self.exported["imgsz"]):
+            raise UserError(f"imgsz={imgsz}: {self.model_name} takes height, width {own}; export the checkpoint again")
         return args
 
     def tell_other_pixels(self, args: Mapping[str, Any]) -> None:
@@ -361,12 +473,14 @@ class Model(EngineModel):
                 LOGGER.warning(f"{key}={shown(asked)}: {self.model_name} was trained with {key}={shown(known)}")
 
     def export(self, **kwargs: Any) -> str:
-        """Write a file beside the checkpoint: TorchScript, which runs by itself, or safetensors, weights without code.
+        """Write a file beside the checkpoint: ONNX and TorchScript run by themselves, safetensors holds weights.
 
-        `Model(path)` predicts and validates with both; in another process `Model(path, trust=True)` with TorchScript.
+        `Model(path)` predicts and validates with all; in another process `Model(path, trust=True)` with TorchScript.
+        An ONNX file is compared with the checkpoint first, and not written if it finds something else.
 
         Args:
-            kwargs: `format`, torchscript or safetensors; `imgsz`, the size that TorchScript takes.
+            kwargs: `format`, onnx, torchscript or safetensors; `imgsz`, the size that TorchScript takes. For ONNX
+                `nms=False` leaves suppression out, `half=True` halves weights and maps.
 
         Returns:
             The path of the file.
@@ -376,14 +490,19 @@ class Model(EngineModel):
         """
         self._check_is_pytorch_model()
         args = resolve("export", self.overrides, kwargs)
-        if args["format"] not in FORMATS:
-            raise UserError(f"format={args['format']}: not supported yet; {suggest(args['format'], FORMATS)}")
+        refuse_format(args, FORMATS)
         stem = Path(self.ckpt_path or Path(self.model_name).name)
         if stem in shipped_weights().values():
             stem = Path(stem.name)  # in the current folder, not in the package
         if (path := stem.with_suffix(f".{args['format']}")) == stem:
             raise UserError(f"{path}: it is a {args['format']} file already")
-        if args["format"] == "torchscript":
+        given = with_file("export", kwargs)
+        for key in ("nms", "half"):
+            if given.get(key) is not None and args["format"] not in DEPLOYED:
+                raise UserError(f"{key}={shown(given[key])}: a setting of format={', '.join(DEPLOYED)}")
+        if args["format"] == "onnx":
+            to_onnx(self.model, path, args["imgsz"], args["nms"] is not False, args["half"])
+        elif args["format"] == "torchscript":
             torchscript(self.model, path, args["imgsz"], path.stem)
         elif "imgsz" in kwargs:
             raise UserError(f"imgsz={kwargs['imgsz']}: safetensors holds weights, which take images of any size")
@@ -399,13 +518,13 @@ class Model(EngineModel):
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         """What upstream has and this package has not."""
-        raise UserError(
-            "track, tune and benchmark: not supported; use predict, train with the values to compare, or val"
-        )
+        raise UserError("tune and benchmark: not supported; use train with the values to compare, or val")
 
-    track = tune = benchmark = _refuse
+    tune = benchmark = _refuse
 
     def _check_is_pytorch_model(self) -> None:
         """Raise UserError for an export, which can only predict and validate."""
         if not self.spec:
-            raise UserError(f"{self.model}: an export predicts and validates; use the .pt checkpoint for anything else")
+            raise UserError(
+                f"{self.model_name}: an export predicts and validates; use the .pt checkpoint for anything else"
+            )

@@ -33,7 +33,7 @@ from tinyyolo.engine.predict.scenes import (
     Damaged,
     detect,
     fault_of,
-    is_export,
+    is_fixed,
     load,
     look_at,
     scene_of,
@@ -43,6 +43,7 @@ from tinyyolo.engine.predict.scenes import (
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.engine.predict.unfinished import FOLDERS, Unfinished, any_left, appended, settings_of
 from tinyyolo.engine.predict.videos import VIDEO, check_videos
+from tinyyolo.export.runtime import Runtime, detections_in
 from tinyyolo.io import place_in, tell
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
@@ -55,6 +56,7 @@ SHOW = 80  # characters of a wrong source in a message
 class TinyPredictor(DetectionPredictor):
     """Predicts with any tinyyolo detector or its TorchScript export."""
 
+    resumes = True  # what an interrupted run has found of its scenes is kept
     # Upstream starts these as None.
     dataset: Any
     batch: Any
@@ -72,11 +74,13 @@ class TinyPredictor(DetectionPredictor):
     def settle(self, source: Any) -> None:
         """Find the rules, the files and what is left of an interrupted run; see `setup_source`."""
         self.rules = of_run(self.model, {**vars(self.args), "conf": self.own.get("conf", AUTO)}, SHOWN_SCORE)
+        if isinstance(runtime := getattr(self.model, "model", None), Runtime):
+            runtime.rules = self.rules
         self.tell_scores()
         holders = (self.model, self.model.model)  # the engine's wrapper holds what an export says of itself
         self.pad_colour = next((found for one in holders if (found := getattr(one, "pad_colour", None))), None)
         self.rendering = Rendering.of(self.own)
-        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_export(self.model))
+        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_fixed(self.model))
         self.shown, self.found = str(source)[:SHOW], files_of(source)
         self.share = share_of(self.own["shard"]) if self.own["shard"] else None
         self.unfinished = None
@@ -85,7 +89,8 @@ class TinyPredictor(DetectionPredictor):
                 raise UserError(f"shard={self.own['shard']}: of image files in tiles alone; source={self.shown}")
             self.args.save = self.args.save_txt = self.args.save_crop = self.args.show = False  # shards write nothing
         keys = {**vars(self.args), **self.own}
-        self.keeps = bool(self.found and self.tiling.tile and (self.share or any(keys.get(key) for key in WRITES)))
+        cut = self.resumes and self.found and self.tiling.tile
+        self.keeps = bool(cut and (self.share or any(keys.get(key) for key in WRITES)))
         if self.keeps and (self.share or any_left(self.save_dir.parent)):
             self.save_dir = self.kept().run_folder(self.save_dir)
 
@@ -261,7 +266,7 @@ class TinyPredictor(DetectionPredictor):
         params = [steps.get_params({"img": one}) for one in im]
         self.fitted = [found["new_unpad"][::-1] for found in params]
         boxed = [steps.apply_image({"img": one}, found)["img"] for one, found in zip(im, params, strict=True)]
-        if is_export(self.model) or not self.args.rect:
+        if is_fixed(self.model) or not self.args.rect:
             return boxed
         height, width = (filled_up(max(sides)) for sides in zip(*self.fitted, strict=True))
         return [one[:height, :width] for one in boxed]
@@ -278,7 +283,7 @@ class TinyPredictor(DetectionPredictor):
             UserError: what is found cannot be kept.
         """
         bands, rows, started = None, None, time.perf_counter()
-        if self.keeps:
+        if self.keeps and not is_video(path):  # whose frames have one name
             self.kept().begin(self.save_dir, self.there)
             bands = self.kept().scene(path)
         parts, what = (self.tiling, self.model, self.rules, scene_of(scene), self.args.batch), Path(path).name
@@ -327,7 +332,7 @@ class TinyPredictor(DetectionPredictor):
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
         """Ultralytics Results per image; boxes in pixels of the original image."""
-        small = self.rules.of_output(preds) if preds is not None else []
+        small = detections_in(preds, self.rules) if preds is not None else []
         found = [
             torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], dim=1) for boxes, scores, labels in small
         ]

@@ -14,10 +14,11 @@ import yaml
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, colorstr
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, colorstr
 from ultralytics.utils.torch_utils import init_seeds, unwrap_model
 
-from tinyyolo.compat import own_args_yaml
+from tinyyolo import ranks, together
+from tinyyolo.compat import own_args_yaml, own_ranks
 from tinyyolo.config import UserError, shown, yaml_names
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.spec import DataSpec
@@ -31,9 +32,11 @@ from tinyyolo.detectors.transfer import Start, carry_over
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import resolve
 from tinyyolo.engine.keys import OWN
+from tinyyolo.engine.many.devices import own_device
 from tinyyolo.engine.predict.scenes import stride_of
 from tinyyolo.heads import HEADS
 from tinyyolo.io import new_file, tell
+from tinyyolo.layers.synced_norm import sync
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.sizes import ENGINE_STRIDE
@@ -70,6 +73,23 @@ def data_dict(name: str | DataSpec) -> dict[str, Any]:
         "yaml_file": str(spec.file),
         "spec": spec,
     }
+
+
+def read_once(spec: DataSpec, splits: Sequence[str]) -> None:
+    """Read the annotations of these splits into `spec`, in the first process of a node for all of them.
+
+    Raises:
+        UserError: see `DataSpec.measured`.
+    """
+
+    def read() -> tuple[Any, Any]:
+        for split in splits:
+            spec.measured(split)
+        return spec.parsed, spec.seen
+
+    parsed, seen = together.once_per_node(read)
+    spec.parsed.update(parsed)
+    spec.seen.update(seen)
 
 
 def looked_at(spec: DataSpec) -> str:
@@ -238,27 +258,32 @@ class PreparedTrainer(DetectionTrainer):
         content: dict[str, Any] | None = None,
     ):
         given = dict(overrides)
+        self.asked_device = given.get("device")  # of all processes
+        given["device"] = own_device(self.asked_device)
         self.own = {key: given.pop(key, default) for key, default in OWN.items()}
         self.ckpt, self.data_spec = content, data
         self.detector: Detector | None = None  # the best one, when all is done
         self.args = get_cfg(overrides=given)
         self.data = self.get_dataset()
-        init_seeds(self.args.seed + 1 + RANK)
+        init_seeds(self.args.seed)  # the same weights in all processes
         model = self.get_model(spec, weights, self.args.verbose)
         self.frozen = freeze(model, self.args.freeze)  # modules
+        if self.own["sync_bn"]:
+            sync(model)
+            if ranks.size() == 1:
+                LOGGER.info("sync_bn=true: one process, whose batch norms see all images of a batch as it is")
         if self.args.cls_pw and not hasattr(getattr(model, "bbox_head", None), "class_weights"):
             raise UserError(f"cls_pw={self.args.cls_pw}: only the anchor YOLO weighs its classes")
         older = Path(given.get("save_dir") or "", "results.csv")
         rows = older.read_bytes() if older.is_file() else b""
-        with own_args_yaml():
+        with own_args_yaml(), own_ranks():
             super().__init__(overrides=given, _callbacks=_callbacks)
+        self.args.plots &= ranks.first()
         if rows and not self.csv.exists():  # upstream deletes it before a start that may yet fail
             with new_file(self.csv, mode="wb") as file:
                 file.write(rows)
         self.model = model
         vars(self.args).update(self.own)  # for args.yaml, checkpoints and worker processes
-        if RANK not in {-1, 0}:
-            return
         own = " ".join(f"{key}={shown(value)}" for key, value in changed(vars(self.args)).items())
         LOGGER.info(f"{own}; all other keys are at their defaults, and in args.yaml")
         if self.frozen:
@@ -269,6 +294,8 @@ class PreparedTrainer(DetectionTrainer):
 
     def write_args(self) -> None:
         """Begin results.csv anew and write args.yaml, when everything stands that a start can fail at."""
+        if not ranks.first():
+            return
         if not self.resume:
             self.csv.unlink(missing_ok=True)
         with new_file(self.save_dir / "args.yaml", overwrite=True) as file:
@@ -287,8 +314,7 @@ class PreparedTrainer(DetectionTrainer):
             raise UserError(f"{data['yaml_file']}: no split 'train' to train on")
         used = list(dict.fromkeys(["train", data.get(self.args.split, self.args.split)]))
         self.data_spec.must_exist(used)
-        for split in used:
-            self.data_spec.measured(split)
+        read_once(self.data_spec, used)
         must_have_objects(self.data_spec.read("train"))
         if self.args.single_cls:
             data.update(names={0: "item"}, nc=1)
@@ -319,14 +345,15 @@ class PreparedTrainer(DetectionTrainer):
             owners = torch.from_numpy(self.seen_hw(notes.sizes_hw)[notes.image_index[objects]].copy())
             boxes, imgsz = torch.from_numpy(notes.boxes[objects].copy()), self.args.imgsz
             images = [((imgsz, imgsz), object_boxes(boxes, owners, imgsz))]
-            cfg = settle(cfg, object_sizes(boxes, owners, imgsz), images)
+            sizes, auto = object_sizes(boxes, owners, imgsz), cfg
+            cfg = together.from_first(lambda: settle(auto, sizes, images))
             for line in filter(None, (describe(cfg), coverage(cfg, images))):
                 LOGGER.info(line)
         model = build_model(cfg, self.data["nc"])
         model.names = self.data["names"]
         if weights:
             LOGGER.info(f"Training {carry_over(model, weights)}")
-        if verbose and RANK in {-1, 0}:
+        if verbose and ranks.first():
             model.info(imgsz=self.args.imgsz)
         return model
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from tinyyolo import ranks, together
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.loader import InBlocks, TinyLoader, go_to, place_of, unpacked
+from tinyyolo.datasets.train.loader import InBlocks, Share, TinyLoader, go_to, place_of, seed_of, share_out, unpacked
+from tinyyolo.datasets.train.padding import grown
 from tinyyolo.datasets.train.skipped import keep_skipped
 from tinyyolo.detectors.base import filled
 from tinyyolo.engine import checkpoint
@@ -25,6 +27,7 @@ from tinyyolo.engine.prepare import PreparedTrainer, under
 
 EPOCH_SEED = 1_000_003  # a prime: seeds of (run, epoch) do not meet
 NAN_ATTEMPTS = 3  # in a row, without one whole epoch between them
+MOST_RETRIES = 3  # of upstream's loop when memory is full, each with half the batch; not of several processes
 NAN_FACTOR = 0.5  # of the learning rate at each of them
 
 
@@ -48,6 +51,7 @@ class SteppedTrainer(PreparedTrainer):
         self.mean: dict[str, Any] = {}  # of the losses in an epoch that began behind its first batch
         self.places: dict[int, Any] = {}  # worker process -> its place after the last batch that came from it
         self.files: list[str] = []  # images of the last batch
+        self.share: Share  # what of each batch is this process's
         self.twins: list[tuple[Tensor, Tensor]] = []  # of frozen modules: in the average, which rounds, and the model
         self.thresholds: list[float] | None = None  # scores of the classes by the last validation
         codes = [*str((self.ckpt or {}).get("commit") or "").split(", "), commit()]  # of every start of the run
@@ -69,6 +73,8 @@ class SteppedTrainer(PreparedTrainer):
         self.train_loader.__class__ = TinyLoader
         batches = self.train_loader.batch_sampler.sampler
         batches.sampler = InBlocks(batches.sampler, *self.train_loader.dataset.decoded())
+        self.share = share_out(self.train_loader, ranks.rank(), ranks.size(), fill=True)
+        share_out(self.test_loader, ranks.rank(), ranks.size(), fill=False)
         self.train_loader.dataset.placed = self.own["save_every"] is not None
         self.steps_every, self.accumulate, self.last_step = self.accumulate, 1, -1
 
@@ -93,18 +99,20 @@ class SteppedTrainer(PreparedTrainer):
     def seed_epoch(trainer: SteppedTrainer) -> None:
         """Give the epoch a seed of its own: order, augmentation and sampling do not depend on what ran before.
 
-        The loader starts afresh every time: the loop does so once, when mosaic closes, which draws from the seed.
+        Order and augmentation do not depend on how many processes there are either, see `Share`; sampling does. The
+        loader starts afresh every time: the loop does so once, when mosaic closes, which draws from the seed.
         """
-        seed = (trainer.args.seed + 1 + RANK + EPOCH_SEED * (trainer.epoch + 1)) % 2**32
+        seed = trainer.epoch_seed()
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - ultralytics' augmentation draws from the global state
-        torch.manual_seed(seed)
-        loader = trainer.train_loader
+        torch.manual_seed((seed + ranks.rank()) % 2**32)
+        loader, trainer._oom_retries = trainer.train_loader, MOST_RETRIES * together.several()
+        trainer.share.seed = seed
         loader.generator.manual_seed(seed)
         loader.dataset.forget()
         if trainer.close_mosaic and trainer.epoch >= trainer.epochs - trainer.close_mosaic:
             loader.dataset.close_mosaic(hyp=copy(trainer.args))
-        ahead, trainer.ahead = trainer.ahead, {}
+        ahead, trainer.ahead = trainer.own_part(trainer.ahead), {}
         trainer.mean = {key: value.to(trainer.device) for key, value in ahead.get("mean", {}).items()}
         trainer.iteration = trainer.epoch * len(loader) + ahead.get("batch", 0)
         trainer.places = trainer.go_inside(ahead) if ahead.get("place") else {}
@@ -115,6 +123,18 @@ class SteppedTrainer(PreparedTrainer):
                 if (grad := ahead["grads"][name]).shape != parameter.shape:
                     raise UserError(f"resume.grads: {name} has the shape {tuple(grad.shape)}")
                 parameter.grad = grad.to(parameter)
+
+    def epoch_seed(self) -> int:
+        """The seed of this epoch."""
+        return int((self.args.seed + EPOCH_SEED * (self.epoch + 1)) % 2**32)
+
+    @staticmethod
+    def own_part(ahead: dict[str, Any]) -> dict[str, Any]:
+        """What `ahead` says of the epoch to this process; of one that there was not then, no place."""
+        others = [ahead, *ahead.get("others", [])]
+        own = {key: value for key, value in ahead.items() if key not in ("place", "places", "others")}
+        mine = others[ranks.rank()] if ranks.rank() < len(others) else {}
+        return own | {key: mine[key] for key in ("place", "places") if key in mine}
 
     def go_inside(self, ahead: dict[str, Any]) -> dict[int, Any]:
         """Put this process where it stood inside an epoch; returns the places of its loader's processes."""
@@ -161,7 +181,10 @@ class SteppedTrainer(PreparedTrainer):
         if "place" in batch:
             place = unpacked(batch.pop("place"))
             self.places[place.pop("worker")] = place
+        if "content_hw" in batch and together.several():  # as if one process had collated them all
+            batch = grown(batch, together.largest(batch["img"].shape[2:]))
         before = batch["img"].shape[2:]
+        random.seed(seed_of(self.epoch_seed(), self.iteration))  # the size of multi_scale, in all processes
         batch = super().preprocess_batch(batch)
         if "content_hw" in batch:
             sides = [side / old for side, old in zip(batch["img"].shape[2:], before, strict=True)]  # of multi_scale
@@ -207,7 +230,7 @@ class SteppedTrainer(PreparedTrainer):
         resume = {**checkpoint.state(self), **more}
         return checkpoint.of_model(
             self.ema.ema,
-            {**vars(self.args), "close_mosaic": self.close_mosaic},
+            {**vars(self.args), "close_mosaic": self.close_mosaic, "device": self.asked_device},
             epoch=self.epoch - inside,
             metrics={**self.metrics, "fitness": self.fitness},
             thresholds=self.thresholds,
@@ -216,15 +239,16 @@ class SteppedTrainer(PreparedTrainer):
         )
 
     def inside(self) -> dict[str, Any]:
-        """Where an epoch stands after the batch that is done."""
+        """Where an epoch stands after the batch that is done, in all processes."""
         dataset, workers = self.train_loader.dataset, self.train_loader.num_workers
         cuda = torch.cuda.get_rng_state(self.device).tolist() if self.device.type == "cuda" else None
+        own, *others = together.gathered({"place": {**place_of(dataset), "cuda": cuda}, "places": self.places})
         return {
             "phase": checkpoint.TRAIN,
             "batch": self.iteration - self.epoch * len(self.train_loader),
             "mean": {key: value.detach().cpu() for key, value in (self.tloss or {}).items()},
-            "place": {**place_of(dataset), "cuda": cuda},
-            "places": self.places,
+            **own,
+            "others": others,
             "workers": workers,
         }
 
@@ -232,19 +256,20 @@ class SteppedTrainer(PreparedTrainer):
     def save_inside(trainer: SteppedTrainer) -> None:
         """Write last.pt inside an epoch when `save_every` says so; its last batch has the epoch's own checkpoint."""
         every, batch = trainer.own["save_every"], trainer.iteration - trainer.epoch * len(trainer.train_loader)
-        if every is None or trainer.stop or batch >= len(trainer.train_loader) or RANK not in {-1, 0}:
+        if every is None or trainer.stop or batch >= len(trainer.train_loader):
             return
         if isinstance(every, str):
-            due = time.monotonic() - trainer.saved_at >= 60 * float(every.removesuffix(MINUTES))
+            waited = 60 * float(every.removesuffix(MINUTES))
+            due = together.from_first(lambda: time.monotonic() - trainer.saved_at >= waited)
         else:
             due = trainer.iteration % every == 0
-        if due and trainer.finite():
+        if due and not together.in_any(not trainer.finite()):
             trainer.keep(trainer.last, trainer.content(inside=True))
 
     def keep(self, *files_and_content: Any) -> None:
         """Write one content to some files; last.pt is the last of them, for what it says must be there already."""
         *files, content = files_and_content
-        for file in files:
+        for file in files if ranks.first() else ():
             checkpoint.save(file, content)
         self.saved, self.good, self.saved_at = True, None, time.monotonic()
 
@@ -257,7 +282,7 @@ class SteppedTrainer(PreparedTrainer):
     # ---- a loss that is no number
 
     def finite(self) -> bool:
-        """Whether the loss and all weights are numbers."""
+        """Whether the loss and all weights of this process are numbers."""
         values = [v for v in unwrap_model(self.model).state_dict().values() if v.is_floating_point()]
         values += [] if self.loss is None else [self.loss.detach()]
         return all(bool(torch.isfinite(value).all()) for value in values)
@@ -266,6 +291,7 @@ class SteppedTrainer(PreparedTrainer):
         """As upstream; not in an epoch that will be done again."""
         if self.ruined:
             return self.metrics, self.fitness
+        together.as_first(self.ema.ema.buffers())  # statistics of batch norms
         found = super().validate()
         self.validated = self.epoch
         self.thresholds = self.validator.thresholds
@@ -279,7 +305,7 @@ class SteppedTrainer(PreparedTrainer):
         Raises:
             GaveUp: the loss is no number again; names the images of the batch.
         """
-        if not self.ruined and self.finite():
+        if not self.ruined and not together.in_any(not self.finite()):
             return False
         batch = self.iteration - epoch * len(self.train_loader)
         words = f"the loss became {self.loss.item():g} in epoch {epoch + 1}, batch {batch}"
@@ -294,7 +320,7 @@ class SteppedTrainer(PreparedTrainer):
         rates = [NAN_FACTOR * group["initial_lr"] for group in self.optimizer.param_groups]
         self._model_train()
         attempts = self.nan_recovery_attempts
-        checkpoint.restore(self, self.good or checkpoint.load(self.last))
+        checkpoint.restore(self, together.from_first(lambda: self.good or checkpoint.load(self.last)))
         self.nan_recovery_attempts = attempts
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["initial_lr"] = group["lr"] = rate

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from tinyyolo import ranks
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 5.0  # s in which further signals do not disturb the tidying up
 
@@ -32,7 +34,7 @@ def command(path: Path) -> str:
         >>> command(Path("runs/my run/weights/last.pt"))
         "tinyyolo train 'resume=runs/my run/weights/last.pt'"
     """
-    return f"tinyyolo train {shlex.quote(f'resume={path}')}"
+    return f"{ranks.command()} train {shlex.quote(f'resume={path}')}"
 
 
 @contextmanager
@@ -73,7 +75,8 @@ def stoppable(way_on: Callable[[], str]) -> Iterator[None]:
         line = f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}; {way_on()}"
         if number == signal.SIGINT:
             raise KeyboardInterrupt(line) from None
-        print(f"tinyyolo: {line}", file=sys.stderr)
+        if ranks.first_to_tell():
+            print(f"tinyyolo: {line}", file=sys.stderr)
         raise SystemExit(128 + number) from None
     finally:
         sys.excepthook = told

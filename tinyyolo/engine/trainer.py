@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn, optim
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from tinyyolo import ranks, together
 from tinyyolo.boxes.convert import areas
-from tinyyolo.compat import own_amp_check
+from tinyyolo.compat import own_amp_check, own_ranks
 from tinyyolo.config import UserError
-from tinyyolo.datasets.train.skipped import SKIPPED, report_left_out, report_skipped
+from tinyyolo.datasets.train.skipped import SKIPPED, keep_skipped_of_all, report_left_out, report_skipped
 from tinyyolo.detectors.base import targets_of
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import engine_args
@@ -28,6 +29,11 @@ from tinyyolo.engine.stopping import command
 from tinyyolo.engine.validator import TinyValidator
 from tinyyolo.io import new_file
 
+OF_FIRST = ("on_pretrain_routine_start", "on_model_save", "on_train_end")  # events of one process, as upstream has it
+OWN_MOSAIC = (
+    "mosaic takes its other three images from those that a process has seen lately: they depend on the number of "
+    "processes; cache=ram takes them from all images"
+)
 STEP_DECAY = 0.1  # of the learning rate at each of `lr_steps`
 
 
@@ -42,7 +48,7 @@ class TinyTrainer(SteppedTrainer):
         super().__init__(*args, **parts)
         self.still: list[nn.Parameter] = []  # parameters that do not learn
         self.finished = False
-        if not self.saved:
+        if not self.saved and ranks.first():
             (self.save_dir / SKIPPED).unlink(missing_ok=True)
 
     # ---- the run
@@ -54,13 +60,16 @@ class TinyTrainer(SteppedTrainer):
             UserError: the run cannot go on; names the checkpoint to resume from.
         """
         try:
-            super().train()
+            with own_ranks():
+                super().train()
         except GaveUp:
             raise
         except UserError as error:
             cause = str(error).rpartition("tinyyolo.config.UserError: ")[2].strip()  # of a process's traceback
             raise UserError(f"{cause}; {self.way_on()}") from error
         except RuntimeError as error:
+            if together.lost(error):
+                raise UserError(f"{ranks.LOST}; {self.way_on()}") from error
             if "DataLoader worker" not in str(error):
                 raise
             cause = f"a process that loads images died ({' '.join(str(error).split())[:100]}): fewer workers= need less"
@@ -85,8 +94,12 @@ class TinyTrainer(SteppedTrainer):
         self.epoch = self.start_epoch - 1
         self.validator.args.quantize = 16 if self.device.type != "cpu" and self.amp else None  # as in training
         self.final_eval()
-        if RANK in {-1, 0}:
-            self.run_callbacks("on_train_end")
+        self.run_callbacks("on_train_end")
+
+    def run_callbacks(self, event: str) -> None:
+        """As upstream; those of OF_FIRST in the first process alone."""
+        if ranks.first() or event not in OF_FIRST:
+            super().run_callbacks(event)
 
     # ---- recipe
 
@@ -97,10 +110,13 @@ class TinyTrainer(SteppedTrainer):
             parameter.requires_grad = True  # or upstream warns of each and un-freezes it
         with own_amp_check():
             super()._setup_train()
-        if RANK in {-1, 0}:
-            self.write_args()
-            if not self.args.val:
-                LOGGER.info("val=false: validation after the last epoch alone")
+        if together.several():
+            self.model = together.Summed(self.model)
+        self.write_args()
+        if together.several() and self.args.mosaic and not self.args.cache:
+            LOGGER.info(OWN_MOSAIC)
+        if not self.args.val:
+            LOGGER.info("val=false: validation after the last epoch alone")
         if self.own["select"] == LAST:
             self.stopper.patience = math.inf
         if not self.own["ema"]:
@@ -208,32 +224,35 @@ class TinyTrainer(SteppedTrainer):
 
         last.pt comes last: until then it says that this is left to do.
         """
-        if RANK in {-1, 0} and not self.saved:  # with save=false, stopped before the last epoch
+        if not self.saved:  # with save=false, stopped before the last epoch
             self.save_model()
-        best = self.best if self.best.exists() else self.last
-        if best.exists():
+        best = together.from_first(lambda: next((path for path in (self.best, self.last) if path.exists()), None))
+        if best:
             LOGGER.info(f"\nValidating {best}...")
             self.validator.args.plots = self.args.plots
             own: Any = deepcopy(unwrap_model(self.model))
-            self.detector = checkpoint.fill(own.cpu(), checkpoint.load(best), best)
+            self.detector = checkpoint.fill(own.cpu(), together.from_first(lambda: checkpoint.load(best)), best)
             self.metrics = self.validator(model=deepcopy(self.detector))  # which it fuses
             self.metrics.pop("fitness", None)
             self.detector.thresholds = self.validator.thresholds
         report_left_out(self.train_loader.dataset)
+        keep_skipped_of_all(self.train_loader.dataset, self.save_dir)
         report_skipped(self.save_dir)
-        if RANK in {-1, 0}:
+        if ranks.first():
             if self.args.plots:
                 self.draw_curves()
             for path in (self.best, self.last):
                 if path.exists():
                     found = {"thresholds": self.validator.thresholds} if path == best else {}
                     checkpoint.save(path, {**checkpoint.load(path), **found, "resume": None})
-            self.finished = True
+        self.finished = True
 
     # ---- checkpoints
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Add a row to results.csv as upstream does, the file whole at every time; nan for what was not looked at."""
+        if not ranks.first():
+            return
         row = {"epoch": self.epoch + 1, "time": time.time() - self.train_time_start, **metrics}
         row |= dict.fromkeys(self.metrics, math.nan) if self.validated != self.epoch else {}
         old = self.csv.read_text(encoding="utf-8") if self.csv.exists() else ",".join(row) + "\n"

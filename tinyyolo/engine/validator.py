@@ -12,28 +12,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from ultralytics.data import build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import scale_boxes
 
+from tinyyolo import ranks, together
 from tinyyolo.boxes.convert import convert
-from tinyyolo.compat import own_data
+from tinyyolo.compat import own_data, own_ranks
 from tinyyolo.config import UserError
 from tinyyolo.datasets.annotations import IGNORED, Annotations, by_id, of_classes, subset
 from tinyyolo.datasets.formats.coco import write_results
 from tinyyolo.datasets.formats.coco_tables import positions
+from tinyyolo.datasets.formats.decode import parse_json
 from tinyyolo.datasets.images import opened
 from tinyyolo.datasets.train.dataset import TinyDataset
+from tinyyolo.datasets.train.loader import share_out
 from tinyyolo.datasets.train.opened import Pixels
-from tinyyolo.datasets.train.skipped import keep_skipped, report_left_out
+from tinyyolo.datasets.train.skipped import keep_skipped, keep_skipped_of_all, report_left_out
 from tinyyolo.detectors.base import Detector, filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, class_indices, of_run, score_words
 from tinyyolo.engine.keys import BEST, LAST, OWN
 from tinyyolo.engine.predict.results import TinyResults
-from tinyyolo.engine.predict.scenes import is_export, stride_of
+from tinyyolo.engine.predict.scenes import is_fixed, stride_of
 from tinyyolo.engine.predict.whole import Whole
 from tinyyolo.engine.prepare import data_dict, split_dataset
 from tinyyolo.evaluation import AITOD_MAX_DETS, evaluate, format_table, operating_scores, write_json
@@ -41,6 +43,7 @@ from tinyyolo.evaluation.confusion import confusion_counts
 from tinyyolo.evaluation.detections import from_columns
 from tinyyolo.evaluation.errors import find_errors
 from tinyyolo.evaluation.metrics import FEW
+from tinyyolo.export.runtime import Runtime, detections_in
 from tinyyolo.io import name_fault, place_in, some
 from tinyyolo.scenes.tiling import Tiling
 
@@ -63,6 +66,15 @@ class TinyMetrics:
         self.thresholds: dict[str, float] = {}  # by class name, what `predict` shows it from; empty if not known
         self.speed: dict[str, float] = {}
         self.save_dir: Path | None = None
+
+    @classmethod
+    def of_run(cls, folder: Path) -> TinyMetrics:
+        """The figures that a validation has left in its folder."""
+        metrics = cls()
+        file = folder / "metrics.json"
+        metrics.result = parse_json(file.read_bytes(), file)
+        metrics.thresholds, metrics.save_dir = metrics.result.pop("thresholds", {}), folder
+        return metrics
 
     def __getattr__(self, name: str) -> Any:
         result = self.__dict__.get("result", {})
@@ -113,7 +125,7 @@ class TinyValidator(DetectionValidator):
     def __call__(self, trainer: Any = None, model: Any = None, **kwargs: Any) -> Any:
         """Run, reading data YAMLs by our own loader."""
         known = self.data  # of a training; each YAML is read once
-        with own_data(data_dict if known is None else lambda name: known):
+        with own_ranks(), own_data(data_dict if known is None else lambda name: known):
             return super().__call__(trainer, model, **kwargs)
 
     def get_dataloader(self, dataset_path: str | None, batch_size: int) -> Any:
@@ -121,9 +133,11 @@ class TinyValidator(DetectionValidator):
         options = {"augment": False, "rect": self.args.rect, "classes": self.data_classes()}
         looks = {**vars(self.args), **self.own}
         options["corner"] = self.pad_colour is not None
-        options["tiling"] = Tiling.of(looks, stride_of(self.wrapper), is_export(self.wrapper))
+        options["tiling"] = Tiling.of(looks, stride_of(self.wrapper), is_fixed(self.wrapper))
         dataset = split_dataset(self.data, dataset_path or self.args.split, self.args, "val", batch_size, **options)
-        return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=RANK, device=self.device)
+        loader = build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, device=self.device)
+        share_out(loader, ranks.rank(), ranks.size(), fill=False)
+        return loader
 
     def get_model(self, model: Any, trainer: Any = None) -> Any:
         """As upstream; of a checkpoint what says how scenes are looked at, and how images are filled up."""
@@ -146,6 +160,8 @@ class TinyValidator(DetectionValidator):
         detector: Any = model if isinstance(model, Detector) else getattr(model, "model", None)
         self.trained = dict(detector.args or {}) if isinstance(detector, Detector) and not is_last(detector) else {}
         self.rules = of_run(model, vars(self.args), LEAST_SCORE)
+        if isinstance(runtime := getattr(model, "model", None), Runtime):
+            runtime.rules = self.rules
         self.truth = by_id(ground_truth(self.dataloader.dataset, self.data_classes()))
         self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
         self.class_of = match_classes(self.names, self.truth)
@@ -162,7 +178,7 @@ class TinyValidator(DetectionValidator):
 
     def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
         """Detections by the model's test settings under the run's keys; no time limit, so no image is dropped."""
-        return [{"bboxes": b, "conf": s, "cls": labels} for b, s, labels in self.rules.of_output(preds)]
+        return [{"bboxes": b, "conf": s, "cls": labels} for b, s, labels in detections_in(preds, self.rules)]
 
     def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:
         """As upstream; images that have gone are noted."""
@@ -199,7 +215,7 @@ class TinyValidator(DetectionValidator):
                 name = Path(name).name if name_fault(name) else name  # it lies outside the split's image folder
                 file = place_in(self.save_dir, str(Path("labels", name).with_suffix(".txt")))
                 self.save_one_txt({**found, "bboxes": boxes}, self.args.save_conf, shape, file)
-            if self.args.plots and len(self.pictures) < PICTURES and RANK in {-1, 0}:
+            if self.args.plots and len(self.pictures) < PICTURES:
                 self.pictures[image] = self.whole.pixels(path) if scene else path
 
     def save_one_txt(self, predn: dict[str, Tensor], save_conf: bool, shape: tuple[int, int], file: Path) -> None:
@@ -209,16 +225,30 @@ class TinyValidator(DetectionValidator):
         TinyResults(np.zeros(shape[:2], np.uint8), "", dict(self.names), boxes=rows).save_txt(file, save_conf)
 
     def gather_stats(self) -> None:
-        """Bring the detections of all processes to the first; images that padding repeated count once."""
-        if RANK == -1:
+        """Bring the detections of all processes together, each image's from the one that looked at it.
+
+        The losses become such that the mean over this process's batches is that over the batches of all.
+        """
+        if not together.several():
             return
-        parts: list[Any] = [None] * dist.get_world_size() if RANK == 0 else []
-        dist.gather_object(self.found, parts if RANK == 0 else None, dst=0)
-        for part in parts:
-            self.found |= part
+        for found, missing in together.gathered((self.found, self.missing)):
+            self.found |= found
+            self.missing |= missing
+        if any(together.gathered(bool(self.dataloader.dataset.lost))):
+            keep_skipped_of_all(self.dataloader.dataset, self.save_dir)
+        if self.training:
+            own = len(self.dataloader)
+            share = own / sum(together.gathered(own))
+            self.loss = {key: together.summed(value) * share for key, value in self.loss.items()}
 
     def get_stats(self) -> dict[str, float]:
-        """Evaluate; the headline figures under the engine's keys."""
+        """The headline figures under the engine's keys, in every process; the first one evaluates."""
+        found = together.from_first(self.judged)
+        self.metrics.result, self.metrics.thresholds, self.thresholds = found
+        return dict(self.metrics.results_dict)
+
+    def judged(self) -> tuple[dict[str, Any], dict[str, float], list[float] | None]:
+        """Evaluate; all figures, and the classes' scores by name and in order."""
         if self.missing:
             self.leave_out()
         self.detections = self.collected()
@@ -227,7 +257,7 @@ class TinyValidator(DetectionValidator):
         arrays = {"precision", "recall", "scores", "lrp"}
         self.metrics.result = {key: value for key, value in result.items() if key not in arrays}
         self.find_thresholds()
-        return dict(self.metrics.results_dict)
+        return self.metrics.result, self.metrics.thresholds, self.thresholds
 
     def find_thresholds(self) -> None:
         """The scores from which on `predict` shows each class, also `metrics.thresholds`, by name."""
@@ -264,6 +294,8 @@ class TinyValidator(DetectionValidator):
     def finalize_metrics(self) -> None:
         """Write metrics.json and, outside training or with save_json, predictions.json; pictures with `plots`."""
         self.metrics.speed, self.metrics.save_dir = self.speed, self.save_dir
+        if not ranks.first():
+            return
         found = {**self.metrics.result, "thresholds": self.metrics.thresholds}
         if not self.training and (chosen := self.chosen_among()):
             found["best_of_epochs_on_this_split"] = chosen
@@ -275,6 +307,8 @@ class TinyValidator(DetectionValidator):
 
     def print_results(self) -> None:
         """The table, in percent: one line during training or without `verbose`, else every class."""
+        if not ranks.first():
+            return
         result = self.metrics.result
         short = format_table({name: result[name] for name in HEADLINE})
         if self.training:

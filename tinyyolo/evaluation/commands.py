@@ -61,7 +61,7 @@ def evaluate_command(
     alone = not isinstance(dt, (list, tuple))
     if alone and (given := [k for k, v in {"per_class": per_class, "names": names, "format": format}.items() if v]):
         raise UserError(f"{given[0]}=: it is for several detectors' results: dt=[a.json,b.json]")
-    titles, form = names_of(files, names), form_of(format, None)
+    titles, form = result_names(files, names, repeat=True), form_of(format, None)
     ranges, limits = named_sizes(sizes)
     limits = [int(m) for m in as_list("max_dets", max_dets) or limits]
     thresholds = as_list("iou", iou) or IOU_THRESHOLDS
@@ -85,29 +85,6 @@ def evaluate_command(
     path = Path(out, f"table{ENDINGS[form]}")
     print(write(sheet_of(records, per_class=bool(per_class), before=(), behind=()), form, path, overwrite=True), end="")
     print(f"Saved {path}, and metrics.json and metrics.csv in {', '.join(map(str, places))}", file=sys.stderr)
-
-
-def names_of(files: Sequence[str], names: Sequence[str] | str | None) -> list[str]:
-    """What a table calls files: the names given for them, or the shortest ends of their paths that tell them apart.
-
-    Raises:
-        UserError: another number of names.
-
-    Examples:
-        >>> names_of(["a/x.json", "b/x.json"], None), names_of(["a/x.json", "y.json"], None)
-        (['a/x', 'b/x'], ['x', 'y'])
-    """
-    if names is not None:
-        given = words(names)
-        if len(given) != len(files):
-            raise UserError(f"names={given}: {len(given)} names for {len(files)} files")
-        return given
-    paths = [Path(file).with_suffix("").parts for file in files]
-    for count in range(1, max(map(len, paths), default=0) + 1):
-        found = ["/".join(parts[-count:]) for parts in paths]
-        if len(set(found)) == len(set(paths)):
-            return found
-    return list(files)
 
 
 def required(command: str, **given: str | Path | None) -> list[str]:
@@ -154,11 +131,11 @@ def results_file(given: str) -> Path:
     return path / f"{RUN_FILE}.json" if path.is_dir() else path
 
 
-def result_names(files: Sequence[str], names: Sequence[str] | str | None = None) -> list[str]:
+def result_names(files: Sequence[str], names: Sequence[str] | str | None = None, *, repeat: bool = False) -> list[str]:
     """What files of results are called: `names`, or their own without end; of a run's predictions.json its folder's.
 
     Raises:
-        UserError: not one name a file, or two files of one name.
+        UserError: not one name a file, or two files of one name, unless names may `repeat`, as of seeds.
 
     Examples:
         >>> result_names(["a/yolo.json", "runs/val/fcos/predictions.json"])
@@ -168,12 +145,12 @@ def result_names(files: Sequence[str], names: Sequence[str] | str | None = None)
     """
     given = words(names)
     if given and len(given) != len(files):
-        raise UserError(f"names={names}: {len(given)} for {len(files)} files")
+        raise UserError(f"names={names}: {len(given)} names for {len(files)} files")
     paths = [path_of(file).absolute() for file in files]
     found = given or [path.parent.name if path.stem == RUN_FILE else path.stem for path in paths]
     if len(set(found)) < len(found) and not given:
         found = [f"{path.parent.name}/{path.stem}" for path in paths]
-    if twice := [name for name in found if found.count(name) > 1]:
+    if twice := [name for name in found if found.count(name) > 1 and not (repeat and given)]:
         raise UserError(f"two of {', '.join(map(str, files))} are called {twice[0]!r}; tell them apart by names=[a,b]")
     return found
 

@@ -9,38 +9,20 @@ import zipfile
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 
-from tinyyolo import __version__
-from tinyyolo.config import UserError, kind_fault
+from tinyyolo.config import UserError
 from tinyyolo.detectors.archives import checked_records, in_one_line
 from tinyyolo.detectors.base import Detector
-from tinyyolo.detectors.postprocess import thresholds_fault
 from tinyyolo.detectors.tensor_files import json_of, start
+from tinyyolo.export.metadata import checked, describe
 from tinyyolo.io import whole_file
-from tinyyolo.sizes import ENGINE_STRIDE, filled_up
+from tinyyolo.sizes import filled_up
 
 METADATA = "config.txt"  # where ultralytics' AutoBackend looks for names, stride and image size
 OWN: set[str] = set()  # digests of what this process has written: it knows what is in there
-SIDES = 2  # of an image
-
-
-class Rendered(TypedDict, total=False):
-    """What older exports lack."""
-
-    rendering: dict[str, Any]  # bands and stretch of the training
-    looks: dict[str, Any]  # overlap and zoom of the training
-    pad_colour: list[float] | None  # of what fills up an image in the corner of the input; null: it is in the centre
-
-
-class Metadata(Rendered):
-    """What an export says of itself, as far as we read it."""
-
-    names: dict[str, str]
-    imgsz: list[int]
-    test: dict[str, Any]
 
 
 def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int], title: str = "") -> None:
@@ -69,13 +51,7 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
         warnings.simplefilter("ignore")  # that sizes become constants is intended; that torch has newer exporters too
         image = torch.zeros(1, 3, *size)
         traced = torch.jit.trace(network, image, strict=False, check_trace=False)
-    content: dict[str, Any] = {"description": f"tinyyolo {title}".strip(), "version": __version__, "task": "detect"}
-    content |= {"batch": 1, "channels": 3, "imgsz": size, "stride": ENGINE_STRIDE, "args": {}}
-    content |= {"names": detector.names, "test": detector.test, "pad_colour": detector.pad_colour}
-    trained = getattr(detector, "args", None) or {}
-    for section, keys in (("rendering", ("bands", "stretch")), ("looks", ("overlap", "zoom"))):  # tiles have one size
-        content[section] = {key: trained[key] for key in keys if trained.get(key) is not None}
-    content |= {"thresholds": detector.thresholds}
+    content = describe(detector, size, title)
     with whole_file(path) as file:
         torch.jit.save(traced, file, _extra_files={METADATA: json.dumps(content)})
     OWN.add(digest(path))
@@ -125,17 +101,4 @@ def metadata(path: str | Path) -> dict[str, Any]:
     checked_records(path)
     with zipfile.ZipFile(path) as archive:
         content = json_of(archive.read(name).decode(errors="replace"), path)
-    if not isinstance(content, dict) or not isinstance(content.get("test"), dict):
-        version = content.get("version") if isinstance(content, dict) else None
-        older = f"written by tinyyolo {version}, which left out the test settings"
-        raise UserError(f"{path}: {older}: export the checkpoint again")
-    said, place = kind_fault(content, Metadata)
-    if not said and (len(content["imgsz"]) != SIDES or min(content["imgsz"]) < 1):
-        said, place = f"expected height and width, found {content['imgsz']}", "imgsz"
-    if not said and list(content["names"]) != [str(i) for i in range(len(content["names"]))]:
-        said, place = "expected the class names 0, 1, 2 ...", "names"
-    if not said:
-        said, place = thresholds_fault(content.get("thresholds"), len(content["names"])), ""
-    if said:
-        raise UserError(f"{path}: its {METADATA}: {place.lstrip('.')}{': ' if place else ''}{said}")
-    return content
+    return checked(content, path, METADATA)

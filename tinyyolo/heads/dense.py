@@ -14,6 +14,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
+from tinyyolo.boxes.graph import capped, traced
 from tinyyolo.boxes.nms import MinScore
 from tinyyolo.sizes import filled_up
 
@@ -44,14 +45,12 @@ class AnchorHead(nn.Module):
 
     def anchors(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> list[Tensor]:
         """Per level (N_l, 4) anchors under these maps, float32 xyxy px, on the maps' device."""
-        sizes = map_sizes(maps)
-        boxes = self.grid.boxes(size_hw, map_sizes=sizes).to(maps[0].device)
-        return list(torch.split(boxes, self.grid.level_sizes(size_hw, map_sizes=sizes)))
+        return self.grid.levels(size_hw, map_sizes=map_sizes(maps), device=maps[0].device)
 
     def lattice(self, maps: Sequence[Tensor], size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Anchors (N, 4) xyxy of all levels and the strides (N, 1) of theirs."""
         levels = self.anchors(maps, size_hw)
-        strides = [x.new_full((len(x), 1), s) for x, s in zip(levels, self.grid.strides, strict=True)]
+        strides = [x.new_full((x.shape[0], 1), s) for x, s in zip(levels, self.grid.strides, strict=True)]
         return torch.cat(levels), torch.cat(strides)
 
     def assign(
@@ -188,7 +187,7 @@ def shared(in_channels: Sequence[int], anchors: AnchorGrid) -> tuple[int, int]:
 
 def map_sizes(maps: Sequence[Tensor]) -> list[tuple[int, int]]:
     """(height, width) of each map in cells."""
-    return [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+    return [(x.shape[-2], x.shape[-1]) for x in maps]  # as they are: a graph holds no sizes
 
 
 def flat(maps: Sequence[Tensor], values: int) -> Tensor:
@@ -238,6 +237,9 @@ def objects_of(targets: Sequence[dict[str, Tensor]], image: Tensor, index: Tenso
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row of (B, N) by falling score and their indices; all N in place if no more."""
+    if traced():
+        top = scores.topk(capped(scores.shape[1], count), dim=1)
+        return top.values, top.indices
     if scores.shape[1] <= count:
         return scores, torch.arange(scores.shape[1], device=scores.device).expand(scores.shape)
     values, order = scores.sort(dim=1, descending=True)  # not topk: equal scores fall as in the official code

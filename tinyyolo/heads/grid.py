@@ -19,6 +19,7 @@ from tinyyolo.heads.dense import BOX
 from tinyyolo.heads.regions import RoISample, image_rois, in_parts, sample_rois, seats
 from tinyyolo.heads.roi import BoxHead, RoIPool, StagedHead
 from tinyyolo.layers.blocks import he_normal, initialise, logit
+from tinyyolo.together import of_batch
 
 SIDE = 3  # points a side
 POINTS = SIDE * SIDE  # column by column: point i is in column i // 3, row i % 3
@@ -268,7 +269,7 @@ class GridHead(StagedHead):
             order = torch.randperm(rois.shape[0], device=rois.device)[: self.grid_regions]
             rois, gt_boxes = rois[order], gt_boxes[order]
         expected = point_targets(rois[:, 1:], gt_boxes, self.size, self.radius)
-        count = max(expected.numel(), 1)
+        count = of_batch(expected.numel(), 1)
         loss = maps[0].new_zeros((), dtype=torch.float32)
         for x in self.grid_head(self.grid_pool(maps, rois)):
             logits = self.grid_head.heatmaps(x)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
+from tinyyolo.boxes.graph import capped, traced
 from tinyyolo.heads.dense import rows
-from tinyyolo.layers.gather import traced
 
 CHUNK = 256  # regions in work at once
 
@@ -103,8 +103,8 @@ def best_pairs(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tenso
     Returns:
         boxes (B, N, 4) and scores (B, N, C), each row with one score; N = min(K * C, count).
     """
-    boxes, scores = boxes.flatten(1, 2), torch.diag_embed(scores).flatten(1, 2)
-    if boxes.shape[1] <= count:
+    boxes, scores = boxes.flatten(1, 2), (scores[..., None] * torch.eye(scores.shape[2]).to(scores)).flatten(1, 2)
+    if not traced() and boxes.shape[1] <= count:
         return boxes, scores
-    index = scores.amax(dim=2).topk(count, dim=1).indices
+    index = scores.amax(dim=2).topk(capped(boxes.shape[1], count), dim=1).indices
     return rows(boxes, index), rows(scores, index)

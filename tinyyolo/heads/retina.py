@@ -20,6 +20,7 @@ from tinyyolo.config import suggest, whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, DeltaHead, flat, shared
 from tinyyolo.layers.blocks import conv_layer, initialise, logit, normal
 from tinyyolo.layers.losses import focal_loss, smooth_l1
+from tinyyolo.together import of_batch
 
 DELTAS = "deltas"  # the box loss that compares these
 
@@ -121,6 +122,7 @@ class RetinaHead(DeltaHead):
             classes = classes + focal_loss(logits[i][used], labels[used], self.gamma, self.alpha)
             boxes = boxes + self.box_distance(anchors[positive], deltas[i, positive], targets[i]["boxes"][objects])
             count += max(len(positive), 1)
+        count = of_batch(count)
         return {"cls": classes / count, "box": boxes / count}
 
     def box_distance(self, anchors: Tensor, deltas: Tensor, gt_boxes: Tensor) -> Tensor:

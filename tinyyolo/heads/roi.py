@@ -19,6 +19,7 @@ from tinyyolo.heads.regions import RoISample, best_pairs, image_rois, sample_roi
 from tinyyolo.layers.blocks import initialise, normal
 from tinyyolo.layers.losses import smooth_l1
 from tinyyolo.layers.roi_align import roi_align
+from tinyyolo.together import of_batch
 
 LEVEL_EPS = 1e-6
 CLASS_INIT_STD, BOX_INIT_STD = 0.01, 0.001
@@ -104,7 +105,7 @@ class BoxHead(nn.Module):
 
     def losses(self, logits: Tensor, deltas: Tensor, sample: RoISample) -> dict[str, Tensor]:
         """{"cls", "box"}: cross-entropy and box loss, if any, both divided by the number of sampled regions."""
-        count = max(len(sample.labels), 1)
+        count = of_batch(len(sample.labels), 1)
         found = {"cls": F.cross_entropy(logits, sample.labels, reduction="sum") / count}
         if self.fc_reg is None:
             return found

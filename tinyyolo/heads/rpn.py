@@ -19,6 +19,7 @@ from tinyyolo.heads.dense import BOX, INIT_STD, AnchorHead, best, flat, objects_
 from tinyyolo.heads.regions import seats
 from tinyyolo.layers.blocks import initialise, normal
 from tinyyolo.layers.losses import smooth_l1
+from tinyyolo.together import of_batch
 
 PADDING_SCORE = -1.0  # below every sigmoid: marks rows that hold no proposal
 
@@ -122,7 +123,7 @@ class RPNHead(AnchorHead):
 
     def _draw(
         self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
         """Image, anchor and object in its image (negative: background) of the S sampled anchors, and the normaliser."""
         sampler, parts, count = self.sampler if sample else self.everything, [], 0
         for i, assignment in enumerate(self.assign(maps, targets, size_hw)):
@@ -131,7 +132,7 @@ class RPNHead(AnchorHead):
             parts.append((torch.full_like(anchor, i), anchor, assignment.gt_index[anchor]))
             count += max(len(positive), 1) + max(len(negative), 1)
         image, anchor, gt_index = (torch.cat(column).to(maps[0].device) for column in zip(*parts, strict=True))
-        return image, anchor, gt_index, count
+        return image, anchor, gt_index, of_batch(count)
 
     def _at_cells(self, maps: Sequence[Tensor], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (S,) and deltas (S, 4) of anchors (S,) of images (S,), computed at their cells alone."""

@@ -20,6 +20,7 @@ from tinyyolo.config import above, whole, within
 from tinyyolo.heads.dense import BOX, DeltaHead, flat
 from tinyyolo.layers.blocks import initialise
 from tinyyolo.layers.losses import smooth_l1
+from tinyyolo.together import of_batch
 
 
 class SSDHead(DeltaHead):
@@ -104,6 +105,7 @@ class SSDHead(DeltaHead):
             classes = classes + found + hardest.sum()
             boxes = boxes + smooth_l1(deltas[i, positive], expected, self.box_beta)
             count += max(len(positive), 1)
+        count = of_batch(count)
         return {"cls": classes / count, "box": boxes / count}
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from tinyyolo.compat import Conv, initialize_weights
 from tinyyolo.config import above, whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, DenseHead, flat, map_sizes, objects_of, patches
 from tinyyolo.layers.blocks import initialise, normal
+from tinyyolo.together import of_batch
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
 MOST_KNOWN = 16  # cores: corners, edges and the middle of a scene, and of the next one
@@ -208,7 +209,7 @@ class YoloHead(DenseHead):
         gt_boxes, gt_labels = objects_of(targets, image, index[image, anchor])
         predicted = self.coder.decode(anchors[anchor], flat(deltas, BOX)[image, anchor], strides[anchor])
         quality = self.target(predicted.detach(), gt_boxes)
-        norm = quality.sum().clamp(min=1)
+        norm = of_batch(quality.sum(), 1)
 
         box = self.gains["box"] * (self.box_distance(predicted, gt_boxes) * quality).sum() / norm
         target = torch.zeros_like(logits)

@@ -10,8 +10,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torchvision import ops
 
+from tinyyolo.boxes.graph import traced
 from tinyyolo.layers import gather
-from tinyyolo.layers.gather import Pair, add_scattered, bags_of, traced
+from tinyyolo.layers.gather import Pair, add_scattered, bags_of
 
 RING = 2  # cells of zeros around a map: a sample a cell off it is 0, but its slope is not
 

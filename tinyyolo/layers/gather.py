@@ -22,11 +22,6 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def traced() -> bool:
-    """Whether a graph is being recorded, which knows one path only."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # torch neither exports nor types it
-
-
 def bags_of(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
     """(l, T, 4) -> (l, T, I)."""
     bags = F.embedding_bag(index.flatten(0, 1), table, mode="sum", per_sample_weights=share.flatten(0, 1))

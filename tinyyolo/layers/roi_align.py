@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torchvision import ops
 
+from tinyyolo.boxes.graph import traced
 from tinyyolo.layers import gather
-from tinyyolo.layers.gather import CORNERS, Pair, add_scattered, bags_of, is_channels_last, traced
+from tinyyolo.layers.gather import CORNERS, Pair, add_scattered, bags_of, is_channels_last
 
 Group = tuple[Tensor, Tensor, Tensor]  # regions (r,), then int32 cells and shares (samples, r * size * size, 4)
 HALF_CELL = 0.5  # in RoIAlign the value of cell i stands at i + 0.5

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyyolo.boxes.graph import traced
 from tinyyolo.layers.blocks import he_normal, initialise
 from tinyyolo.layers.deform_conv import deform_conv2d
-from tinyyolo.layers.gather import is_channels_last, traced
+from tinyyolo.layers.gather import is_channels_last
 
 VARIANCE_EPS = 1e-5
 KERNEL = 3

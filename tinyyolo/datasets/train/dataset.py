@@ -17,6 +17,7 @@ from ultralytics.data.augment import Format, Mosaic, RandomHSV, RandomPerspectiv
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 
+from tinyyolo import together
 from tinyyolo.boxes.convert import to_fractions
 from tinyyolo.compat import (
     TinyFormat,
@@ -35,7 +36,7 @@ from tinyyolo.datasets.images import NOT_DECODED, load, look
 from tinyyolo.datasets.kinds import shrunk, told_kinds
 from tinyyolo.datasets.scene_files import by_windows
 from tinyyolo.datasets.spec import DataSpec
-from tinyyolo.datasets.train.loader import packed, place_of
+from tinyyolo.datasets.train.loader import Seeded, packed, place_of
 from tinyyolo.datasets.train.opened import OpenScenes, bytes_of
 from tinyyolo.datasets.train.padding import content_of, in_corner
 from tinyyolo.datasets.train.paste import Crop, PasteTiny
@@ -129,10 +130,9 @@ class TinyDataset(YOLODataset):
         """Paths of the readable images, in the annotation file's order; unreadable ones are listed and counted."""
         paths = [Path(self.spec.image_path(self.split, name)) for name in self.annotations.file_names]
         cut = [self.cutting.cuts((h, w)) for h, w in self.annotations.sizes_hw.tolist()]
-        seen = in_threads(
-            lambda pair: self.scenes.look_at(*pair),
-            list(zip(paths, cut, strict=True)),
-            f"{self.prefix}checking images",
+        pairs = list(zip(paths, cut, strict=True))
+        seen = together.once_per_node(
+            lambda: in_threads(lambda pair: self.scenes.look_at(*pair), pairs, f"{self.prefix}checking images")
         )
         looks = [found for found, _ in seen]
         faults = [found.fault for found in looks]
@@ -244,6 +244,14 @@ class TinyDataset(YOLODataset):
             i = max(self.gone)
             share = f"{len(self.gone):,} of the {self.ni:,} images of split '{self.split}' can no longer be read"
             raise UserError(f"{share}, such as {self.im_files[i]}: {self.lost[i]}")
+
+    def __getitem__(self, index: int | Seeded) -> dict[str, Any]:
+        """A sample; with a seed its augmentation depends on nothing else, but for the recent images of mosaic."""
+        if isinstance(index, Seeded):
+            index.sow()
+            index = index.sample
+        sample: dict[str, Any] = super().__getitem__(index)
+        return sample
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """As upstream; in place of an image that is gone the next one that is there.

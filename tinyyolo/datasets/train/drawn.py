@@ -21,7 +21,7 @@ UNUSED = ("mosaic", "paste")  # no picture stays at hand for them, and one takes
 class DrawnDataset(TinyDataset):
     """The training split of a drawn set with `fresh: true`; each sample is another picture, at the size of the run.
 
-    What is drawn follows from Python's random state, which the engine seeds for each epoch and saves: the same run
+    What is drawn follows from Python's random state, which the engine seeds for each sample: the same run
     draws the same pictures, resumed or not.
     """
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,6 +66,84 @@ class InBlocks:
             for place, i in enumerate(order)
         ]
         return iter([order[j] for j in sorted(range(len(order)), key=key.__getitem__)])
+
+
+class Seeded(NamedTuple):
+    """A sample to make, and the seed of its augmentation."""
+
+    sample: int
+    seed: int
+
+    def sow(self) -> None:
+        """Put the random states that augmentation draws from there."""
+        random.seed(self.seed)
+        np.random.seed(self.seed)  # noqa: NPY002 - ultralytics' augmentation draws from the global state
+
+
+class Share:
+    """What one of several processes takes of a sampler's order: its slice of every batch.
+
+    All processes follow the same order, and a sample's seed is that of its place in it: N processes see the samples of
+    one, batch by batch. A last batch of fewer samples than processes is filled up from the start of the order.
+
+    Args:
+        sampler: indices of samples; the same in all processes.
+        batch: samples of a batch, over all processes.
+        rank, size: of this process.
+        fill: whether every process has a part of the last batch.
+
+    Attributes:
+        seed: of the epoch; None gives plain indices.
+
+    Examples:
+        >>> [[list(Share(range(7), 4, rank, 2, fill)) for rank in (0, 1)] for fill in (False, True)]
+        [[[0, 1, 4, 5], [2, 3, 6]], [[0, 1, 4, 5], [2, 3, 6]]]
+        >>> [[list(Share(range(5), 4, rank, 2, fill)) for rank in (0, 1)] for fill in (False, True)]
+        [[[0, 1, 4], [2, 3]], [[0, 1, 4], [2, 3, 0]]]
+    """
+
+    seed: int | None = None
+
+    def __init__(self, sampler: Any, batch: int, rank: int = 0, size: int = 1, fill: bool = True):
+        self.sampler, self.batch, self.rank, self.size, self.fill = sampler, batch, rank, size, fill
+
+    def places(self, count: int) -> list[int]:
+        """Places of this process's samples in an order of so many; beyond its end they are those from its start."""
+        own: list[int] = []
+        for begin in range(0, count, self.batch):
+            length = min(self.batch, count - begin)
+            length = max(length, self.size) if self.fill else length
+            each, more = divmod(length, self.size)
+            first = begin + self.rank * each + min(self.rank, more)
+            own += range(first, first + each + (self.rank < more))
+        return own
+
+    def __len__(self) -> int:
+        return len(self.places(len(self.sampler)))
+
+    def __iter__(self) -> Iterator[Any]:
+        order = list(self.sampler)
+        for place in self.places(len(order)):
+            index = order[place % len(order)]
+            yield index if self.seed is None else Seeded(index, seed_of(self.seed, place))
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed by whole numbers, such as an epoch's seed and a place in it; neighbours have nothing to do with another.
+
+    Examples:
+        >>> seed_of(1, 2) == seed_of(1, 2), seed_of(1, 2) == seed_of(2, 1)
+        (True, False)
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def share_out(loader: Any, rank: int, size: int, fill: bool) -> Share:
+    """Let a loader give this process's share of its batches; returns what chooses it."""
+    batches = loader.batch_sampler.sampler
+    share = batches.sampler = Share(batches.sampler, batches.batch_size, rank, size, fill)
+    batches.batch_size = -(-batches.batch_size // size)
+    return share
 
 
 class TinyLoader(InfiniteDataLoader):

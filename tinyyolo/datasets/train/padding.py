@@ -17,6 +17,21 @@ def content_of(sample: Mapping[str, Any]) -> tuple[int, int]:
     return round(height * gains[0]), round(width * gains[1])
 
 
+def grown(batch: Mapping[str, Any], size_hw: Sequence[int]) -> dict[str, Any]:
+    """A batch of images in a corner, filled up to a larger size, of whose sides its boxes then are fractions.
+
+    Examples:
+        >>> boxes = torch.tensor([[0.5, 0.5, 0.25, 0.25]])
+        >>> out = grown({"img": torch.zeros(1, 3, 32, 64), "bboxes": boxes, "ignore_bboxes": boxes[:0]}, (64, 64))
+        >>> tuple(out["img"].shape), out["bboxes"].tolist()
+        ((1, 3, 64, 64), [[0.5, 0.25, 0.25, 0.125]])
+    """
+    (height, width), (h, w) = size_hw, batch["img"].shape[2:]
+    share = torch.tensor([w / width, h / height] * 2, dtype=torch.float32)
+    image = F.pad(batch["img"], (0, width - w, 0, height - h), value=PAD)
+    return {**batch, "img": image, **{key: batch[key] * share for key in ("bboxes", "ignore_bboxes")}}
+
+
 def in_corner(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Samples filled up to the right and below to one size, the least whose sides are multiples of 32.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ultralytics.utils import LOGGER
 
+from tinyyolo import ranks, together
 from tinyyolo.datasets.train.dataset import MAX_LISTED, TinyDataset
 from tinyyolo.io import counted, new_file, some
 
@@ -21,12 +22,22 @@ def report_left_out(dataset: TinyDataset) -> None:
 
 def keep_skipped(dataset: TinyDataset, folder: Path) -> None:
     """Add the images that a run had to skip to a file in its folder, each once; a resumed run adds to it."""
+    if not ranks.first():
+        return  # the first process hears of it
     file = folder / SKIPPED
     old = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     lines = list(dict.fromkeys([*old, *(f"{dataset.im_files[i]}: {fault}" for i, fault in dataset.lost.items())]))
     if lines != old:
         with new_file(file, overwrite=True) as stream:
             stream.write("\n".join([*lines, ""]))
+
+
+def keep_skipped_of_all(dataset: TinyDataset, folder: Path) -> None:
+    """As `keep_skipped`, with what every process of the run had to skip."""
+    for lost in together.gathered(dataset.lost):
+        for i, fault in lost.items():
+            dataset.lost.setdefault(i, fault)
+    keep_skipped(dataset, folder)
 
 
 def report_skipped(folder: Path) -> None:

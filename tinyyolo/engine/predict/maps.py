@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from tinyyolo.io import draft_file, tell
 from tinyyolo.scenes.vectors import Part, check_form, write_parts
 
 
-def checked(given: Any, exist_ok: bool) -> list[Path]:
+def checked(given: Any, exist_ok: bool, form: Callable[[Path, str], None] = check_form) -> list[Path]:
     """The absolute paths that `out=` names, relative to the current folder; looked at before the work begins.
 
     Args:
         given: a path, a list of them, also as it is typed on a command line, or None.
         exist_ok: replace files that are there.
+        form: raises UserError for a path whose suffix cannot be written.
 
     Raises:
         UserError: no such form, a package that is missing, a file that exists, one named twice, or a folder that cannot
@@ -38,7 +39,7 @@ def checked(given: Any, exist_ok: bool) -> list[Path]:
     paths = [path_of(word, "out=").absolute() for word in (words if isinstance(words, (list, tuple)) else [words])]
     for i, path in enumerate(paths):
         said = f"out={path}: "
-        check_form(path, "out=")
+        form(path, "out=")
         above = next(folder for folder in path.parents if os.path.lexists(folder))
         if path in paths[:i]:
             raise UserError(f"{said}named twice")

@@ -29,7 +29,7 @@ from tinyyolo.scenes.raster import overview, place_of_file
 
 AROUND, SHARE = 5, 0.01  # px, and share of its side, around a box in a crop: upstream's
 WRITES = ("save", "save_txt", "save_crop", "save_json", "save_geojson", "out")  # what predict makes of detections
-OWN_PARTS = ("raster", "place", "drawn")  # of results here, which upstream does not copy
+OWN_PARTS = ("raster", "place", "drawn", "took")  # of results here, which upstream does not copy
 BEGUN = {"args.yaml", MARK}  # what a run writes before it has a result
 
 
@@ -37,16 +37,28 @@ class TinyResults(Results):
     """Ultralytics' Results, whose `save_txt` and `save_crop` write by our rules for files."""
 
     def save_txt(self, txt_file: str | Path, save_conf: bool = False) -> str:
-        """Add `class cx cy w h [score]`, fractions of the image, to a text file; none is made without detections."""
+        """Add `class cx cy w h [score] [id]`, fractions of the image, to a text file; none is made without detections.
+
+        The id is that of the track, where objects are followed.
+        """
         boxes: Any = self.boxes
         path, rows = Path(txt_file), boxes.xywhn.tolist() if boxes is not None else []
         if rows:
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
-            columns = zip(boxes.cls.int().tolist(), rows, boxes.conf.tolist(), strict=True)
-            lines = [" ".join(f"{v:g}" for v in (c, *row, *[conf] * save_conf)) + "\n" for c, row, conf in columns]
+            ids = [[number] for number in boxes.id.int().tolist()] if boxes.is_track else [[]] * len(rows)
+            columns = zip(boxes.cls.int().tolist(), rows, boxes.conf.tolist(), ids, strict=True)
+            lines = [
+                " ".join(f"{v:g}" for v in (c, *row, *[conf] * save_conf, *number)) + "\n"
+                for c, row, conf, number in columns
+            ]
             with new_file(path, overwrite=True) as file:
                 file.write(old + "".join(lines))
         return str(txt_file)
+
+    def plot(self, *args: Any, **kwargs: Any) -> Any:
+        """As upstream; of tracks each in a colour of its own."""
+        tracks = self.boxes is not None and self.boxes.is_track
+        return super().plot(*args, **{**({"color_mode": "instance"} if tracks else {}), **kwargs})
 
     def new(self) -> TinyResults:
         """As upstream, of this class: parts of a result, and copies on another device, keep its place."""
@@ -71,7 +83,10 @@ class TinyResults(Results):
     def rows(self) -> np.ndarray:
         """(N, 6) float64: xyxy px, score, class."""
         boxes: Any = self.boxes
-        return boxes.data.cpu().double().numpy() if boxes is not None else np.zeros((0, 6))
+        if boxes is None:
+            return np.zeros((0, 6))
+        columns = boxes.xyxy, boxes.conf[:, None], boxes.cls[:, None]  # a track's number may stand between them
+        return np.concatenate([column.cpu().double().numpy() for column in columns], axis=1)
 
     @property
     def geo(self) -> Place:
@@ -154,7 +169,8 @@ class SceneResults(TinyResults):
 
         The sheet heeds `boxes`, `line_width`, `save`, `filename` and `show`.
         """
-        if max(self.orig_shape) <= SHOWN:
+        frame = self.raster is None and self.boxes is not None and self.boxes.is_track  # of a video, as large as others
+        if frame or max(self.orig_shape) <= SHOWN:
             return super().plot(*args, **kwargs)
         keys = inspect.signature(Results.plot).bind(self, *args, **kwargs)
         keys.apply_defaults()

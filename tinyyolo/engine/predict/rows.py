@@ -33,7 +33,8 @@ def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path
     `file_name` is the file's name, or its path in the folder `within()`, known from the first result on. The image id
     is that without its ending, a number where it can be one, and for a video with the frame from 1; category_id is the
     model's class from 0, bbox x, y, w, h in pixels of the image. `evaluate` joins them with annotations by file name
-    and category_name, as ids there count otherwise. A consumer that stops early leaves a whole file of what it has
+    and category_name, as ids there count otherwise. Of objects that are followed a row has its frame, from 1, and
+    track_id. A consumer that stops early leaves a whole file of what it has
     seen.
     """
     frames: Counter[Path] = Counter()
@@ -49,9 +50,12 @@ def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path
                 if is_video(source):
                     image_id = f"{stem}_{frames[source]}"
                 xywh = convert(boxes.xyxy.cpu().double().numpy(), "xyxy", "xywh").round(3).tolist()
-                for label, bbox, score in zip(boxes.cls.int().tolist(), xywh, boxes.conf.tolist(), strict=True):
+                ids = boxes.id.int().tolist() if boxes.is_track else [None] * len(xywh)
+                columns = (boxes.cls.int().tolist(), xywh, boxes.conf.tolist(), ids)
+                for label, bbox, score, number in zip(*columns, strict=True):
                     row = {"image_id": image_id, "file_name": name.as_posix(), "category_id": label}
                     row |= {"category_name": result.names[label], "bbox": bbox, "score": round(score, 5)}
+                    row |= {} if number is None else {"frame": result.frame, "track_id": number}
                     file.write(f"{mark}\n{json.dumps(row)}")
                     mark = ","
                 yield result

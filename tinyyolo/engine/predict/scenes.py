@@ -21,6 +21,7 @@ from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
+from tinyyolo.export.runtime import Runtime
 from tinyyolo.io import Bar
 from tinyyolo.scenes.bands import Bands, rows_of
 from tinyyolo.scenes.picture import Picture, Scene
@@ -174,7 +175,7 @@ def look_at(
         LOGGER.info(f"{what}: goes on, {total - left} of {total} tiles are done")
     scene.close()  # the thread that reads opens it for itself
     ground = Ground(scene, tiling.zoom)
-    pad = tiling.tile if is_export(model) else ENGINE_STRIDE
+    pad = tiling.tile if is_fixed(model) else ENGINE_STRIDE
     todo = [window for i in missing for window in every[i]]
     at_once = 1 if device_of(model).type == "cpu" else batch
     swept = sweep(todo, ground.read, net_of(model, rules), tiling.scaled(scene.size_hw), pad, at_once)
@@ -298,7 +299,8 @@ def net_of(model: Any, rules: Postprocess) -> Any:
 
     def export(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:
         """An export does not say where its candidates come from: they belong where their centre lies."""
-        found = boxes_and_scores(model(images.to(model.device)))
+        look = model.model.candidates if isinstance(model.model, Runtime) else model
+        found = boxes_and_scores(look(images.to(model.device)))
         owned = ((boxes, scores * centred_in(boxes, core)[:, None]) for boxes, scores in zip(*found, strict=True))
         return [rules.candidates(boxes, scores) for boxes, scores in owned]
 
@@ -319,6 +321,11 @@ def iou_inside(model: Any) -> float | None:
 def is_export(model: Any) -> bool:
     """Whether the engine's wrapper holds an export instead of a Detector."""
     return not isinstance(model.model, Detector)
+
+
+def is_fixed(model: Any) -> bool:
+    """Whether the engine's wrapper holds an export that takes one size alone."""
+    return is_export(model) and not isinstance(model.model, Runtime)
 
 
 def stride_of(model: Any) -> int:

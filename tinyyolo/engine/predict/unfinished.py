@@ -20,6 +20,7 @@ from tinyyolo.datasets.formats.decode import parse_json
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.engine.keys import KEYS, OWN
 from tinyyolo.engine.predict.scenes import device_of
+from tinyyolo.export.runtime import Runtime
 from tinyyolo.io import locked, new_file, sweep, tell, write_json
 from tinyyolo.scenes.bands import Bands
 from tinyyolo.scenes.raster import RASTERS
@@ -219,7 +220,7 @@ def files_of(path: str | Path) -> list[Path]:
 
 def weights_of(model: Any, path: str) -> str:
     """A hash of the weights of a detector, or of an export's file at `path`."""
-    if not isinstance(model, torch.nn.Module) or isinstance(model, torch.jit.ScriptModule):
+    if not isinstance(model, torch.nn.Module) or isinstance(model, (torch.jit.ScriptModule, Runtime)):
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     total = hashlib.sha256(repr(getattr(model, "yaml", "")).encode())
     for name, tensor in model.state_dict().items():

@@ -122,7 +122,7 @@ class PointHead(DenseHead):
         """Points (N, 2) of all levels, px, and a number (N, 1) of the level of each: `by_level`, else the stride."""
         levels = [centres(cells) for cells in self.anchors(maps, size_hw)]
         numbers = zip(levels, by_level or self.grid.strides, strict=True)
-        return torch.cat(levels), torch.cat([x.new_full((len(x), 1), float(number)) for x, number in numbers])
+        return torch.cat(levels), torch.cat([x.new_full((x.shape[0], 1), float(number)) for x, number in numbers])
 
     @abstractmethod
     def found(self, maps: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor | None]]:

@@ -16,6 +16,7 @@ from tinyyolo.config import within
 from tinyyolo.heads.dense import BOX, flat
 from tinyyolo.heads.points.common import PointHead
 from tinyyolo.layers.losses import diou_loss, iou_loss
+from tinyyolo.together import of_batch
 
 RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8))
 BOX_LOSSES = {"iou": iou_loss, "diou": diou_loss}
@@ -124,11 +125,11 @@ class FCOSHead(PointHead):
         learnt, (points, strides) = self.learnt(index, targets), self.points(maps, size_hw)
         at, points = (learnt.image, learnt.point), points[learnt.point]
         expected = side_distances(points, learnt.boxes) / (strides[learnt.point] if self.strided else 1)
-        weight, count = centerness_of(expected, self.least), max(len(points), 1)
+        weight, count = centerness_of(expected, self.least), of_batch(len(points), 1)
         boxes = self.box_loss(boxes_around(points, distances[at]), boxes_around(points, expected))
         return {
             "cls": self.class_loss(logits, index, learnt) / count,
-            "box": (boxes * weight).sum() / weight.sum().clamp(min=LEAST),
+            "box": (boxes * weight).sum() / of_batch(weight.sum(), LEAST),
             "centerness": bce(centerness[at][:, 0].float(), weight, reduction="sum") / count,
         }
 

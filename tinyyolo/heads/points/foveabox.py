@@ -13,6 +13,7 @@ from tinyyolo.config import above, within
 from tinyyolo.heads.dense import BOX, flat
 from tinyyolo.heads.points.common import PointHead
 from tinyyolo.layers.losses import smooth_l1
+from tinyyolo.together import of_batch
 
 RANGES = ((1, 64), (32, 128), (64, 256), (128, 512), (256, 2048))
 BASES = (16, 32, 64, 128, 256)  # px
@@ -85,8 +86,9 @@ class FoveaHead(PointHead):
         far = side_distances(points[learnt.point], learnt.boxes) / bases[learnt.point]
         expected = far.clamp(1 / MOST, MOST).log()  # a cell that a bound was moved to may lie outside
         boxes = smooth_l1(values[learnt.image, learnt.point], expected, self.box_beta)
-        count = len(learnt.point)
-        return {"cls": self.class_loss(logits, index, learnt) / (count + len(targets)), "box": boxes / max(count, 1)}
+        count = of_batch(len(learnt.point))
+        classes = self.class_loss(logits, index, learnt) / (count + of_batch(len(targets)))
+        return {"cls": classes, "box": boxes / max(count, 1)}
 
     def found(self, maps: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor | None]]:
         """See `PointHead.found`."""

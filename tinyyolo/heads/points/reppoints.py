@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.points import NearestAssigner
+from tinyyolo.boxes.graph import traced
 from tinyyolo.config import within
 from tinyyolo.heads.dense import flat
 from tinyyolo.heads.points.common import PointHead
 from tinyyolo.layers.deform_conv import deform_conv2d
-from tinyyolo.layers.gather import traced
 from tinyyolo.layers.losses import smooth_l1
+from tinyyolo.together import of_batch
 
 KERNEL = (-1, 0, 1)  # cells: where the taps of a 3x3 convolution lie
 PAIR = 2  # values of a point: y, x
@@ -164,5 +165,5 @@ def looked_at(x: Tensor, offset: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def positives(index: Tensor) -> int:
-    """How many of (B, N) learn an object, at least 1 an image."""
-    return int((index >= 0).sum(1).clamp(min=1).sum())
+    """How many of the whole batch's (B, N) learn an object, at least 1 an image."""
+    return of_batch(int((index >= 0).sum(1).clamp(min=1).sum()))

@@ -1,0 +1,92 @@
+"""Exports that are compared with their checkpoint before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyyolo.config import UserError, shown, suggest
+from tinyyolo.datasets.drawn.aerial import draw_aerial
+from tinyyolo.detectors.base import Detector
+from tinyyolo.export.compare import TOLERANCES, Difference, check, difference
+from tinyyolo.export.metadata import describe
+from tinyyolo.export.onnx import OnnxRuntime, onnx_model
+from tinyyolo.export.runtime import Runtime
+from tinyyolo.io import whole_file
+from tinyyolo.sizes import filled_up
+
+# What other programs make of the ONNX file; nothing of it is run here.
+ELSEWHERE = {
+    "engine": "trtexec --onnx={file} --saveEngine=best.engine --minShapes=images:1x3x{size} "
+    "--maxShapes=images:8x3x{size} (export with nms=false)",
+    "ncnn": "pnnx {file} inputshape=[1,3,{size}] (export with nms=false)",
+    "coreml": "coremltools no longer reads ONNX: convert the .torchscript file by coremltools.convert",
+    "litert": "onnx2tf -i {file} (export with nms=false)",
+    "mnn": "MNNConvert -f ONNX --modelFile {file} --MNNModel best.mnn (export with nms=false)",
+    "rknn": "rknn-toolkit2's load_onnx on {file} (export with nms=false)",
+}
+OTHER_NAMES = {"tensorrt": "engine", "mlpackage": "coreml", "tflite": "litert"}
+DRAWN = (40, 80), (4.0, 24.0)  # objects in the picture that an export is tried on, and their sides, px
+
+
+def to_onnx(detector: Detector, path: Path, imgsz: Any, nms: bool, half: bool) -> None:
+    """Write an ONNX file beside a checkpoint, whole or not at all, and only if it finds what the checkpoint finds.
+
+    Raises:
+        UserError: a package is missing, the file finds something else, or cannot be written.
+    """
+    size_hw, precision = sides(imgsz), "float16" if half else "float32"
+    said = describe(detector, size_hw, path.stem, dynamic=True, nms=nms, precision=precision)
+    content = onnx_model(detector, said, nms, half).SerializeToString()
+    compared(detector, OnnxRuntime(path, content), size_hw, path)
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def compared(detector: Detector, runtime: Runtime, size_hw: Sequence[int], path: Path) -> Difference:
+    """Tell how far an export is from its checkpoint.
+
+    Raises:
+        UserError: too far.
+    """
+    precision = runtime.said["precision"]
+    own = deepcopy(detector).cpu().float().eval()
+    seen = difference(own, runtime.detect, trials(size_hw), TOLERANCES[precision].scores)
+    print(f"{path}: compared with the checkpoint on drawn images: {seen.words}")
+    check(path, seen, precision)
+    return seen
+
+
+def trials(size_hw: Sequence[int]) -> list[Tensor]:
+    """Batches of one drawn picture, of three parts of it, and of one without anything in it."""
+    height, width = size_hw
+    picture, *_ = draw_aerial(np.random.default_rng(0), max(size_hw), *DRAWN)
+    image = torch.from_numpy(picture[:height, :width, ::-1].copy()).permute(2, 0, 1).float() / 255
+    high, wide = filled_up(height // 2), filled_up(width // 2)
+    parts = torch.stack([image[:, :high, :wide], image[:, -high:, -wide:], image[:, :high, -wide:]])
+    blank = torch.full((1, 3, high, filled_up(width)), 0.5)
+    return [image[None], parts, blank]
+
+
+def sides(imgsz: Any) -> list[int]:
+    """Height and width of an input."""
+    both = [imgsz, imgsz] if isinstance(imgsz, int) else [*imgsz, *imgsz][:2]
+    return [filled_up(int(side)) for side in both]
+
+
+def refuse_format(given: Mapping[str, Any], formats: Sequence[str]) -> None:
+    """Raise UserError for a format that is not offered, with what makes it of an ONNX file, where something does."""
+    name = str(given["format"]).lower()
+    if name in formats:
+        return
+    if route := ELSEWHERE.get(OTHER_NAMES.get(name, name)):
+        size = "x".join(map(str, sides(given["imgsz"])))
+        command = route.format(file="best.onnx", size=size)
+        raise UserError(f"format={name}: not written here; format=onnx first, then {command}; not tried here")
+    raise UserError(f"format={shown(given['format'])}: not supported; {suggest(name, formats)}")

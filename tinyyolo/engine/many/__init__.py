@@ -1,0 +1,1 @@
+"""Several processes of one run: their devices, and how a run starts them."""

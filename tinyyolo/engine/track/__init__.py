@@ -1,0 +1,1 @@
+"""Objects followed from frame to frame: ultralytics' ByteTrack and BoT-SORT, with association for tiny objects."""

@@ -1,0 +1,115 @@
+"""Whether an exported file finds what its checkpoint finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tinyyolo.config import UserError
+from tinyyolo.detectors.base import Detector
+from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.export.runtime import Detections
+
+LEAST = 0.001  # score of the detections that are compared; less, where so many candidates of an image have less
+MOST = 300  # detections an image
+SAME_PLACE = 2.0  # px; two boxes of a class that are further apart are two detections
+
+
+class Tolerance(NamedTuple):
+    """How far an export may be off: boxes in px, scores, and the share of detections that only one of two has.
+
+    A pair of scores that are closer than they can be told apart, or an IoU at the very threshold, may fall either way.
+    """
+
+    boxes: float
+    scores: float
+    alone: float
+
+
+TOLERANCES = {
+    "float32": Tolerance(1e-2, 1e-4, 0.002),
+    "float16": Tolerance(0.05, 1e-2, 0.05),
+}
+
+
+class Difference(NamedTuple):
+    """What was seen: detections, the largest differences of boxes, px, and of scores, and how many have no partner."""
+
+    seen: int
+    boxes: float
+    scores: float
+    alone: int
+
+    @property
+    def words(self) -> str:
+        """A line for the user."""
+        more = f", {self.alone} have no partner" if self.alone else ""
+        far = f"boxes differ by {self.boxes:.2g} px at most, scores by {self.scores:.2g}"
+        return f"{self.seen:,} detections, {far}{more}"
+
+
+def difference(
+    detector: Detector, found: Callable[[Tensor, Postprocess], Detections], images: Sequence[Tensor], near: float
+) -> Difference:
+    """Compare a detector with what an export finds in batches (B, 3, H, W).
+
+    Args:
+        detector: in eval mode.
+        found: detections of a batch by rules.
+        images: batches.
+        near: detections whose scores are that close to the least one may be missing.
+    """
+    total, alone, boxes, scores = 0, 0, 0.0, 0.0
+    for batch in images:
+        with torch.no_grad():
+            own = detector.predict(batch)
+        best = own[0][:, 4:].flatten().topk(MOST).values[-1].item() if isinstance(own, tuple) else LEAST
+        rules = Postprocess.of({**detector.test, "score": min(LEAST, best / detector.settings.votes), "max_det": MOST})
+        for mine, theirs in zip(rules.of_output(own), found(batch, rules), strict=True):
+            one = paired(mine, theirs, near)
+            total, alone = total + one.seen, alone + one.alone
+            boxes, scores = max(boxes, one.boxes), max(scores, one.scores)
+    return Difference(total, boxes, scores, alone)
+
+
+def paired(mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], near: float) -> Difference:
+    """The difference of two sets of detections of an image, whatever their order.
+
+    Examples:
+        >>> one = torch.tensor([[0.0, 0, 4, 4], [9, 9, 12, 12]]), torch.tensor([0.9, 0.5]), torch.tensor([0, 1])
+        >>> paired(one, tuple(x.flip(0) for x in one), 0.0).alone
+        0
+        >>> paired(one, tuple(x[:1] for x in one), 0.0).alone
+        1
+    """
+    lasts = [scores[-1] if len(scores) else 0.0 for _, scores, _ in (mine, theirs)]
+    edge = max(float(last) for last in lasts) + near if len(mine[1]) and len(theirs[1]) else near + LEAST
+    count, boxes, scores = max(len(mine[1]), len(theirs[1])), 0.0, 0.0
+    alone = 0
+    for one, other in ((mine, theirs), (theirs, mine)):
+        if not len(one[1]):
+            continue
+        if not len(other[1]):
+            alone += int((one[1] > edge).sum())
+            continue
+        far = torch.cdist(one[0], other[0], p=float("inf"))
+        far = far.masked_fill(one[2][:, None] != other[2], float("inf"))
+        nearest, index = far.min(1)
+        has = nearest <= SAME_PLACE
+        alone += int((~has & (one[1] > edge)).sum())
+        apart = (one[1] - other[1][index]).abs()[has & (one[1] > edge)]
+        boxes = max(boxes, *nearest[has & (one[1] > edge)].tolist(), 0.0)
+        scores = max(scores, *apart.tolist(), 0.0)
+    return Difference(count, boxes, scores, alone)
+
+
+def check(what: Any, seen: Difference, precision: str) -> None:
+    """Raise UserError where an export differs from its checkpoint by more than its precision explains."""
+    most = TOLERANCES[precision]
+    alone = seen.alone > most.alone * seen.seen + (precision != "float32")
+    if seen.boxes > most.boxes or seen.scores > most.scores or alone:
+        allowed = f"at most {most.boxes:g} px and {most.scores:g} are right for {precision}"
+        raise UserError(f"{what}: not written: it finds something else than the checkpoint: {seen.words}; {allowed}")

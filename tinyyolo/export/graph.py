@@ -1,0 +1,60 @@
+"""What an exported file computes: the network, and suppression with it, in operators that other programs run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinyyolo.boxes.nms import Rules, batched
+from tinyyolo.detectors.base import Detector
+from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
+
+IMAGES, LIMITS = "images", ("score", "iou", "max_det")  # inputs; those of the second have defaults in the file
+RAW, FOUND = "candidates", ("boxes", "scores", "labels", "counts")  # outputs
+
+
+class Graph(nn.Module):
+    """A detector as a function of images alone, or with its suppression.
+
+    images (B, 3, H, W) RGB in [0, 1], with `nms` also score (C,), iou (1,) and max_det (1,) int64 -> candidates
+    (B, 4 + C, N), cx, cy, w, h px and class scores before suppression; with `nms` before it boxes (K, 4) xyxy px,
+    scores (K,) and labels (K,) of the detections of all images in their order, by falling score, and counts (B,).
+
+    Args:
+        detector: stays as it is.
+        nms: whether detections come out, too.
+        half: weights and maps are of 16 bits; boxes and suppression stay at 32.
+    """
+
+    def __init__(self, detector: Detector, nms: bool, half: bool = False):
+        super().__init__()
+        network: Any = deepcopy(detector).cpu().float().eval()
+        self.network = network.fuse(verbose=False)
+        self.network.export, self.nms, self.half_maps = True, nms, half
+        if half:
+            self.network.half()
+        for parameter in self.network.parameters():
+            parameter.requires_grad = False
+        self.rules = Rules(detector.settings.votes, detector.settings.max_candidates)
+
+    def forward(self, images: Tensor, *limits: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        raw: Tensor = self.network(images.half() if self.half_maps else images)
+        return (*batched(*boxes_and_scores(raw), limits, self.rules), raw) if self.nms else (raw,)
+
+
+def limits_of(rules: Postprocess, names: Sequence[Any]) -> list[Tensor]:
+    """The inputs LIMITS by the rules of a run, for a model of these classes; of one not wanted no score is over 1.
+
+    Examples:
+        >>> [x.tolist() for x in limits_of(Postprocess(score=0.25, classes=(1,)), ["car", "ship"])]
+        [[1.0, 0.25], [0.5], [3000]]
+    """
+    score = torch.tensor(rules.score, dtype=torch.float32).expand(len(names)).clone()
+    if rules.classes is not None:
+        score[[i for i in range(len(names)) if i not in rules.classes]] = 1.0
+    return [score, torch.tensor([rules.iou], dtype=torch.float32), torch.tensor([rules.max_det])]

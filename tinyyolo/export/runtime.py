@@ -1,0 +1,88 @@
+"""Exported files behind one interface: a module that takes images and gives candidates, as a detector does."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.export.graph import FOUND, RAW, limits_of
+from tinyyolo.io import printable
+from tinyyolo.sizes import ENGINE_STRIDE
+
+Outputs = dict[str, np.ndarray]
+Detections = list[tuple[Tensor, Tensor, Tensor]]
+
+
+@dataclass
+class Found:
+    """What a file found by itself; no tuple, as the engine takes those apart."""
+
+    detections: Detections
+
+
+def detections_in(said: Any, rules: Postprocess) -> Detections:
+    """Detections of every image in what a model said: candidates, or what it `Found`."""
+    return said.detections if isinstance(said, Found) else rules.of_output(said)
+
+
+class Runtime(nn.Module):
+    """What the engine asks of an exported file that takes images of any size, and any number of them.
+
+    Attributes:
+        path, said: the file or folder, and its metadata.
+        names, test, thresholds, pad_colour, stride: as of a `Detector`.
+        finds: whether the file suppresses by itself.
+        rules: of a run; then `forward` gives detections instead of candidates, where the file finds by such rules.
+
+    Args:
+        path, said: see above.
+    """
+
+    def __init__(self, path: Path, said: Mapping[str, Any]):
+        super().__init__()
+        self.path, self.said = path, dict(said)
+        self.names = {int(key): printable(name) for key, name in said["names"].items()}
+        self.test, self.thresholds, self.pad_colour = said["test"], said.get("thresholds"), said.get("pad_colour")
+        self.stride, self.finds = torch.tensor([float(ENGINE_STRIDE)]), bool(said.get("nms"))
+        self.rules: Postprocess | None = None
+        self.nothing = replace(Postprocess(), score=1.0, max_det=1)  # rules by which it need not suppress
+
+    def __deepcopy__(self, memo: Any) -> Runtime:
+        """Itself: the engine copies what it is given, and a session is not copied."""
+        return self
+
+    @abstractmethod
+    def run(self, images: np.ndarray, limits: Sequence[np.ndarray], wanted: Sequence[str]) -> Outputs:
+        """Outputs by name, those wanted, of images (B, 3, H, W) float32 RGB in [0, 1] and LIMITS, if it `finds`."""
+
+    def outputs(self, images: Tensor, rules: Postprocess, wanted: Sequence[str]) -> list[Tensor]:
+        """Outputs on the images' device."""
+        limits = [x.numpy() for x in limits_of(rules, list(self.names))] if self.finds else []
+        found = self.run(images.float().cpu().numpy(), limits, wanted)
+        return [torch.from_numpy(found[name]).to(images.device) for name in wanted]
+
+    def forward(self, images: Tensor, **_: Any) -> Tensor | Found:
+        """Candidates (B, 4 + C, N) as `Detector.predict` gives them, or detections: see `rules`."""
+        if self.rules is None or not self.finds or self.rules.agnostic:
+            return self.candidates(images)
+        return Found(self.detect(images, self.rules))
+
+    def candidates(self, images: Tensor) -> Tensor:
+        """Candidates (B, 4 + C, N)."""
+        return self.outputs(images, self.nothing, [RAW])[0]
+
+    def detect(self, images: Tensor, rules: Postprocess) -> Detections:
+        """Detections of every image as `Postprocess` gives them, by the file's own suppression if it has one."""
+        if not self.finds:
+            return rules.of_output(self.candidates(images))
+        boxes, scores, labels, counts = self.outputs(images, rules, FOUND)
+        parts = (x.split(counts.tolist()) for x in (boxes, scores, labels))
+        return list(zip(*parts, strict=True))
