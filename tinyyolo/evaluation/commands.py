@@ -44,9 +44,9 @@ def evaluate_command(
 
     Args:
         gt: COCO JSON of the objects.
-        dt: COCO results JSON of the detections, a list of them for a table; or many as one: a folder or a glob in quotes
-            of COCO results, or the folder of shards that predict shard= leaves, read by groups of images, so that they
-            may be larger than the memory.
+        dt: COCO results JSON of the detections, a list of them for a table; or many as one: a folder or a glob in
+            quotes of COCO results, or the folder of shards that predict shard= leaves, read by groups of images, so
+            that they may be larger than the memory.
         sizes: aitod, coco, or your own ranges of the side in pixels, such as "{vt: [0, 8], t: [8, 16]}".
         max_dets: limits of detections for each image and class; by default those of `sizes`.
         iou: IoU thresholds to average over; by default .5 to .95.
