@@ -53,7 +53,7 @@ def by_all(count: int, work: Callable[..., None], *args: Any) -> list[int | None
 
 
 def torchrun(words: Sequence[str], *options: str, nodes: int = 1, deaths: dict[int, Point] | None = None) -> list[str]:
-    """What a training says on stderr, of each node, by torchrun's launcher, of two processes; stdout{node} has more.
+    """What a training of two processes says on stderr, of each node, by torchrun; what it prints is in stdout{node}.
 
     Args:
         words: of the command.
