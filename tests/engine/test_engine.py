@@ -1,8 +1,10 @@
 """The engine end to end on drawn images: train, resume, validate, predict, in this process and another."""
 
 import json
+import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import cv2
@@ -48,6 +50,16 @@ def test_run_folder_holds_what_the_readme_says(model):
     assert set(metrics["per_class"]) == {"bright", "dark"}
     assert len((folder / "results.csv").read_text().splitlines()) == 3
     assert not list(folder.rglob("*.part"))
+
+
+def test_the_docs_tell_every_file_of_a_run(model):
+    page = (Path(__file__).parent.parent.parent / "docs" / "runs.md").read_text(encoding="utf-8")
+    table = page.partition("## train")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([\w*./]+\.(?:pt|yaml|csv|png|json|jpg|txt))`", table))
+    folder = Path(model.trainer.save_dir)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in there if not any(fnmatch(name, one) for one in told)} == set()
+    assert {one for one in told if not any(fnmatch(name, one) for name in there)} == {"skipped.txt"}
 
 
 def test_runs_go_to_the_current_folder(tiny_set, tmp_path):
