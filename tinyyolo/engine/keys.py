@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, shown, suggest
+from tinyyolo.engine.track.association import ASSOCIATIONS
 from tinyyolo.scenes.rendering import BANDS_WORDS, STRETCH_WORDS, is_bands, is_stretch
 
 MODES = {"t": "train", "v": "val", "p": "predict", "k": "track", "e": "export"}
@@ -321,7 +322,7 @@ KEYS: dict[str, Key] = {
     "tracker": Key("k", TEXT, "bytetrack.yaml, botsort.yaml, or a YAML of your own with their keys, see docs/track.md"),
     "association": Key(
         "k",
-        one_of("nwd", "iou", "diou", "expand", "centre"),
+        one_of(*ASSOCIATIONS),
         "by what a detection continues a track; null: what the YAML of tracker= says",
     ),
     "persist": Key("k", SWITCH, "go on with the same tracks when another video begins, in Python with another call"),
