@@ -37,6 +37,7 @@ COMMANDS: Table = {
     "val": Command("engine.commands:val", "validate a checkpoint: AP, AP50, AP by size, AR, per class"),
     "predict": Command("engine.commands:predict", "detect objects in images, folders or videos"),
     "export": Command("engine.commands:export", "write a checkpoint as ONNX, OpenVINO, TorchScript or safetensors"),
+    "benchmark": Command("engine.commands:benchmark", "a checkpoint beside its exports: AP, time, size, memory"),
     "info": Command("engine.commands:info", "size and cost of a model"),
     "models": Command("detectors.catalogue:models", "the models, their sizes and published figures"),
     "data": DATA,
