@@ -40,6 +40,7 @@ COMMANDS: Table = {
     "track": Command("engine.commands:track", "follow objects through a video or a folder of frames"),
     "merge": Command("engine.predict.merge:merge", "join the shards of a prediction: runs/predict.shards"),
     "export": Command("engine.commands:export", "write a checkpoint as ONNX, OpenVINO, TorchScript or safetensors"),
+    "benchmark": Command("engine.commands:benchmark", "a checkpoint beside its exports: AP, time, size, memory"),
     "info": Command("engine.commands:info", "size and cost of a model"),
     "table": Command("engine.history.table:table", "several runs and seeds in one table: Markdown, LaTeX, CSV"),
     "ablate": Command("engine.ablate.command:ablate", "train the rows of a spec; the paper's Tables 6-11 come along"),

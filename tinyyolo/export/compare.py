@@ -15,7 +15,7 @@ from tinyyolo.export.runtime import Detections
 
 LEAST = 0.001  # score of the detections that are compared; less, where so many candidates of an image have less
 MOST = 300  # detections an image
-SAME_PLACE = 2.0  # px; two boxes of a class that are further apart are two detections
+SAME_PLACE = 0.6  # px; two boxes of a class that are further apart are two detections
 
 
 class Tolerance(NamedTuple):
