@@ -65,6 +65,18 @@ def test_a_page_of_two_detectors(folder, capsys):
     assert "Saved fig9.svg (2 detectors, 2 images)" in printed and "detector" in printed
 
 
+def test_runs_are_given_as_folders(folder, capsys):
+    for name, source in {"iou": "old.json", "nwd": "new.json"}.items():
+        (folder / "runs" / name).mkdir(parents=True)
+        (folder / source).rename(folder / "runs" / name / "predictions.json")
+    command("report", gt="gt.json", dt="[runs/iou,runs/nwd]", out="a.svg", threshold=0.5, limit=0)
+    assert {"iou", "nwd"} <= {*words_of("a.svg")}
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        ["iou", "4", "2"],
+        ["nwd", "4", "4"],
+    ]
+
+
 def test_pdf_png_and_one_detector(folder):
     common = {"gt": "gt.json", "threshold": 0.5, "images": "photos", "limit": 1}
     command("report", dt="[old.json,new.json]", out="page", **common)
