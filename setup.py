@@ -58,6 +58,9 @@ setup(
             "pyarrow>=17",  # writes GeoParquet, which pyogrio's wheels cannot; the first built for numpy 2
             "shapely>=2.0",  # outlines of labels as arrays; the first with vectorised functions
         ],
+        "ray": [
+            "ray[data]>=2.60",  # actors of engine=ray; the first that it was written for, data brings its pandas and pyarrow
+        ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "hypothesis>=6.100",  # property tests
