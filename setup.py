@@ -59,7 +59,7 @@ setup(
             "shapely>=2.0",  # outlines of labels as arrays; the first with vectorised functions
         ],
         "ray": [
-            "ray[data]>=2.60",  # actors of engine=ray; the first that it was written for, data brings its pandas and pyarrow
+            "ray[data]>=2.60",  # actors of engine=ray; the release that it was written with
         ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
