@@ -75,6 +75,9 @@ setup(
             "onnxruntime>=1.23",  # the last with wheels for Python 3.10; deformable convolutions need 1.32
             "openvino>=2026.0",  # reads our ONNX graphs; older ones were not tried
         ],
+        "ray": [
+            "ray[data]>=2.60",  # actors of engine=ray; the release that it was written with
+        ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "pytest-xdist>=3.6",  # tests side by side on all processors; the first release after pytest 8
