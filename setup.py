@@ -70,6 +70,11 @@ setup(
             "mkdocs-material>=9.5",  # the theme; the first after mkdocs 1.6, maintained until 2027
             "mkdocstrings[python]>=0.30",  # the API from docstrings; the first that reads them by griffe 1.13
         ],
+        "export": [
+            "onnx>=1.18",  # metadata and defaults of ONNX files; the first with wheels for Python 3.13 and protobuf 6
+            "onnxruntime>=1.23",  # the last with wheels for Python 3.10; deformable convolutions need 1.32
+            "openvino>=2026.0",  # reads our ONNX graphs; older ones were not tried
+        ],
         "test": [
             "pytest>=8",  # strict markers and current assertion messages
             "pytest-xdist>=3.6",  # tests side by side on all processors; the first release after pytest 8
@@ -82,6 +87,9 @@ setup(
             "shapely>=2.0",  # likewise
             "geopandas>=1.0",  # the referee of GeoParquet, and of results as frames; the first for numpy 2
             "pyproj>=3.6",  # the referee of lengths on the ground
+            "onnx>=1.18",  # the extra export, whose files the tests write and run
+            "onnxruntime>=1.23",  # likewise
+            "openvino>=2026.0",  # likewise
             "ruff>=0.6",  # formatter and linter in one
             "mypy>=1.18",  # checks types in .ci/run and before commits
             "types-PyYAML>=6.0",  # PyYAML's types, for mypy

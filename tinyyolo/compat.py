@@ -133,16 +133,24 @@ class FileLoader(LoadImagesAndVideos):
         self.video_flag = [False] * len(images) + [True] * len(videos)
         self.mode, self.bs, self.vid_stride = "image" if images else "video", batch, vid_stride
         self.cv2_flag, self.cap, self.source_type = cv2.IMREAD_COLOR, None, SourceTypes()
-        self.bad, self.good, self.load = bad, good, load
+        self.bad, self.good, self.load, self.batch = bad, good, load, batch
 
     def __next__(self) -> Any:
-        """As upstream, decoding by `load`."""
+        """As upstream, decoding by `load`; the images of a batch are always the same files, some of which may be bad.
+
+        So a part of the files that begins at a batch has the batches of all files.
+        """
         with nullcontext() if self.load is None else reading_by(self.load):
-            return super().__next__()
+            while True:
+                self.bs = self.batch
+                found = super().__next__()
+                if found[0]:
+                    return found
 
     def _append_image(self, paths: Any, images: Any, info: Any, path: str, image: Any, index: int) -> None:
         """As upstream; tells of the image."""
         if image is None:
+            self.bs -= 1  # nothing comes in its place
             self.bad(path)
             return
         self.good(path)

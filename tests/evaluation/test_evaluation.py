@@ -203,7 +203,7 @@ def without(key):
         (truth(), detection(bbox=None), ["detection 0", "None"]),
         (truth(), without("score"), ["detection 0", "'score'"]),
         (truth(), without("bbox"), ["detection 0", "'bbox'"]),
-        (truth(), ["box"], ["detection 0"]),
+        (truth(), ["box"], ["box", "no such"]),  # texts are files
         (truth(), 3, ["dt", "int"]),
         (truth(), {"image_id": [7], "category_id": [5], "bbox": [[0, 0, 1, 1]]}, ["'score'"]),
         (truth(), {"image_id": [7, 7], "category_id": [5], "bbox": [[0, 0, 1, 1]], "score": [1]}, ["2 rows"]),

@@ -53,7 +53,7 @@ def by_all(count: int, work: Callable[..., None], *args: Any) -> list[int | None
 
 
 def torchrun(words: Sequence[str], *options: str, nodes: int = 1, deaths: dict[int, Point] | None = None) -> list[str]:
-    """What a training says on stderr, of each node, by torchrun's launcher, two processes in all.
+    """What a training of two processes says on stderr, of each node, by torchrun; what it prints is in stdout{node}.
 
     Args:
         words: of the command.
@@ -70,7 +70,9 @@ def torchrun(words: Sequence[str], *options: str, nodes: int = 1, deaths: dict[i
         place = place if nodes > 1 else ["--standalone"]
         own = [f"--nproc-per-node={2 // nodes}", "-m", "tests.support.processes", "train", *words]
         command = [sys.executable, "-m", "torch.distributed.run", *place, *options, *own]
-        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, start_new_session=True))
+        with open(f"stdout{node}", "w") as out:
+            how = {"stdout": out, "stderr": subprocess.PIPE, "env": environment, "start_new_session": True}
+            started.append(subprocess.Popen(command, **how))
     try:
         return [process.communicate(timeout=LIMIT)[1].decode() for process in started]
     finally:

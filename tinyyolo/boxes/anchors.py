@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tinyyolo.boxes.graph import traced
+from tinyyolo.boxes.graph import for_onnx
 from tinyyolo.boxes.similarity import EPS
 from tinyyolo.config import above, shown, whole, within
 
@@ -101,7 +101,7 @@ class AnchorGrid:
         Raises:
             ValueError: size_hw or map_sizes below 1, or not one pair per level.
         """
-        if map_sizes is not None and traced():
+        if map_sizes is not None and for_onnx():
             return list(map_sizes)
         if len(size_hw) != 2 or min(size_hw) < 1:
             raise ValueError(f"size_hw must be (height, width) in px >= 1, got {tuple(size_hw)}")

@@ -1,6 +1,6 @@
 """What a recorded graph needs of operations on boxes: no loop, no number read off a tensor, operators of ONNX alone.
 
-While torch records (`traced`), what `boxes/nms.py` and `boxes/sparse.py` do takes these; otherwise torch's own.
+While torch records for ONNX (`for_onnx`), `boxes/nms.py` and `boxes/sparse.py` take these; otherwise torch's own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ def traced() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # torch neither exports nor types it
 
 
+def for_onnx() -> bool:
+    """Whether a graph of ONNX's operators is being recorded, of any size and any number of images."""
+    return bool(torch.onnx.is_in_onnx_export())
+
+
 def capped(count: int, most: int) -> int:
     """The smaller of a number of rows and a bound; in a graph the rows' number is not known.
 
@@ -24,7 +29,7 @@ def capped(count: int, most: int) -> int:
         >>> capped(3, 5), capped(9, 5)
         (3, 5)
     """
-    if not traced():
+    if not for_onnx():
         return min(count, most)
     least: Any = torch.minimum(torch.as_tensor(count), torch.tensor(most))
     return least  # type: ignore[no-any-return]  # what a recorder takes for a number
@@ -37,7 +42,7 @@ def falling(values: Tensor) -> Tensor:
         >>> falling(torch.tensor([1.0, 3, 3])).tolist()
         [1, 2, 0]
     """
-    if traced():  # the exporter knows no other
+    if for_onnx():  # the exporter knows no other
         return values.sort(dim=0, descending=True).indices
     return values.sort(descending=True, stable=True).indices
 
@@ -50,7 +55,7 @@ def ordered(group: Tensor, values: Tensor) -> Tensor:
         [1, 2, 0]
     """
     order = falling(values)
-    if not traced():
+    if not for_onnx():
         return order[group[order].sort(stable=True).indices]
     place = torch.zeros_like(group).scatter(0, order, torch.arange(group.shape[0]))  # not every program sorts stably
     return (group * group.shape[0] + place).sort(dim=0, descending=False).indices
@@ -63,7 +68,7 @@ def repeated(count: Tensor) -> Tensor:
         >>> repeated(torch.tensor([2, 0, 1])).tolist()
         [0, 0, 2]
     """
-    if not traced():
+    if not for_onnx():
         return torch.repeat_interleave(count)
     ends = count.cumsum(0)
     total: Any = F.pad(ends, (1, 0))[-1]  # 0 of none
@@ -79,7 +84,7 @@ def places(line: Tensor, values: Tensor, right: bool = False) -> Tensor:
         >>> places(line, values).tolist(), places(line, values, right=True).tolist()
         ([1, 0], [3, 0])
     """
-    if not traced():
+    if not for_onnx():
         return torch.searchsorted(line, values, right=right)
     counts = torch.cat([torch.zeros_like(values), torch.ones_like(line)])
     both = torch.cat([values, line]) * 2 + (1 if right else -1) * (1 - counts)  # a value beside the equal of the line

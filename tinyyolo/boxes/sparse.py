@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo.boxes.convert import sides
-from tinyyolo.boxes.graph import places, repeated, traced
+from tinyyolo.boxes.graph import for_onnx, places, repeated
 from tinyyolo.boxes.similarity import measure
 
 IOU = measure("iou")
@@ -38,7 +38,7 @@ def overlapping(
         >>> i.tolist(), j.tolist(), iou.tolist()
         ([0, 0], [0, 1], [1.0, 0.6000000238418579])
     """
-    if not traced() and not (len(boxes) and len(others)):
+    if not for_onnx() and not (len(boxes) and len(others)):
         return
     corners = torch.cat([boxes[:, :2], others[:, :2], others.new_zeros(1, 2)]).double()  # never none
     low, high = corners.amin(0), corners.amax(0)
@@ -57,7 +57,7 @@ def overlapping(
     first = places(key, base + before[box, 0].floor().long().clamp(min=0).minimum(step - 1))
     last = base + after[box, 0].floor().long().clamp(min=-1).minimum(step - 2)
     found = (places(key, last, right=True) - first).clamp(min=0)
-    if traced():
+    if for_onnx():
         yield near_pairs(boxes, others, box, order, *ramps(first, found), least)
         return
     ends = found.cumsum(0)

@@ -79,7 +79,6 @@ MEANINGS = {
     **dict.fromkeys(SPLITS, "where the split's images lie, relative to `path`"),
     "annotations": "split: one file of labels, or a folder of them; left out: YOLO txt in labels/ beside images/",
     "names": "class order; left out: the categories of a COCO JSON by id, the values of a map's class attribute",
-    "aliases": "other names that the labels have for a class; of formats that name their classes",
     "ignore": "categories that are ignore regions, neither objects nor background",
     "format": "of label folders: " + ", ".join(sorted({*FORMATS} - {JSON})) + "; yolo if left out",
     "class_field": "labels of a map: the attribute that names the class",

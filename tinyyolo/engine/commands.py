@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tinyyolo import ranks
 from tinyyolo.config import UserError
 from tinyyolo.engine.arguments import with_file
+from tinyyolo.engine.deploy.benchmark import ROWS
+from tinyyolo.engine.deploy.benchmark import benchmark as measure
 from tinyyolo.engine.keys import check_keys
 from tinyyolo.engine.model import SMALLEST, Model
 from tinyyolo.engine.stopping import stoppable
@@ -127,13 +130,34 @@ def track(**keys: Any) -> None:
 
 
 def export(**keys: Any) -> None:
-    """Write a checkpoint for other programs: tinyyolo export model=best.pt imgsz=640
+    """Write a checkpoint for other programs: tinyyolo export model=best.pt format=onnx
 
-    The file stands beside the checkpoint. format=torchscript runs by itself at one image size; it is code, which
-    predict and val run with trust=true. format=safetensors holds the weights, no code, and stands for the .pt anywhere.
+    The file stands beside the checkpoint. format=onnx and format=openvino take any image size and give detections, or
+    with nms=false candidates; half=true is for weights of 16 bits. They are tried beside the checkpoint first, and not
+    written if they find something else. format=torchscript runs by itself at one image size; it is code, which predict
+    and val run with trust=true. format=safetensors holds the weights, no code, and stands for the .pt anywhere.
     """
     model, plain = model_and_keys("export", keys)
     print(model.export(**plain))
+
+
+def benchmark(
+    model: str | Path,
+    data: str,
+    *,
+    imgsz: int = 0,
+    split: str = "val",
+    formats: str | Sequence[str] = tuple(ROWS),
+    project: str | Path = "runs",
+    name: str = "benchmark",
+) -> None:
+    """Compare a checkpoint with its exports: tinyyolo benchmark model=best.pt data=my.yaml
+
+    AP, AP by size, milliseconds of the first picture from its pixels to its detections (median, warm), size on disk and
+    memory of the process, as a table, benchmark.json and benchmark.png. formats=[checkpoint,onnx] are some of them.
+    """
+    rows = [formats] if isinstance(formats, str) else list(formats)
+    measure(str(model), data, imgsz, split, rows, str(project), name)
 
 
 def info(**keys: Any) -> None:

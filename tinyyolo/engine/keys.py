@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from tinyyolo.config import ROOTS, UserError, load_yaml, parse_value, shown, suggest
+from tinyyolo.engine.track.association import ASSOCIATIONS
 from tinyyolo.scenes.rendering import BANDS_WORDS, STRETCH_WORDS, is_bands, is_stretch
 
 MODES = {"t": "train", "v": "val", "p": "predict", "k": "track", "e": "export"}
@@ -69,16 +70,16 @@ def is_list(value: Any, holds: Callable[[Any], bool], *lengths: int) -> bool:
 
 
 def share_of(shard: str) -> tuple[int, int] | None:
-    """i and n of a shard's i/n; None if it is none.
+    """i and n of a shard's i/n, i from 1 to n; None if it is none.
 
     Examples:
-        >>> share_of("0/2"), share_of("2/2"), share_of("1")
-        ((0, 2), None, None)
+        >>> share_of("1/2"), share_of("2/2"), share_of("0/2"), share_of("1")
+        ((1, 2), (2, 2), None, None)
     """
     if not (found := re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)):
         return None
     i, n = map(int, found.groups())
-    return (i, n) if i < n else None
+    return (i, n) if 1 <= i <= n else None
 
 
 ANY = Kind("", lambda v: True)
@@ -109,7 +110,7 @@ SCORE = Kind(
         v == "auto" or FACTOR.holds(v) or (isinstance(v, Mapping) and bool(v) and is_list([*v.values()], FACTOR.holds))
     ),
 )
-SHARD = Kind("i/n, such as 0/2 and 1/2", lambda v: isinstance(v, str) and share_of(v) is not None, typed=True)
+SHARD = Kind("i/n, such as 1/2 and 2/2", lambda v: isinstance(v, str) and share_of(v) is not None, typed=True)
 FILE = Kind("", lambda v: isinstance(v, (str, Path)) and v != "")
 OUT = Kind("a file or a list of files", lambda v: FILE.holds(v) or (bool(v) and is_list(v, FILE.holds)), typed=True)
 CLASS = Kind("a class", lambda v: isinstance(v, str) or COUNT.holds(v))
@@ -140,6 +141,8 @@ NULLABLE = {
     "lr_steps",
     "lr_batch",
     "shard",
+    "engine",
+    "actors",
     "warmup_iters",
     "clip_grad",
     "save_every",
@@ -199,7 +202,9 @@ KEYS: dict[str, Key] = {
         "what becomes 0 and 255; null: [2%,98%] of each file, 8 and full 16 bits as they are; kept as bands are",
         "the checkpoint's goes into the file",
     ),
-    "shard": Key("p", SHARD, "find only the i-th of n shares of the scenes' tiles; the same without it joins them"),
+    "shard": Key("p", SHARD, "look at the i-th of n shares of the images alone; `tinyyolo merge` joins them"),
+    "engine": Key("p", one_of("ray"), "who looks at the tiles of scenes: null this process, ray the actors of Ray"),
+    "actors": Key("p", ONE_UP, "with engine=ray: how many; null: as many as the CPUs or GPUs hold"),
     "save_geojson": Key("p", SWITCH, "boxes of each image as polygons, on the map where it has a place there"),
     "out": Key(
         "p",
@@ -317,7 +322,7 @@ KEYS: dict[str, Key] = {
     "tracker": Key("k", TEXT, "bytetrack.yaml, botsort.yaml, or a YAML of your own with their keys, see docs/track.md"),
     "association": Key(
         "k",
-        one_of("nwd", "iou", "diou", "expand", "centre"),
+        one_of(*ASSOCIATIONS),
         "by what a detection continues a track; null: what the YAML of tracker= says",
     ),
     "persist": Key("k", SWITCH, "go on with the same tracks when another video begins, in Python with another call"),
@@ -325,19 +330,19 @@ KEYS: dict[str, Key] = {
     "format": Key(
         "e",
         TEXT,
-        "onnx, which many programs run, at any size; torchscript, which torch runs, at one size; safetensors, weights"
-        " without code",
+        "onnx, which many programs run, and openvino, at any size; torchscript, which torch runs, at one size;"
+        " safetensors, weights without code",
     ),
     "nms": Key(
         "e",
         SWITCH,
-        "of onnx: the file suppresses and gives detections (true), or gives candidates alone",
+        "of onnx and openvino: the file suppresses and gives detections (true), or gives candidates alone",
         "suppression is never part of the network; iou=, max_det= and agnostic_nms= set it",
     ),
     "half": Key(
         "e",
         SWITCH,
-        "of onnx: weights and maps of 16 bits; boxes and suppression stay at 32",
+        "of onnx: weights and maps of 16 bits, of openvino weights; boxes and suppression stay at 32",
         "tiny boxes need float32; amp= trains in mixed precision",
     ),
     # ---- tinyyolo's own

@@ -29,7 +29,7 @@ from tinyyolo.engine.arguments import check_device, engine_args, resolve, with_f
 from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
 from tinyyolo.engine.deploy.opened import opened
-from tinyyolo.engine.deploy.write import refuse_format, to_onnx
+from tinyyolo.engine.deploy.write import refuse_format, to_onnx, to_openvino
 from tinyyolo.engine.keys import OWN
 from tinyyolo.engine.many.devices import check_shared, on_gpu, own_device
 from tinyyolo.engine.many.launch import gpus_of, start
@@ -46,13 +46,25 @@ from tinyyolo.engine.track.predictor import TinyTracker
 from tinyyolo.engine.track.settings import constant_of, settings_of
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
+from tinyyolo.export.openvino import FOLDER
 from tinyyolo.export.safetensors import safetensors
 from tinyyolo.export.torchscript import check_trust, metadata, torchscript
 from tinyyolo.io import some, sweep
 
-FORMATS = ("onnx", "torchscript", "safetensors")
-DEPLOYED = ("onnx",)  # formats with suppression, of several precisions
-FILES = (".pt", ".pth", ".safetensors", ".torchscript", ".ts", ".onnx", ".yaml", ".yml")  # others: names in cfg/models
+FORMATS = ("onnx", "openvino", "torchscript", "safetensors")
+DEPLOYED = ("onnx", "openvino")  # formats with suppression, of several precisions
+FILES = (
+    ".pt",
+    ".pth",
+    ".safetensors",
+    ".torchscript",
+    ".ts",
+    ".onnx",
+    FOLDER,
+    f"{FOLDER}_model",
+    ".yaml",
+    ".yml",
+)  # others: names in cfg/models
 SMALLEST = "tinyyolo-n.yaml"  # what is trained where no model is named
 SHOWN = ("bands", "stretch")  # of the files, which a model sees as in its training
 KEPT = ("imgsz", "data", "single_cls", *SHOWN)  # training arguments that validation and prediction start from
@@ -69,8 +81,8 @@ class Model(EngineModel):
 
     Args:
         model: a name in cfg/models ("tinyyolo-n.yaml"), a path to a model YAML, to a checkpoint (.pt, .safetensors)
-            or to an export (.onnx, .torchscript); "tinyyolo-n.pt" is the one that comes with the package, where there
-            is no file of that name.
+            or to an export (.onnx, .torchscript, NAME_openvino); "tinyyolo-n.pt" is the one that comes with the
+            package, where there is no file of that name.
         overrides: dotted keys of the model YAML, {"head.assigner.topk": 3}; strings are parsed.
         verbose: print the model's summary.
         trust: run a .torchscript file that this process has not written: it is code, and could do anything.
@@ -114,8 +126,9 @@ class Model(EngineModel):
         self._trust, self._loaded = trust, False  # whether load() has changed the weights of what it is from
         self._own: dict[str, Any] = dict(OWN)  # what the last prediction was asked for
         self.following: Following | None = None  # the tracks of the last call
-        known = str(model).lower().endswith(FILES)
-        super().__init__(str(model) if known else f"{model}.yaml", task="detect", verbose=verbose)
+        model = str(model).rstrip("/\\") or str(model)
+        known = model.lower().endswith(FILES)
+        super().__init__(model if known else f"{model}.yaml", task="detect", verbose=verbose)
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
@@ -137,15 +150,15 @@ class Model(EngineModel):
         """Load a checkpoint, or keep the path of an export."""
         if given := ", ".join(self._given):
             raise UserError(f"{weights}: a model's YAML cannot be overridden once it is trained; found {given}")
+        if (runtime := opened(Path(weights).expanduser())) is not None:
+            self._run(runtime.path, runtime.said)
+            self.model = runtime
+            return
         path, *_ = tensor_files.start(weights)
         if path.suffix.lower() not in {".torchscript", ".ts"}:
+            self._hold(path, checkpoint.load(path))
             if self._trust:
                 LOGGER.info(f"trust=true: not needed, {path} holds no code")
-            if (runtime := opened(path)) is None:
-                self._hold(path, checkpoint.load(path))
-            else:
-                self._run(path, runtime.said)
-                self.model = runtime
             return
         self.exported = metadata(path)
         if path.suffix != ".torchscript":
@@ -473,14 +486,14 @@ class Model(EngineModel):
                 LOGGER.warning(f"{key}={shown(asked)}: {self.model_name} was trained with {key}={shown(known)}")
 
     def export(self, **kwargs: Any) -> str:
-        """Write a file beside the checkpoint: ONNX and TorchScript run by themselves, safetensors holds weights.
+        """Write a file beside the checkpoint: ONNX, OpenVINO and TorchScript are networks, safetensors weights.
 
         `Model(path)` predicts and validates with all; in another process `Model(path, trust=True)` with TorchScript.
-        An ONNX file is compared with the checkpoint first, and not written if it finds something else.
+        ONNX and OpenVINO are compared with the checkpoint first, and not written if they find something else.
 
         Args:
-            kwargs: `format`, onnx, torchscript or safetensors; `imgsz`, the size that TorchScript takes. For ONNX
-                `nms=False` leaves suppression out, `half=True` halves weights and maps.
+            kwargs: `format`, onnx, openvino, torchscript or safetensors; `imgsz`, the size that TorchScript takes. For
+                the first two `nms=False` leaves suppression out, `half=True` is for weights of 16 bits.
 
         Returns:
             The path of the file.
@@ -494,14 +507,18 @@ class Model(EngineModel):
         stem = Path(self.ckpt_path or Path(self.model_name).name)
         if stem in shipped_weights().values():
             stem = Path(stem.name)  # in the current folder, not in the package
-        if (path := stem.with_suffix(f".{args['format']}")) == stem:
+        path = stem.with_suffix(f".{args['format']}")
+        if args["format"] == "openvino":
+            path = stem.with_name(f"{stem.stem}{FOLDER}")
+        if path == stem:
             raise UserError(f"{path}: it is a {args['format']} file already")
         given = with_file("export", kwargs)
         for key in ("nms", "half"):
             if given.get(key) is not None and args["format"] not in DEPLOYED:
                 raise UserError(f"{key}={shown(given[key])}: a setting of format={', '.join(DEPLOYED)}")
-        if args["format"] == "onnx":
-            to_onnx(self.model, path, args["imgsz"], args["nms"] is not False, args["half"])
+        if args["format"] in DEPLOYED:
+            write = {"onnx": to_onnx, "openvino": to_openvino}[args["format"]]
+            write(self.model, path, args["imgsz"], args["nms"] is not False, args["half"])
         elif args["format"] == "torchscript":
             torchscript(self.model, path, args["imgsz"], path.stem)
         elif "imgsz" in kwargs:

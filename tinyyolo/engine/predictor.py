@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tinyyolo.datasets.train.dataset import MAX_LISTED, report, why_not
 from tinyyolo.detectors.base import filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run, score_words
 from tinyyolo.engine.keys import OWN, share_of
+from tinyyolo.engine.predict.fleet import Fleet, check_ray
 from tinyyolo.engine.predict.maps import maps_of
 from tinyyolo.engine.predict.results import WRITES, SceneResults, TinyResults, run_folder, scene_result
 from tinyyolo.engine.predict.rows import name_in, write_rows
@@ -33,6 +35,7 @@ from tinyyolo.engine.predict.scenes import (
     Damaged,
     detect,
     fault_of,
+    iou_inside,
     is_fixed,
     load,
     look_at,
@@ -40,11 +43,13 @@ from tinyyolo.engine.predict.scenes import (
     size_of,
     stride_of,
 )
+from tinyyolo.engine.predict.shards import FOLDER, Share, file_of
 from tinyyolo.engine.predict.sources import files_of, is_video, parted
 from tinyyolo.engine.predict.unfinished import FOLDERS, Unfinished, any_left, appended, settings_of
 from tinyyolo.engine.predict.videos import VIDEO, check_videos
 from tinyyolo.export.runtime import Runtime, detections_in
 from tinyyolo.io import place_in, tell
+from tinyyolo.scenes.bands import rows_of
 from tinyyolo.scenes.rendering import Rendering
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.sizes import filled_up
@@ -68,6 +73,8 @@ class TinyPredictor(DetectionPredictor):
         """As upstream; `own` are the keys that upstream does not know, `conf`, and the `max_det` that was asked for."""
         super().__init__(*args, **kwargs)
         self.own = own
+        self.fleet: Fleet | None = None  # of engine=ray
+        self.others = False  # the small images of a batch are another shard's
         self.fitted: Any = ()  # of each image, height and width in the input
         self.unfinished: Unfinished | None = None  # what is kept of scenes until the run is done
 
@@ -80,26 +87,51 @@ class TinyPredictor(DetectionPredictor):
         holders = (self.model, self.model.model)  # the engine's wrapper holds what an export says of itself
         self.pad_colour = next((found for one in holders if (found := getattr(one, "pad_colour", None))), None)
         self.rendering = Rendering.of(self.own)
-        self.tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_fixed(self.model))
+        tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_fixed(self.model))
+        self.tiling = replace(tiling, inside=iou_inside(self.model))
         self.shown, self.found = str(source)[:SHOW], files_of(source)
-        self.share = share_of(self.own["shard"]) if self.own["shard"] else None
-        self.unfinished = None
-        if self.share:
-            if self.found is None or not self.tiling.tile:
-                raise UserError(f"shard={self.own['shard']}: of image files in tiles alone; source={self.shown}")
-            self.args.save = self.args.save_txt = self.args.save_crop = self.args.show = False  # shards write nothing
+        self.unfinished, self.depends, self.share = None, None, None
+        if self.own["engine"]:
+            check_ray(self.model, self.own, self.found)
         keys = {**vars(self.args), **self.own}
         cut = self.resumes and self.found and self.tiling.tile
-        self.keeps = bool(cut and (self.share or any(keys.get(key) for key in WRITES)))
+        self.keeps = bool(cut and any(keys.get(key) for key in (*WRITES, "shard")))
+        if self.own["shard"]:
+            self.share = self.shared(self.own["shard"])
         if self.keeps and (self.share or any_left(self.save_dir.parent)):
             self.save_dir = self.kept().run_folder(self.save_dir)
 
-    def kept(self) -> Unfinished:
-        """`unfinished`, made when it is first needed: its key is a hash of all weights, of no use to small images."""
-        if self.unfinished is None:
+    def shared(self, shard: str) -> Share:
+        """What a shard does, whose images alone are then looked at, and of which nothing but its file is written.
+
+        Raises:
+            UserError: not of image files.
+        """
+        if self.found is None:
+            raise UserError(f"shard={shard}: of image files alone; source={self.shown}")
+        files, root = self.found
+        settings = self.settings()
+        more = {"max_det": self.own.get("max_det"), "store": self.kept().key if self.keeps else ""}
+        share = Share(share_of(shard) or (1, 1), files, root, self.args.batch, settings, more)
+        if later := [f"{key}=" for key in WRITES[1:] if vars(self.args).get(key) or self.own.get(key)]:
+            LOGGER.info(f"{share.words}: no {' '.join(later)} of a shard: `tinyyolo merge` writes the whole run's")
+        self.args.save = self.args.save_txt = self.args.save_crop = self.args.show = False
+        self.found = share.part, root
+        base = getattr(self.args, "save_dir", None) or Path(self.args.project, self.args.name or self.args.mode)
+        self.shard_file = file_of(Path(f"{base}{FOLDER}"), (share.number, share.count))
+        return share
+
+    def settings(self) -> dict[str, Any]:
+        """What the detections depend on; made once, as a hash of all weights is in it."""
+        if self.depends is None:
             files, _ = self.found or ([], None)
-            depends = settings_of(self.model, {**vars(self.args), **self.own}, files, self.tiling, self.rules)
-            self.unfinished = Unfinished(self.save_dir.parent, depends, bool(self.share))
+            self.depends = settings_of(self.model, {**vars(self.args), **self.own}, files, self.tiling, self.rules)
+        return self.depends
+
+    def kept(self) -> Unfinished:
+        """`unfinished`, made when it is first needed: its settings are of no use to small images."""
+        if self.unfinished is None:
+            self.unfinished = Unfinished(self.save_dir.parent, self.settings(), bool(self.own["shard"]))
         return self.unfinished
 
     def setup_source(self, source: Any, stride: int | None = None) -> None:
@@ -112,7 +144,6 @@ class TinyPredictor(DetectionPredictor):
         self.kinds: Counter[str] = Counter()  # of pictures that are not simply decoded
         self.frames: Counter[Path] = Counter()  # of each video that is written
         self.maps: Counter[str] = Counter()  # by the names of their pictures
-        self.looked = 0  # scenes that were begun
         self.folder = None
         if self.found is not None:
             files, self.folder = self.found
@@ -158,9 +189,15 @@ class TinyPredictor(DetectionPredictor):
         if self.model is None:
             self.setup_model(model)
         self.settle(source if source is not None else self.args.source)
+        if self.share and self.share.done(self.shard_file, self.args.exist_ok):
+            LOGGER.info(f"{self.share.words}: done already: {self.shard_file}")
+            return
         try:
             yield from self.whole_run(source, model, *args, **kwargs)
         finally:
+            if self.fleet:
+                self.fleet.close()
+                self.fleet = None
             if self.unfinished:
                 self.unfinished.release()
 
@@ -170,28 +207,38 @@ class TinyPredictor(DetectionPredictor):
             place_in(self.save_dir, f"{name}/file")  # no link there leads elsewhere
         self.there = [path.relative_to(self.save_dir).as_posix() for path in appended(self.save_dir)]
         with run_folder(self.save_dir):
-            results: Iterator[Any] = (
-                result for result in super().stream_inference(*args, **kwargs) if not getattr(result, "dropped", False)
-            )
+            every: Iterator[Any] = super().stream_inference(*args, **kwargs)
+            if self.share:
+                self.leave(every, self.share)
+                return
+            results = (result for result in every if not getattr(result, "dropped", False))
             count = 0
             rows = self.save_dir / "predictions.json"
-            json_too, paths = self.args.save_json and not self.share, [] if self.share else self.own["out"]
+            paths = self.own["out"]
             with maps_of(paths) as maps:
-                for result in write_rows(results, rows, lambda: self.folder) if json_too else results:
+                for result in write_rows(results, rows, lambda: self.folder) if self.args.save_json else results:
                     count += 1
                     if self.own["save_geojson"]:
                         self.save_map(result)
                     if paths:
                         maps.add(result, name_in(self.folder, result.path))
                     yield result
-            if self.bad_images and not count and not self.share:
+            if self.bad_images and not count:
                 raise UserError(f"source={self.shown}: no readable image: {'; '.join(self.bad_images[:MAX_LISTED])}")
             check_videos(self.frames)
-        if self.unfinished and self.share:
-            kept = f"its tiles are in {self.unfinished.folder}"
-            LOGGER.info(f"shard={self.own['shard']}: {kept}; the same command without shard= joins all and writes")
-        elif self.unfinished:
+        if self.unfinished:
             self.unfinished.finish(self.save_dir)
+        self.last_words()
+
+    def leave(self, results: Iterator[Any], share: Share) -> None:
+        """Write what a shard finds into its file."""
+        with share.writing(self.shard_file, self.model.names, lambda: self.bad_images) as written:
+            for result in results:
+                written.add(result)
+        self.last_words()
+
+    def last_words(self) -> None:
+        """What kinds of pictures there were, and which could not be read."""
         for line in lines_of_kinds(self.kinds):
             LOGGER.warning(line)
         report("", "unreadable images left out", self.bad_images)
@@ -272,35 +319,50 @@ class TinyPredictor(DetectionPredictor):
         return [one[:height, :width] for one in boxed]
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As upstream; scenes wait for `postprocess`, and small images are none of a shard's."""
-        alone = self.share or len(self.scenes) == len(self.batch[0])
+        """As upstream; scenes wait for `postprocess`, and small images of other shards are not looked at."""
+        others = self.share and not self.share.whole and not self.share.has((self.dataset.count - 1) // self.args.batch)
+        self.others = bool(others)
+        alone = self.others or len(self.scenes) == len(self.batch[0])
         return None if alone else super().inference(im, *args, **kwargs)
 
     def detect_scene(self, scene: np.ndarray, path: str) -> SceneResults:
-        """The result of a scene; a `dropped` one where it cannot be read to its end, which is noted, and of a shard.
+        """The result of a scene; a `dropped` one where it cannot be read to its end, which is noted.
 
         Raises:
             UserError: what is found cannot be kept.
         """
-        bands, rows, started = None, None, time.perf_counter()
+        bands, started = None, time.perf_counter()
         if self.keeps and not is_video(path):  # whose frames have one name
             self.kept().begin(self.save_dir, self.there)
             bands = self.kept().scene(path)
+        if self.own["engine"]:
+            bands = self.by_ray().until(path, bands)
         parts, what = (self.tiling, self.model, self.rules, scene_of(scene), self.args.batch), Path(path).name
         try:
-            if self.share and bands is not None:
-                i, n = self.share  # of scenes with few bands not all are the first one's
-                look_at(*parts, bands, what, ((i + self.looked) % n, n))
+            if self.share and not self.share.whole and bands is not None:
+                count = len(rows_of(self.tiling.windows(size_of(scene))))
+                own = self.share.rows(self.dataset.count - 1, count)
+                look_at(*parts, bands, what, own)
+                result = scene_result(torch.zeros(0, 6), scene, path, self.model.names)
+                result.bands = {i: found for i in own if (found := bands.get(i))}
             else:
                 rows = detect(*parts, self.own.get("max_det"), bands, what)
+                result = scene_result(rows, scene, path, self.model.names)
         except Damaged as error:
             self.bad_images.append(str(error))
-        self.looked += 1
-        if rows is None:
             return self.dropped(scene, path)
-        result = scene_result(rows, scene, path, self.model.names)
         result.took = 1e3 * (time.perf_counter() - started)
         return result
+
+    def by_ray(self) -> Fleet:
+        """The actors, which look at all scenes of the run; they start with the first."""
+        if self.fleet is None:
+            rest = {"batch": self.args.batch, "rendering": self.rendering, "actors": self.own["actors"]}
+            fleet = Fleet(self.model, self.tiling, self.rules, **rest)
+            kept = self.kept().scene if self.keeps else lambda path: None
+            files = dict.fromkeys(self.dataset.files[: self.dataset.ni])
+            self.fleet = fleet.start(list(files), kept)
+        return self.fleet
 
     def dropped(self, image: np.ndarray, path: str) -> SceneResults:
         """What stands for an image without a result."""
@@ -338,14 +400,14 @@ class TinyPredictor(DetectionPredictor):
         ]
         if not isinstance(orig_imgs, list):
             orig_imgs = convert_torch2numpy_batch(orig_imgs)[..., ::-1]
-        if not self.scenes and not self.share:
+        if not self.scenes and not self.others:
             return self.construct_results(found, img, orig_imgs)
         names: Any = self.batch[0]
         results, out = iter(found), list[Results]()
         for i, (image, path) in enumerate(zip(orig_imgs, names, strict=True)):
             if i in self.scenes:
                 out.append(self.detect_scene(image, path))
-            elif self.share:
+            elif self.others:
                 out.append(self.dropped(image, path))
             else:
                 out.append(self.construct_result(next(results), img, image, path))

@@ -106,7 +106,9 @@ class SteppedTrainer(PreparedTrainer):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - ultralytics' augmentation draws from the global state
         torch.manual_seed((seed + ranks.rank()) % 2**32)
-        loader, trainer._oom_retries = trainer.train_loader, MOST_RETRIES * together.several()
+        loader = trainer.train_loader
+        if together.several():
+            trainer._oom_retries = MOST_RETRIES
         trainer.share.seed = seed
         loader.generator.manual_seed(seed)
         loader.dataset.forget()

@@ -70,6 +70,9 @@ class TinyTrainer(SteppedTrainer):
         except RuntimeError as error:
             if together.lost(error):
                 raise UserError(f"{ranks.LOST}; {self.way_on()}") from error
+            if together.several() and "out of memory" in str(error):
+                said = str(error).splitlines()[0]
+                raise UserError(f"{said}: a smaller batch= or imgsz=, or more GPUs need less on each") from error
             if "DataLoader worker" not in str(error):
                 raise
             cause = f"a process that loads images died ({' '.join(str(error).split())[:100]}): fewer workers= need less"

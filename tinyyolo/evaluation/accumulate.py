@@ -72,10 +72,12 @@ def accumulate(
             in_range = (ranked.area[rows] >= low) & (ranked.area[rows] <= high)
             lane = ClassLane(ranked, wins, rows, pairs, in_range, count)
             for m, limit in enumerate(max_dets):
+                left = None if ranked.behind is None else ranked.behind[rows, a]
                 before = m and (ranked.rank[rows] < max_dets[m - 1]).all()
-                if before:  # no image has more detections than the last limit: nothing changes
-                    copy_limit(curves, k, a, m)
+                if before and (left is None or (left[:, m] == left[:, m - 1]).all()):
+                    copy_limit(curves, k, a, m)  # no image has more detections than the last limit: nothing changes
                     continue
+                lane.behind = None if left is None else left[:, m]
                 lane.fill(curves, (k, a, m), limit, (a - at.start) * lanes, tau)
 
 
@@ -98,10 +100,11 @@ def pooled_threshold(truth: Annotations, ranked: Ranked, wins: Wins, lane: int, 
     place[order] = np.arange(len(order))
     pairs = np.flatnonzero(place[wins.detection] >= 0)
     pairs = pairs[np.argsort(place[wins.detection[pairs]], kind="stable")]
-    one = Ranked(*(column[order] for column in vars(ranked).values()))
+    one = ranked.at(order)
     found = Wins(*(column[pairs] for column in vars(wins).values()))
     found = replace(found, detection=place[found.detection])
     whole = ClassLane(one, found, slice(0, len(order)), slice(0, len(pairs)), np.ones(len(order), bool), objects.sum())
+    whole.behind = one.behind_all
     return whole.least(lane, *whole.kept(limit))[-1]
 
 
@@ -122,7 +125,12 @@ class Pairs(NamedTuple):
 
 
 class ClassLane:
-    """One class and area range: what its detections share over thresholds and limits."""
+    """One class and area range: what its detections share over thresholds and limits.
+
+    `behind` (D,) says how many detections that match nothing, and are left out, stand behind each.
+    """
+
+    behind: np.ndarray | None = None
 
     def __init__(self, ranked: Ranked, wins: Wins, rows: slice, pairs: slice, in_range: np.ndarray, count: int) -> None:
         self.scores, self.rank = ranked.scores[rows], ranked.rank[rows]
@@ -147,7 +155,10 @@ class ClassLane:
         """Which detections are within a limit, their pairs, and how many there are up to each; false unless matched."""
         kept = self.rank < limit
         pairs = self.pairs if kept.all() else Pairs(*(column[kept[self.pairs.place]] for column in self.pairs))
-        return kept, pairs, np.cumsum(self.in_range & kept)
+        counted = np.cumsum(self.in_range & kept)
+        if self.behind is not None:
+            counted += np.cumsum(self.behind) - self.behind
+        return kept, pairs, counted
 
     def least(
         self, lane: int, kept: np.ndarray, pairs: Pairs, counted: np.ndarray

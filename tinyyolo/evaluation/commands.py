@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyyolo.config import UserError, path_of, suggest
-from tinyyolo.evaluation.detections import read_detections
+from tinyyolo.evaluation.detections import files_of, read_detections
 from tinyyolo.evaluation.inputs import read_truth
 from tinyyolo.evaluation.metrics import AITOD_MAX_DETS, COCO_MAX_DETS, IOU_THRESHOLDS, evaluate
 from tinyyolo.evaluation.summary.rows import sheet_of
@@ -44,7 +44,9 @@ def evaluate_command(
 
     Args:
         gt: COCO JSON of the objects.
-        dt: COCO results JSON of the detections; a list of them for a table.
+        dt: COCO results JSON of the detections, a list of them for a table; or many as one: a folder or a glob in
+            quotes of COCO results, or the folder of shards that predict shard= leaves, read by groups of images, so
+            that they may be larger than the memory.
         sizes: aitod, coco, or your own ranges of the side in pixels, such as "{vt: [0, 8], t: [8, 16]}".
         max_dets: limits of detections for each image and class; by default those of `sizes`.
         iou: IoU thresholds to average over; by default .5 to .95.
@@ -56,7 +58,7 @@ def evaluate_command(
         names: of several: what the table calls them, by default their files; those of one name are seeds of one row.
         format: of several: markdown, latex (booktabs) or csv.
     """
-    files = [str(path_of(file, "dt=")) for file in words(dt)]
+    files = [str(results_file(file)) for file in words(dt)]
     gt, *_ = required("evaluate", gt=gt, dt=files[0] if files else None)
     alone = not isinstance(dt, (list, tuple))
     if alone and (given := [k for k, v in {"per_class": per_class, "names": names, "format": format}.items() if v]):
@@ -70,9 +72,11 @@ def evaluate_command(
     records: list[dict[str, Any]] = []
     places = [Path(out)] if alone else [Path(out, name) for name in as_file_names(dict(enumerate(titles))).values()]
     for file, title, folder in zip(files, titles, places, strict=True):
-        detections = read_detections(file, truth)
-        if not len(detections.labels):
-            print(f"{file}: there are no detections in it", file=sys.stderr)
+        detections: Any = file
+        if not files_of(file):  # many are read by groups of images
+            detections = read_detections(file, truth)
+            if not len(detections.labels):
+                print(f"{file}: there are no detections in it", file=sys.stderr)
         result = evaluate(truth, detections, lrp=bool(lrp), **settings)
         write_json(result, folder / "metrics.json")
         write_csv(result, folder / "metrics.csv")
@@ -128,7 +132,8 @@ def as_list(key: str, value: Any) -> list[float]:
 def results_file(given: str) -> Path:
     """A file of results that a user gave; of a run's folder its predictions.json."""
     path = path_of(given, "dt=")
-    return path / f"{RUN_FILE}.json" if path.is_dir() else path
+    inside = path / f"{RUN_FILE}.json"
+    return inside if inside.is_file() else path
 
 
 def result_names(files: Sequence[str], names: Sequence[str] | str | None = None, *, repeat: bool = False) -> list[str]:

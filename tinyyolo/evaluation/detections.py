@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import glob
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyyolo.boxes.convert import convert
-from tinyyolo.config import UserError, suggest
+from tinyyolo.config import UserError, path_of, shown, suggest
 from tinyyolo.datasets.annotations import IGNORED, Annotations, take
 from tinyyolo.datasets.formats.coco_tables import positions
 from tinyyolo.datasets.formats.decode import (
@@ -25,9 +27,13 @@ from tinyyolo.datasets.formats.decode import (
     parse_json,
     read_bytes,
 )
+from tinyyolo.datasets.formats.tables import shards
 from tinyyolo.sizes import FARTHEST
 
 NAMED = (*DETECTION, *NAMES)
+PARQUET = shards.SUFFIX
+FORMS = (".json", PARQUET)  # of detections in many files
+RECORD = 100  # bytes of a detection in JSON, about
 ROW = ("image_id", "x", "y", "width", "height", "score", "category_id")  # columns of pycocotools' (D, 7) array
 
 
@@ -35,10 +41,11 @@ def read_detections(dt: Any, truth: Annotations, source: str = "dt") -> Annotati
     """Detections on the images of `truth`, with its images and classes.
 
     Args:
-        dt: a path to COCO results JSON, its list of records, a dict of arrays {"image_id": (D,), "category_id": (D,),
-            "bbox": (D, 4) xywh px, "score": (D,)}, the (D, 7) array image_id, x, y, w, h, score, category_id that
-            pycocotools takes, a COCO dict with "annotations" (boxes without a score count 1), or `Annotations` with
-            `scores`. Records with `file_name` and `category_name`, as predict writes them, are joined by these.
+        dt: a path to COCO results JSON, or to many files (`files_of`), a list of records, a dict of arrays {"image_id":
+            (D,), "category_id": (D,), "bbox": (D, 4) xywh px, "score": (D,)}, the (D, 7) array image_id, x, y, w, h,
+            score, category_id that pycocotools takes, a COCO dict with "annotations" (boxes without a score count 1),
+            or `Annotations` with `scores`. Records with `file_name` and `category_name`, as predict writes them, are
+            joined by these.
         truth: the objects, whose images and categories the ids refer to.
         source: how messages call `dt`; of a file, its path.
 
@@ -48,15 +55,104 @@ def read_detections(dt: Any, truth: Annotations, source: str = "dt") -> Annotati
     """
     if isinstance(dt, Annotations):
         return aligned(dt, truth)
+    if files := files_of(dt):
+        return from_columns(truth, str(dt), *map(np.concatenate, zip(*pieces(files, truth), strict=True)))
     source = str(dt) if isinstance(dt, (str, Path)) else source
-    columns = detection_columns(dt, source)
+    return from_columns(truth, source, *placed(detection_columns(dt, source), Truth(truth), source))
+
+
+def files_of(dt: Any) -> list[Path]:
+    """The files of detections in many: those of a folder, of a glob or in a list, or shards; [] for another form.
+
+    Raises:
+        UserError: there are none, of two kinds, or the shards are not all of one run.
+    """
+    if isinstance(dt, (list, tuple)) and dt and all(isinstance(one, (str, Path)) for one in dt):
+        files = [path_of(one, "dt=") for one in dt]
+    elif not isinstance(dt, (str, Path)):
+        return []
+    elif (path := path_of(dt, "dt=")).is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in FORMS)
+    elif glob.has_magic(str(dt)) and not path.exists():
+        files = sorted(map(Path, glob.glob(str(dt), recursive=True)))
+    else:
+        files = [path] if path.suffix.lower() == PARQUET else []
+        if not files:
+            return []
+    kinds = {file.suffix.lower() for file in files}
+    if not files:
+        raise UserError(f"dt={dt}: no COCO results (.json) or shards (.parquet) there")
+    if len(kinds) > 1:
+        raise UserError(
+            f"dt={shown(str(dt))}: files of two kinds, {' and '.join(sorted(kinds))}; name one: '{dt}/*.json'"
+        )
+    return [shard.path for shard in shards.complete([*map(shards.Shard, files)])] if kinds == {PARQUET} else files
+
+
+def pieces(files: Sequence[Path], truth: Annotations) -> Iterator[tuple[np.ndarray, ...]]:
+    """Images, classes, boxes and scores of files, a file at a time, or a group of rows of a shard; see `from_columns`.
+
+    Raises:
+        UserError: as `read_detections`.
+    """
+    known = Truth(truth)
+    for path in files:
+        if path.suffix.lower() != PARQUET:
+            yield placed(detection_columns(path, str(path)), known, str(path))
+            continue
+        for columns in shards.Shard(path).results():
+            yield placed(columns, known, str(path))
+
+
+def count_in(path: Path) -> int:
+    """How many detections there are in a file of many; in JSON about as many, by its length."""
+    if path.suffix.lower() == PARQUET:
+        return int(shards.Shard(path).footer.num_rows)
+    return path.stat().st_size // RECORD if path.is_file() else 0
+
+
+class Truth:
+    """The images and classes of the objects, by name.
+
+    Attributes:
+        exact: the position of every image by its name.
+        places: those of all images by their names with and without folders.
+        index: the class by its name.
+    """
+
+    def __init__(self, truth: Annotations):
+        self.all = truth
+
+    @cached_property
+    def exact(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.all.file_names)}
+
+    @cached_property
+    def places(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for i, name in enumerate(self.all.file_names):
+            for word in {name, Path(name).name}:
+                found.setdefault(word, []).append(i)
+        return found
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {name: i for i, name in self.all.names.items()}
+
+
+def placed(columns: Columns, known: Truth, source: str) -> tuple[np.ndarray, ...]:
+    """Image and class indices, boxes xywh and scores of the columns of detections, checked.
+
+    Raises:
+        UserError: as `read_detections`.
+    """
     check_detections(columns, source)
     if any(name is not None for name in columns.get("file_name", ())):
-        image, label = joined_by_name(columns, truth, source)
+        image, label = joined_by_name(columns, known, source)
     else:
-        image = known_positions(columns["image_id"], truth.image_ids, f"{source}: image_id", truth)
-        label = labels_of(columns["category_id"], truth, source)
-    return from_columns(truth, source, image, label, columns["bbox"], columns["score"])
+        image = known_positions(columns["image_id"], known.all.image_ids, f"{source}: image_id", known.all)
+        label = labels_of(columns["category_id"], known.all, source)
+    return image, label, columns["bbox"], columns["score"]
 
 
 def from_columns(
@@ -163,20 +259,15 @@ def labels_of(category_ids: np.ndarray, truth: Annotations, source: str) -> np.n
     return labels
 
 
-def joined_by_name(columns: Columns, truth: Annotations, source: str) -> tuple[np.ndarray, np.ndarray]:
+def joined_by_name(columns: Columns, known: Truth, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Image and class indices (D,) of detections by `file_name` and `category_name`, since their ids count otherwise.
 
     A name without folders stands for the one image that is called so.
 
     Raises:
-        UserError: a row without one of the names, or a name that `truth` lacks or has twice.
+        UserError: a row without one of the names, or a name that the objects lack or have twice.
     """
-    places: dict[str, list[int]] = {}
-    for i, name in enumerate(truth.file_names):
-        for word in {name, Path(name).name}:
-            places.setdefault(word, []).append(i)
-    exact = {name: i for i, name in enumerate(truth.file_names)}
-    index = {name: i for i, name in truth.names.items()}
+    truth, exact, index = known.all, known.exact, known.index
     image, label = [], []
     for row, (file, name) in enumerate(zip(columns["file_name"], columns["category_name"], strict=True)):
         if not isinstance(file, str) or not isinstance(name, str):
@@ -185,7 +276,7 @@ def joined_by_name(columns: Columns, truth: Annotations, source: str) -> tuple[n
                 "are joined by both names; write them with `tinyyolo predict save_json=true`, or leave file_name out "
                 f"and use the ids of {truth.path}"
             )
-        found = [exact[file]] if file in exact else places.get(file, [])
+        found = [exact[file]] if file in exact else known.places.get(file, [])
         if len(found) != 1:
             what = "has several images of that name" if found else "has no such image; predict its images, or use val"
             raise UserError(f"{source}: detection {row}: file_name {file!r}: {truth.path} {what}")

@@ -25,6 +25,9 @@ class Ranked:
     """Detections sorted by class, then falling score, image and place in the file: COCO's order of accumulation.
 
     `rank` is the place within (image, class), `area` px², `source` the rows of the detections as given; all (D,).
+    Where detections that match nothing are left out, `behind` (D, A, M) says how many of them stand between a detection
+    and the next one of its class, in A area ranges within M limits, and `behind_all` (D,) the same of all classes that
+    have objects together.
     """
 
     category: np.ndarray
@@ -32,6 +35,18 @@ class Ranked:
     area: np.ndarray
     rank: np.ndarray
     source: np.ndarray
+    behind: np.ndarray | None = None
+    behind_all: np.ndarray | None = None
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The arrays that are always there."""
+        return self.category, self.scores, self.area, self.rank, self.source
+
+    def at(self, rows: np.ndarray | slice) -> Ranked:
+        """Some of the detections, by a (D,) bool or by indices."""
+        counts = (None if column is None else column[rows] for column in (self.behind, self.behind_all))
+        return Ranked(*(column[rows] for column in self.columns), *counts)
 
 
 @dataclass(frozen=True, eq=False)

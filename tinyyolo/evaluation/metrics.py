@@ -10,9 +10,9 @@ import numpy as np
 
 from tinyyolo.config import UserError
 from tinyyolo.evaluation.accumulate import Curves, accumulate, empty_curves, pooled_threshold
-from tinyyolo.evaluation.detections import read_detections
+from tinyyolo.evaluation.detections import files_of, read_detections
 from tinyyolo.evaluation.inputs import read_truth, spread_regions
-from tinyyolo.evaluation.matching import WORD, lane_groups, match, rank_detections
+from tinyyolo.evaluation.matching import WORD, Wins, lane_groups, match, rank_detections
 from tinyyolo.sizes import AITOD, LARGEST_SIDE
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -43,7 +43,9 @@ def evaluate(
         gt: objects: a COCO JSON path, a COCO dict, or `tinyyolo.datasets` Annotations.
         dt: detections: a COCO results path, its list of records, a dict of arrays {"image_id": (D,),
             "category_id": (D,), "bbox": (D, 4) xywh in px of the original image, "score": (D,)}, the (D, 7) array
-            that pycocotools takes, or Annotations with `scores`.
+            that pycocotools takes, or Annotations with `scores`. Many files, as a folder, a glob or a list of COCO
+            results or of the shards of `predict shard=`, are matched by groups of images, in bounded memory; the
+            figures are those of one file with all of it.
         max_dets: limits of detections for each image and class; AP takes the largest.
         area_ranges: name -> (least, greatest) side in px, both inclusive, e.g. {"vt": (0, 8)}. An object's side is the
             square root of its `area`, a detection's that of width times height.
@@ -72,18 +74,25 @@ def evaluate(
     """
     limits, thresholds, areas = check_settings(max_dets, iou_thresholds, area_ranges)
     truth = read_truth(gt, ignore, rules=rules)
-    detections = read_detections(dt, truth)
-    ranked = rank_detections(detections, limits[-1])
     spread, classes, _ = spread_regions(truth)
     lanes, tau = list(thresholds), None
     if lrp:
         if not np.isclose(lanes, LRP_TAU).any():
             lanes.append(LRP_TAU)
         tau = int(np.argmin(np.abs(np.asarray(lanes) - LRP_TAU)))
+    found: Iterable[Wins]
+    if files := files_of(dt):
+        from tinyyolo.evaluation.groups import match_files
+
+        ranked, found = match_files(files, spread, classes, lanes, areas, limits)
+    else:
+        detections = read_detections(dt, truth)
+        ranked = rank_detections(detections, limits[-1])
+        found = match(spread, classes, detections, ranked, lanes, areas)
     curves = empty_curves(len(thresholds), len(truth.names), len(areas), len(limits))
     groups = lane_groups(len(areas), len(lanes))
     pooled = {}
-    for group, wins in zip(groups, match(spread, classes, detections, ranked, lanes, areas), strict=True):
+    for group, wins in zip(groups, found, strict=True):
         accumulate(curves, spread, ranked, wins, areas, group, limits, len(lanes), tau)
         if tau is not None and group.start == 0:
             pooled["threshold"] = pooled_threshold(spread, ranked, wins, tau, limits[-1])

@@ -15,7 +15,7 @@ from tinyyolo.export.runtime import Detections
 
 LEAST = 0.001  # score of the detections that are compared; less, where so many candidates of an image have less
 MOST = 300  # detections an image
-SAME_PLACE = 2.0  # px; two boxes of a class that are further apart are two detections
+SAME_PLACE = 0.6  # px; two boxes of a class that are further apart are two detections
 
 
 class Tolerance(NamedTuple):
@@ -97,7 +97,8 @@ def paired(mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], near: float) ->
             continue
         far = torch.cdist(one[0], other[0], p=float("inf"))
         far = far.masked_fill(one[2][:, None] != other[2], float("inf"))
-        nearest, index = far.min(1)
+        index = (far + (one[1][:, None] - other[1]).abs()).argmin(1)  # of boxes that lie on each other the score tells
+        nearest = far.gather(1, index[:, None])[:, 0]
         has = nearest <= SAME_PLACE
         alone += int((~has & (one[1] > edge)).sum())
         apart = (one[1] - other[1][index]).abs()[has & (one[1] > edge)]

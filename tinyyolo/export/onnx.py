@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.onnx import symbolic_helper
 
 from tinyyolo.config import UserError
 from tinyyolo.detectors.archives import in_one_line
@@ -24,18 +25,25 @@ from tinyyolo.detectors.tensor_files import json_of
 from tinyyolo.export.graph import FOUND, IMAGES, LIMITS, RAW, Graph, limits_of
 from tinyyolo.export.metadata import checked
 from tinyyolo.export.runtime import Outputs, Runtime
+from tinyyolo.heads.grid import GridHead
+from tinyyolo.heads.points.reppoints import RepPointsHead
+from tinyyolo.layers.sac import SAConv2d
 from tinyyolo.scenes import need
 
 PACKAGES = ("onnx", "onnxruntime")
 EXTRA = "'tinyyolo[export]'"
 OPSET = 18  # the last that all of onnxruntime's kernels and its static quantisation take
+DEFORMABLE_OPSET = 19  # the first with DeformConv
+DEFORMABLE = (SAConv2d, RepPointsHead)
 EXAMPLE = (2, 3, 96, 128)  # a batch, and sides that differ, to record with
 FAULTS = ["Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException"]
 OWN = ("names", "test")  # what the metadata of our files have
 TEXTS = ("description", "version", "task", "license", "precision")  # of them; all else is JSON
 
 
-def onnx_model(detector: Detector, said: Mapping[str, Any], nms: bool = True, half: bool = False) -> Any:
+def onnx_model(
+    detector: Detector, said: Mapping[str, Any], nms: bool = True, half: bool = False, defaults: bool = True
+) -> Any:
     """A detector as `onnx.ModelProto`, with its metadata; see `Graph` for what goes in and comes out.
 
     Args:
@@ -43,18 +51,22 @@ def onnx_model(detector: Detector, said: Mapping[str, Any], nms: bool = True, ha
         said: of `describe`.
         nms: whether detections come out, too.
         half: see `Graph`.
+        defaults: whether LIMITS may be left out; the model's own rules then count.
 
     Raises:
-        UserError: a package is missing.
+        UserError: a package is missing, or an operator of the detector has no place in ONNX.
     """
     for package in PACKAGES:
         need(package, "format=onnx", EXTRA)
+    if any(isinstance(part, GridHead) for part in detector.modules()):
+        raise UserError("format=onnx: not of Grid R-CNN, whose head suppresses inside; use format=torchscript")
     onnx = import_module("onnx")
-    defaults = limits_of(of_run(detector, {"conf": AUTO}, SHOWN_SCORE), list(detector.names)) if nms else []
+    torch.onnx.utils.register_custom_op_symbolic("torchvision::deform_conv2d", deform_conv, DEFORMABLE_OPSET)
+    limits = limits_of(of_run(detector, {"conf": AUTO}, SHOWN_SCORE), list(detector.names)) if nms else []
     free = {IMAGES: {0: "batch", 2: "height", 3: "width"}, RAW: {0: "batch", 2: "candidates"}}
     if nms:
         free |= {name: {0: "batch" if name == FOUND[-1] else "found"} for name in FOUND}
-    file, inputs = io.BytesIO(), (torch.rand(EXAMPLE, generator=torch.Generator().manual_seed(0)), *defaults)
+    file, inputs = io.BytesIO(), (torch.rand(EXAMPLE, generator=torch.Generator().manual_seed(0)), *limits)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the recorder: what is constant is meant to be
         torch.onnx.export(
@@ -62,18 +74,47 @@ def onnx_model(detector: Detector, said: Mapping[str, Any], nms: bool = True, ha
             inputs,
             file,  # type: ignore[arg-type]  # it takes files, too
             dynamo=False,
-            opset_version=OPSET,
+            opset_version=DEFORMABLE_OPSET if is_deformable(detector) else OPSET,
             input_names=[IMAGES, *(LIMITS if nms else ())],
             output_names=[*(FOUND if nms else ()), RAW],
             dynamic_axes=free,
         )
     model = onnx.load_from_string(file.getvalue())
-    # An input with a value of its own may be left out: the model's own rules then count.
-    for name, value in zip(LIMITS, defaults, strict=False):
+    for name, value in zip(
+        LIMITS, limits if defaults else (), strict=False
+    ):  # an input that has a value may be left out
         model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
     model.producer_name, model.producer_version = "tinyyolo", str(said["version"])
     onnx.helper.set_model_props(model, {key: as_text(key, value) for key, value in said.items()})
     return model
+
+
+def is_deformable(detector: Detector) -> bool:
+    """Whether there are deformable convolutions in a detector."""
+    return any(isinstance(part, DEFORMABLE) for part in detector.modules())
+
+
+@symbolic_helper.parse_args("v", "v", "v", "v", "v", "i", "i", "i", "i", "i", "i", "i", "i", "b")
+def deform_conv(
+    g: Any,
+    x: Any,
+    weight: Any,
+    offset: Any,
+    mask: Any,
+    bias: Any,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> Any:
+    """torchvision's deformable convolution as the operator; torch's exporter knows none. Masks are not used here."""
+    places = {"strides_i": [stride_h, stride_w], "pads_i": [pad_h, pad_w] * 2, "dilations_i": [dilation_h, dilation_w]}
+    return g.op("DeformConv", x, weight, offset, bias, group_i=groups, offset_group_i=offset_groups, **places)
 
 
 def as_text(key: str, value: Any) -> str:

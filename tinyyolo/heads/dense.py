@@ -14,7 +14,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import Core
-from tinyyolo.boxes.graph import capped, traced
+from tinyyolo.boxes.graph import capped, for_onnx
 from tinyyolo.boxes.nms import MinScore
 from tinyyolo.sizes import filled_up
 
@@ -237,7 +237,7 @@ def objects_of(targets: Sequence[dict[str, Tensor]], image: Tensor, index: Tenso
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row of (B, N) by falling score and their indices; all N in place if no more."""
-    if traced():
+    if for_onnx():
         top = scores.topk(capped(scores.shape[1], count), dim=1)
         return top.values, top.indices
     if scores.shape[1] <= count:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tinyyolo.assigners.assignment import Assignment
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
-from tinyyolo.boxes.graph import capped, traced
+from tinyyolo.boxes.graph import capped, for_onnx, traced
 from tinyyolo.heads.dense import rows
 
 CHUNK = 256  # regions in work at once
@@ -63,11 +63,15 @@ def sample_rois(
 def image_rois(proposals: Tensor, valid: Tensor) -> Tensor:
     """Proposals (B, K, 4) where valid (B, K) -> rois (R, 5), image index then xyxy."""
     image = torch.arange(proposals.shape[0], device=proposals.device).view(-1, 1, 1).expand(-1, proposals.shape[1], 1)
-    return torch.cat([image.to(proposals.dtype), proposals], dim=2)[valid]
+    rois = torch.cat([image.to(proposals.dtype), proposals], dim=2)
+    return rois.flatten(0, 1) if for_onnx() else rois[valid]  # a graph takes all, and `spread` empties the others
 
 
 def spread(x: Tensor, valid: Tensor) -> Tensor:
     """Rows (R, ...) back to their places in (B, K, ...), zeros elsewhere; the inverse of indexing by valid (B, K)."""
+    if for_onnx():
+        rows = x.reshape(valid.shape[0], valid.shape[1], *x.shape[1:])
+        return rows * valid.view(valid.shape[0], valid.shape[1], *[1] * (x.ndim - 1))
     out = x.new_zeros(*valid.shape, *x.shape[1:])
     out[valid] = x
     return out
@@ -104,7 +108,7 @@ def best_pairs(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tenso
         boxes (B, N, 4) and scores (B, N, C), each row with one score; N = min(K * C, count).
     """
     boxes, scores = boxes.flatten(1, 2), (scores[..., None] * torch.eye(scores.shape[2]).to(scores)).flatten(1, 2)
-    if not traced() and boxes.shape[1] <= count:
+    if not for_onnx() and boxes.shape[1] <= count:
         return boxes, scores
     index = scores.amax(dim=2).topk(capped(boxes.shape[1], count), dim=1).indices
     return rows(boxes, index), rows(scores, index)

@@ -13,6 +13,7 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.coders import DeltaCoder
 from tinyyolo.boxes.convert import areas
+from tinyyolo.boxes.graph import for_onnx
 from tinyyolo.config import above, whole, within
 from tinyyolo.heads.dense import BOX
 from tinyyolo.heads.regions import RoISample, best_pairs, image_rois, sample_rois, spread
@@ -44,6 +45,11 @@ class RoIPool(nn.Module):
     def forward(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
         """Maps (B, D, H, W) and rois (R, 5), image index then xyxy -> (R, D, size, size)."""
         level = self.levels(rois)
+        if for_onnx():
+            own = [(level == i).nonzero().squeeze(1) for i in range(len(self.strides))]
+            parts = zip(maps, own, self.strides, strict=False)
+            found = torch.cat([roi_align(x, rois[chosen], self.size, 1 / s) for x, chosen, s in parts])
+            return found[torch.cat(own).argsort()]
         pooled = maps[0].new_empty(rois.shape[0], maps[0].shape[1], self.size, self.size)
         for i, stride in enumerate(self.strides):
             index = (level == i).nonzero().squeeze(1)
@@ -96,8 +102,10 @@ class BoxHead(nn.Module):
         x = pooled.flatten(1) if len(self.shared_fcs) else pooled.mean((2, 3))
         for layer in self.shared_fcs:
             x = F.relu(layer(x), inplace=True)
-        deltas = x.new_zeros(x.shape[0], 0) if self.fc_reg is None else self.fc_reg(x)
-        return self.fc_cls(x).float(), torch.unflatten(deltas.float(), 1, (deltas.shape[1] // BOX, BOX))
+        logits = self.fc_cls(x).float()
+        if self.fc_reg is None:
+            return logits, logits.new_zeros(x.shape[0], 0, BOX)
+        return logits, self.fc_reg(x).float().view(-1, self.fc_reg.out_features // BOX, BOX)
 
     def boxes(self, rois: Tensor, deltas: Tensor, size_hw: tuple[int, int]) -> Tensor:
         """Rois (R, 5) and deltas (R, C or 1, 4) -> boxes (R, C or 1, 4) inside the image."""

@@ -13,7 +13,8 @@ from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.boxes.coders import DeltaCoder
-from tinyyolo.boxes.nms import grouped_nms
+from tinyyolo.boxes.graph import capped, for_onnx
+from tinyyolo.boxes.nms import ClassWise, grouped_nms
 from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX, INIT_STD, AnchorHead, best, flat, objects_of, rows, shared
 from tinyyolo.heads.regions import seats
@@ -181,9 +182,11 @@ class RPNHead(AnchorHead):
 
     def _suppress(self, boxes: Tensor, scores: Tensor, level: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4), scores and level (B, N) -> the survivors (B, K, 4), (B, K), padded."""
-        images, total = scores.shape[0], min(count, int(scores.shape[1]))  # len() would fix it in a trace
-        image = torch.arange(images, device=level.device)[:, None].expand(level.shape)
         real = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+        if for_onnx():  # TorchScript has no operator for it, and keeps the loop
+            return self._best(boxes, torch.where(real, scores, PADDING_SCORE), level, count)
+        images, total = scores.shape[0], min(count, int(scores.shape[1]))
+        image = torch.arange(images, device=level.device)[:, None].expand(level.shape)
         real_boxes, real_scores, image = boxes[real], scores[real], image[real]
         keep = grouped_nms(real_boxes, real_scores, image * len(self.grid.strides) + level[real], self.nms_iou)
         keep, image, place = seats(keep, image[keep], total)
@@ -192,6 +195,16 @@ class RPNHead(AnchorHead):
         padded_boxes[image, place] = real_boxes[keep]
         padded_scores[image, place] = real_scores[keep]
         return padded_boxes, padded_scores
+
+    def _best(self, boxes: Tensor, scores: Tensor, level: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """`_suppress` in a graph: one suppression of every level of every image, then the best of each image."""
+        levels = torch.arange(len(self.grid.strides))[:, None]
+        by_level = torch.where(level[:, None] == levels, scores[:, None], PADDING_SCORE)
+        image, _, row = ClassWise.apply(boxes, by_level, torch.tensor([self.nms_iou]), torch.tensor([count])).unbind(1)
+        kept = torch.full_like(scores, PADDING_SCORE)
+        kept[image, row] = scores[image, row]
+        top, index = kept.topk(capped(scores.shape[1], count), dim=1)
+        return torch.where(top[..., None] >= 0, rows(boxes, index), 0.0), top
 
 
 def neighbourhoods(x: Tensor, image: Tensor, row: Tensor, column: Tensor) -> Tensor:

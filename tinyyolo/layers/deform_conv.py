@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torchvision import ops
 
-from tinyyolo.boxes.graph import traced
+from tinyyolo.boxes.graph import for_onnx, traced
 from tinyyolo.layers import gather
 from tinyyolo.layers.gather import Pair, add_scattered, bags_of
 
@@ -44,7 +44,7 @@ def deform_conv2d(
         >>> deform_conv2d(x, half_a_cell.expand(1, 2, 1, 3), torch.ones(1, 1, 1, 1)).flatten().tolist()
         [0.5, 1.5, 1.0]
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or for_onnx():  # ONNX has an operator of its own
         other: Tensor = ops.deform_conv2d(x, offset, weight, None, stride, padding, dilation)
         return other
     batch, channels, height, width = x.shape

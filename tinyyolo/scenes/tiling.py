@@ -22,6 +22,7 @@ class Tiling:
         overlap: px; half of it is the halo of a window.
         zoom: 2 shows objects at twice their size.
         stride: windows start at its multiples.
+        inside: IoU at which a head suppresses inside each window, so that seams need it again; None for all others.
     """
 
     imgsz: int
@@ -30,6 +31,7 @@ class Tiling:
     overlap: int
     zoom: float
     stride: int
+    inside: float | None = None
 
     @classmethod
     def of(cls, args: Mapping[str, Any], stride: int, fixed: bool = False) -> Tiling:

@@ -36,13 +36,15 @@ def check_lists(content: Any, path: Path) -> Mapping[str, Any]:
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected a COCO JSON object at the top, found {type(content).__name__}")
-    content = {"annotations": content["annotation"], **content} if "annotation" in content else content
+    lists: Mapping[str, Any] = content
+    if "annotation" in content:
+        lists = {"annotations": content["annotation"], **content}
     for key in LISTS:
-        if not isinstance(content.get(key), (list, tuple, Mapping) if key == "annotations" else (list, tuple)):
+        if not isinstance(lists.get(key), (list, tuple, Mapping) if key == "annotations" else (list, tuple)):
             there = ", ".join(map(repr, content)) or "nothing"
             hint = "; it is a GeoJSON, whose name ends in .geojson" if "features" in content else ""
             raise UserError(f"{path}: not a COCO JSON: no list {key!r}; it has {there}{hint}")
-    return content
+    return lists
 
 
 def keys_of(records: Sequence[Any]) -> list[Any]:

@@ -87,7 +87,9 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         there = ", ".join(sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))) or "none"
         kind = path.suffix.lstrip(".").upper()
-        raise UserError(f"{path}: no such annotation file; {kind} files in that folder: {there}") from error
+        raise UserError(
+            f"{path}: no such annotation file; {f'{kind} files'.strip()} in that folder: {there}"
+        ) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not readable: {' '.join(str(error).split())}") from error
 

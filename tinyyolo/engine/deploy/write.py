@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tinyyolo.detectors.base import Detector
 from tinyyolo.export.compare import TOLERANCES, Difference, check, difference
 from tinyyolo.export.metadata import describe
 from tinyyolo.export.onnx import OnnxRuntime, onnx_model
+from tinyyolo.export.openvino import OpenVinoRuntime, openvino_files, put
 from tinyyolo.export.runtime import Runtime
 from tinyyolo.io import whole_file
 from tinyyolo.sizes import filled_up
@@ -47,6 +49,20 @@ def to_onnx(detector: Detector, path: Path, imgsz: Any, nms: bool, half: bool) -
     compared(detector, OnnxRuntime(path, content), size_hw, path)
     with whole_file(path) as file:
         file.write(content)
+
+
+def to_openvino(detector: Detector, path: Path, imgsz: Any, nms: bool, half: bool) -> None:
+    """Write a folder of OpenVINO's files, as `to_onnx` writes a file.
+
+    Raises:
+        UserError: see there.
+    """
+    size_hw, precision = sides(imgsz), "float16" if half else "float32"
+    said = describe(detector, size_hw, path.name, dynamic=True, nms=nms, precision=precision)
+    with TemporaryDirectory(prefix="tinyyolo-") as folder:
+        openvino_files(detector, said, Path(folder), nms, half)
+        compared(detector, OpenVinoRuntime(Path(folder)), size_hw, path)
+        put(Path(folder), path)
 
 
 def compared(detector: Detector, runtime: Runtime, size_hw: Sequence[int], path: Path) -> Difference:

@@ -66,18 +66,18 @@ def passed_on(stream: IO[bytes], to: int) -> str:
 
     What comes behind it is the launcher's report of the processes that it had to end.
     """
-    held, told = b"", b""
+    held, told, fresh = b"", b"", True  # fresh: at the start of a line
     while part := os.read(stream.fileno(), CHUNK):
         held += part
         while held and not told.endswith(b"\n"):
             line, end, rest = held.partition(b"\n")
-            if line.startswith(TOLD) or told:
+            if told or (fresh and line.startswith(TOLD)):
                 told, held = told + line + end, rest
-            elif end or not TOLD.startswith(line[: len(TOLD)]):
-                os.write(to, line + end)
-                held = rest
-            else:
+            elif fresh and not end and TOLD.startswith(line):
                 break  # it may become such a line
+            else:
+                os.write(to, line + end)
+                held, fresh = rest, bool(end)
     if not told:
         os.write(to, held)
     return told.removeprefix(TOLD).decode(errors="replace").strip()

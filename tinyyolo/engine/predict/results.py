@@ -149,6 +149,7 @@ class SceneResults(TinyResults):
     raster: Any = None
     dropped = False
     took = 0.0  # ms
+    bands: Any = None  # of a shard that looked at some rows of windows: their candidates by band
     drawn: Any = None  # the picture; None while it has not been asked for
 
     @property

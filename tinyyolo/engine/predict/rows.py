@@ -11,7 +11,7 @@ from typing import Any
 from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER
 
-from tinyyolo.boxes.convert import convert
+from tinyyolo.datasets.formats.tables.shards import as_results
 from tinyyolo.engine.predict.sources import is_video
 from tinyyolo.io import new_file
 
@@ -49,12 +49,12 @@ def write_rows(results: Iterable[Results], path: Path, within: Callable[[], Path
                 image_id: int | str = int(stem) if stem.isdecimal() else stem
                 if is_video(source):
                     image_id = f"{stem}_{frames[source]}"
-                xywh = convert(boxes.xyxy.cpu().double().numpy(), "xyxy", "xywh").round(3).tolist()
+                xywh, scores = as_results(boxes.xyxy.cpu().numpy(), boxes.conf.cpu().numpy())
                 ids = boxes.id.int().tolist() if boxes.is_track else [None] * len(xywh)
-                columns = (boxes.cls.int().tolist(), xywh, boxes.conf.tolist(), ids)
+                columns = (boxes.cls.int().tolist(), xywh.tolist(), scores, ids)
                 for label, bbox, score, number in zip(*columns, strict=True):
                     row = {"image_id": image_id, "file_name": name.as_posix(), "category_id": label}
-                    row |= {"category_name": result.names[label], "bbox": bbox, "score": round(score, 5)}
+                    row |= {"category_name": result.names[label], "bbox": bbox, "score": score}
                     row |= {} if number is None else {"frame": result.frame, "track_id": number}
                     file.write(f"{mark}\n{json.dumps(row)}")
                     mark = ","

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -135,21 +136,31 @@ def detect(
             return detect(tiling, model, rules, scene, batch, max_det, Bands(Path(folder)), what)
     if (known := bands.get(WHOLE)) is None:
         look_at(tiling, model, rules, scene, batch, bands, what)
-        windows = tiling.windows(scene.size_hw)
-        count = len(rows_of(windows))
-        found, empty = united(rules, bands, count, max_det)
-        if (iou := iou_inside(model)) is not None:
-            found = once_at_seams(found, windows, iou)
-        height, width = tiling.scaled(scene.size_hw)
-        scale = found.boxes.new_tensor([scene.size_hw[1] / width, scene.size_hw[0] / height] * 2)
-        known = found._replace(boxes=found.boxes * scale), empty
+        known = whole_scene(replace(tiling, inside=iou_inside(model)), rules, scene.size_hw, bands, max_det)
         bands.put(WHOLE, *known)
-        bands.drop(count)
+        bands.drop(len(rows_of(tiling.windows(scene.size_hw))))
     found, empty = known
     if empty:
         LOGGER.info(f"{empty} of {len(tiling.windows(scene.size_hw))} tiles have no valid pixel: left out")
-    rows = torch.cat([found.boxes, found.scores[:, None], found.labels[:, None].to(found.boxes)], 1)
-    return rows.to(device_of(model))
+    return as_rows(found).to(device_of(model))
+
+
+def as_rows(found: Found) -> Tensor:
+    """(K, 6) xyxy px, score, class."""
+    return torch.cat([found.boxes, found.scores[:, None], found.labels[:, None].to(found.boxes)], 1)
+
+
+def whole_scene(
+    tiling: Tiling, rules: Postprocess, size_hw: tuple[int, int], bands: Bands, max_det: int | None
+) -> tuple[Found, int]:
+    """Detections in pixels of a scene from all its bands, and how many of its windows had no valid pixel."""
+    windows = tiling.windows(size_hw)
+    found, empty = united(rules, bands, len(rows_of(windows)), max_det)
+    if tiling.inside is not None:
+        found = once_at_seams(found, windows, tiling.inside)
+    height, width = tiling.scaled(size_hw)
+    scale = found.boxes.new_tensor([size_hw[1] / width, size_hw[0] / height] * 2)
+    return found._replace(boxes=found.boxes * scale), empty
 
 
 def look_at(
@@ -160,15 +171,15 @@ def look_at(
     batch: int,
     bands: Bands,
     what: str = "",
-    share: tuple[int, int] = (0, 1),
+    own: Sequence[int] | None = None,
 ) -> None:
     """Find the candidates of those bands of a scene that are not there yet: see `detect`.
 
     Args:
-        share: i, n: of all bands only those that leave i when divided by n.
+        own: only these bands; None for all.
     """
     every = rows_of(tiling.windows(scene.size_hw))
-    own = range(share[0], len(every), share[1])
+    own = range(len(every)) if own is None else own
     missing = [i for i in own if bands.get(i) is None] if bands.get(WHOLE) is None else []
     total, left = (sum(len(every[i]) for i in some) for some in (own, missing))
     if what and left < total:

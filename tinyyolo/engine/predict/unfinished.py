@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +30,7 @@ from tinyyolo.scenes.tiling import Tiling
 STORE = ".tinyyolo-predict-"  # beside the run folders, before the key of a run
 MARK = ".tinyyolo-unfinished"  # in a run folder, with the key of its store, until the run is done
 NOTES, LOCK = "run.json", "lock"  # in a store
-OUTPUTS = ("out", "save_geojson", "shard")  # keys of ours on which no detection depends
+OUTPUTS = ("out", "save_geojson", "shard", "engine", "actors")  # keys of ours on which no detection depends
 KEY = 16  # characters
 MASK = ".msk"  # what stands behind the name of a TIFF whose mask is a file
 STATISTICS = ".aux.xml"  # what a viewer writes beside a scene that is looked at
@@ -49,7 +50,7 @@ class Unfinished:
     """
 
     def __init__(self, parent: Path, settings: Mapping[str, Any], shard: bool):
-        self.settings = parse_json(json.dumps(settings, default=str).encode(), parent)  # as it is read again
+        self.settings = plain(settings)
         self.key = digest(json.dumps(self.settings, sort_keys=True))
         self.parent, self.folder, self.shard = parent, parent / f"{STORE}{self.key}", shard
         self.lock, self.begun, self.free = -1, False, True  # free: nobody else writes this run
@@ -104,8 +105,7 @@ class Unfinished:
         """Where the bands of a scene are kept; None where another process writes the same run."""
         if not self.free:
             return None
-        state = json.dumps([[str(file), os.stat(file).st_size, os.stat(file).st_mtime_ns] for file in files_of(path)])
-        return Bands(self.folder / digest(state), self.key)
+        return Bands(self.folder / digest(f"{path} {state_of(path)}"), self.key)
 
     def release(self) -> None:
         """Let go of the store; it stays."""
@@ -197,6 +197,17 @@ def settings_of(
     }
 
 
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back."""
+    made: dict[str, Any] = parse_json(json.dumps(settings, default=str).encode(), Path())
+    return made
+
+
+def state_of(path: str | Path) -> str:
+    """Size and time of the files that a scene is made of; "[]" of one that is not there."""
+    return json.dumps([[file.name, os.stat(file).st_size, os.stat(file).st_mtime_ns] for file in files_of(path)])
+
+
 def digest(text: str) -> str:
     """A short hash of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:KEY]
@@ -209,19 +220,20 @@ def appended(folder: Path) -> list[Path]:
 
 def files_of(path: str | Path) -> list[Path]:
     """The files that a scene is made of: a mask beside it, or what a VRT names, are of it, too."""
-    if Path(path).suffix.lower() not in RASTERS or find_spec("rasterio") is None:
-        return [Path(path)]
-    import rasterio
+    files = {Path(path)}
+    if Path(path).suffix.lower() in RASTERS and find_spec("rasterio") is not None:
+        import rasterio
 
-    with rasterio.open(path) as source:
-        files = {Path(path), Path(f"{path}{MASK}"), *map(Path, source.files)}  # GDAL names no mask
+        with suppress(rasterio.RasterioIOError), rasterio.open(path) as source:
+            files |= {Path(f"{path}{MASK}"), *map(Path, source.files)}  # GDAL names no mask
     return sorted(file for file in files if file.is_file() and not file.name.endswith(STATISTICS))
 
 
 def weights_of(model: Any, path: str) -> str:
     """A hash of the weights of a detector, or of an export's file at `path`."""
     if not isinstance(model, torch.nn.Module) or isinstance(model, (torch.jit.ScriptModule, Runtime)):
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        files = sorted(Path(path).glob("*")) if Path(path).is_dir() else [Path(path)]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     total = hashlib.sha256(repr(getattr(model, "yaml", "")).encode())
     for name, tensor in model.state_dict().items():
         total.update(name.encode() + str(tensor.dtype).encode())
