@@ -119,7 +119,7 @@ def track(**keys: Any) -> None:
 
     source is a video, or frames: a folder, a glob or a txt list of images, those of one folder in order being one
     video. Draws into runs/track, each track in its colour; show_labels=true prints its number. out=tracks.txt is MOT
-    text, out=tracks.json rows with classes. tracker=bytetrack.yaml, botsort.yaml (which takes the camera's motion out)
+    text, out=tracks.json rows with classes. tracker=botsort.yaml (which takes the camera's motion out), bytetrack.yaml
     or a YAML of your own; association=nwd, iou, diou, expand or centre says by what a detection continues a track, see
     docs/track.md. A track begins from the score on that predict shows; conf= sets it.
     """

@@ -110,7 +110,7 @@ def test_predict_and_track_take_turns(model, frames):
 def test_scores_of_the_checkpoint_or_of_the_yaml(model, frames, tmp_path):
     (tmp_path / "my.yaml").write_text("tracker_type: botsort\ntrack_high_thresh: 0.5\nnew_track_thresh: 0.6")
     (sure,) = model.track(frames[0], tracker=tmp_path / "my.yaml", **HOW)
-    (asked,) = model.track(frames[0], conf=0.6, tracker="botsort.yaml", **HOW)
+    (asked,) = model.track(frames[0], conf=0.6, tracker="bytetrack.yaml", **HOW)
     assert sure.boxes.conf.tolist() == asked.boxes.conf.tolist() and (sure.boxes.conf > 0.6).all()
     with pytest.raises(UserError, match=r"conf=0.3: .*my.yaml says track_high_thresh=0.5; auto there takes conf="):
         model.track(frames[0], conf=0.3, tracker=tmp_path / "my.yaml", **HOW)
