@@ -90,7 +90,8 @@ class TinyPredictor(DetectionPredictor):
         tiling = Tiling.of({**vars(self.args), **self.own}, stride_of(self.model), is_fixed(self.model))
         self.tiling = replace(tiling, inside=iou_inside(self.model))
         self.shown, self.found = str(source)[:SHOW], files_of(source)
-        self.unfinished, self.depends, self.share = None, None, None
+        self.unfinished, self.share = None, None
+        self.depends: dict[str, Any] | None = None
         if self.own["engine"]:
             check_ray(self.model, self.own, self.found)
         keys = {**vars(self.args), **self.own}

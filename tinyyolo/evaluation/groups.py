@@ -123,8 +123,8 @@ def sifted(
     number = np.cumsum(stays) - 1
     own = [replace(one, detection=number[one.detection]) for one in wins]
     others = np.empty(int((~stays).sum()), spare)
-    limit = np.searchsorted(limits, ranked.rank, side="right")  # the first that it is within
-    values = (ranked.category, ranked.scores, place, limit, inside)
+    within = np.searchsorted(limits, ranked.rank, side="right")  # the first limit
+    values: tuple[np.ndarray, ...] = (ranked.category, ranked.scores, place, within, inside)
     for name, column in zip(spare.names or (), values, strict=True):
         others[name] = column[~stays]
     return Kept(ranked.at(stays), place[stays], own), others

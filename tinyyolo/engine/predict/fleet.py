@@ -201,7 +201,7 @@ class Fleet:
             UserError: there is none of it.
         """
         unit = "CPU" if self.rest["device"] == "cpu" else "GPU"
-        have, one = there.get(unit, 0), self.rest["threads"] if unit == "CPU" else 1
+        have, one = there.get(unit, 0), float(self.rest["threads"]) if unit == "CPU" else 1.0
         if not have:
             raise UserError(f"engine=ray device={self.rest['device']}: the cluster has no {unit}")
         count = self.actors or max(1, int(have // one))

@@ -34,7 +34,7 @@ DIGITS, SCORE_DIGITS = 3, 5  # of pixels and scores in COCO results
 class Image(NamedTuple):
     """An image of a run: its number from 0, name, height and width in px, place, and why it is not there, if so."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method of that name is not used
     name: str
     size_hw: tuple[int, int] = (0, 0)
     place: Place = Place()
