@@ -114,7 +114,7 @@ class Fleet:
         self, model: Any, tiling: Tiling, rules: Postprocess, batch: int, rendering: Rendering, actors: int | None
     ):
         self.model, self.tiling, self.actors = model, tiling, actors
-        self.rest = {"tiling": tiling, "rules": rules, "batch": batch, "rendering": rendering}
+        self.rest: dict[str, Any] = {"tiling": tiling, "rules": rules, "batch": batch, "rendering": rendering}
         self.rest |= {"threads": torch.get_num_threads(), "device": device_of(model).type}
         self.own = TemporaryDirectory(prefix="tinyyolo-")  # where a run keeps its bands that keeps nothing
         self.before = {name: os.environ.get(name) for name in QUIET}
@@ -201,7 +201,7 @@ class Fleet:
             UserError: there is none of it.
         """
         unit = "CPU" if self.rest["device"] == "cpu" else "GPU"
-        have, one = there.get(unit, 0), float(self.rest["threads"]) if unit == "CPU" else 1.0
+        have, one = there.get(unit, 0), self.rest["threads"] if unit == "CPU" else 1
         if not have:
             raise UserError(f"engine=ray device={self.rest['device']}: the cluster has no {unit}")
         count = self.actors or max(1, int(have // one))
