@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import torch
 
-FEATURES, BOXES, SCORES, LOSSES, GRADIENTS = 1e-5, 1e-3, 1e-5, 1e-4, 1e-3
+FEATURES, BOXES, SCORES, LOSSES, GRADIENTS = 1e-5, 1e-3, 1e-5, 1e-5, 1e-3
 
 
 def filled(state):
