@@ -59,7 +59,7 @@ setup(
             "shapely>=2.0",  # outlines of labels as arrays; the first with vectorised functions
         ],
         "export": [
-            "onnx>=1.18",  # metadata and defaults of ONNX files; the first with wheels for Python 3.13 and protobuf 6
+            "onnx>=1.18",  # metadata and defaults of ONNX files; the first with wheels for Python 3.13
             "onnxruntime>=1.23",  # the last with wheels for Python 3.10; deformable convolutions need 1.32
             "openvino>=2026.0",  # reads our ONNX graphs; older ones were not tried
         ],
