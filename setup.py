@@ -71,7 +71,7 @@ setup(
             "mkdocstrings[python]>=0.30",  # the API from docstrings; the first that reads them by griffe 1.13
         ],
         "export": [
-            "onnx>=1.18",  # metadata and defaults of ONNX files; the first with wheels for Python 3.13 and protobuf 6
+            "onnx>=1.18",  # metadata and defaults of ONNX files; the first with wheels for Python 3.13
             "onnxruntime>=1.23",  # the last with wheels for Python 3.10; deformable convolutions need 1.32
             "openvino>=2026.0",  # reads our ONNX graphs; older ones were not tried
         ],

@@ -153,6 +153,8 @@ class Model(EngineModel):
         if (runtime := opened(Path(weights).expanduser())) is not None:
             self._run(runtime.path, runtime.said)
             self.model = runtime
+            if self._trust:
+                LOGGER.info(f"trust=true: not needed, {runtime.path} holds no code")
             return
         path, *_ = tensor_files.start(weights)
         if path.suffix.lower() not in {".torchscript", ".ts"}:

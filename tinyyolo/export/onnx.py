@@ -146,6 +146,7 @@ class OnnxRuntime(Runtime):
             raise UserError(f"{path}: onnxruntime cannot run it: {in_one_line(error)}") from error
         super().__init__(path, said_in(session.get_modelmeta().custom_metadata_map, path))
         self.session = session
+        self.check_outputs([output.name for output in session.get_outputs()])
 
     def run(self, images: Any, limits: Sequence[Any], wanted: Sequence[str]) -> Outputs:
         """See `Runtime`."""

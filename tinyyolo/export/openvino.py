@@ -86,6 +86,7 @@ class OpenVinoRuntime(Runtime):
             self.compiled = core.compile_model(model, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
         except RuntimeError as error:
             raise UserError(f"{path}: OpenVINO cannot run it: {in_one_line(error)}") from error
+        self.check_outputs([name for output in self.compiled.outputs for name in output.names])
 
     def run(self, images: Any, limits: Sequence[Any], wanted: Sequence[str]) -> Outputs:
         """See `Runtime`."""

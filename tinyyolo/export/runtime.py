@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tinyyolo.config import UserError
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.export.graph import FOUND, RAW, limits_of
 from tinyyolo.io import printable
@@ -54,6 +55,12 @@ class Runtime(nn.Module):
         self.stride, self.finds = torch.tensor([float(ENGINE_STRIDE)]), bool(said.get("nms"))
         self.rules: Postprocess | None = None
         self.nothing = replace(Postprocess(), score=1.0, max_det=1)  # rules by which it need not suppress
+
+    def check_outputs(self, names: Collection[str]) -> None:
+        """Raise UserError where a file does not give what its metadata say."""
+        needed = (RAW, *(FOUND if self.finds else ()))
+        if missing := [name for name in needed if name not in names]:
+            raise UserError(f"{self.path}: it gives no {missing[0]}: export the checkpoint again")
 
     def __deepcopy__(self, memo: Any) -> Runtime:
         """Itself: the engine copies what it is given, and a session is not copied."""

@@ -61,7 +61,7 @@ def benchmark(model: str, data: str, imgsz: int, split: str, rows: list[str], pr
         file = shutil.copy(path, folder / row / path.name)
         if (keys := ROWS[row]) is not None:
             file = Model(file).export(**keys, **size)
-        one = Model(file, trust=True)
+        one = Model(file, trust=row == "torchscript")
         run: dict[str, Any] = {"plots": False, "verbose": False, "save_dir": str(folder / row / "val")}
         metrics = one.val(data=data, split=split, **run | size)
         picture = one.validator.dataloader.dataset.im_files[0]

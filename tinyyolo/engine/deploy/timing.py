@@ -21,7 +21,7 @@ IN_BYTES = KILO if sys.platform == "darwin" else 1  # what the system counts mem
 
 def timed(path: str, imgsz: int, picture: str) -> tuple[float, float]:
     """Median ms of a picture, from its pixels to its detections, warm, and the most memory in use, MB; 0: not known."""
-    model, pixels = Model(path, trust=True), opened(picture)
+    model, pixels = Model(path, trust=path.endswith(".torchscript")), opened(picture)
     seconds = []
     for _ in range(WARM + RUNS):
         start = time.perf_counter()

@@ -98,9 +98,9 @@ def sides(imgsz: Any) -> list[int]:
 
 def refuse_format(given: Mapping[str, Any], formats: Sequence[str]) -> None:
     """Raise UserError for a format that is not offered, with what makes it of an ONNX file, where something does."""
-    name = str(given["format"]).lower()
-    if name in formats:
+    if given["format"] in formats:
         return
+    name = str(given["format"]).lower()
     if route := ELSEWHERE.get(OTHER_NAMES.get(name, name)):
         size = "x".join(map(str, sides(given["imgsz"])))
         command = route.format(file="best.onnx", size=size)
