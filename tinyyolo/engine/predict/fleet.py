@@ -137,7 +137,7 @@ class Fleet:
         if not (tasks := self.tasks(files, kept)):
             return self
         self.connect()
-        import ray
+        import ray.data
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
