@@ -350,10 +350,10 @@ class TinyPredictor(DetectionPredictor):
         """The actors, which look at all scenes of the run; they start with the first."""
         if self.fleet is None:
             rest = {"batch": self.args.batch, "rendering": self.rendering, "actors": self.own["actors"]}
-            fleet = Fleet(self.model, self.tiling, self.rules, **rest)
+            self.fleet = Fleet(self.model, self.tiling, self.rules, **rest)
             kept = self.kept().scene if self.keeps else lambda path: None
             files = dict.fromkeys(self.dataset.files[: self.dataset.ni])
-            self.fleet = fleet.start(list(files), kept)
+            self.fleet.start(list(files), kept)
         return self.fleet
 
     def dropped(self, image: np.ndarray, path: str) -> SceneResults:
