@@ -74,6 +74,8 @@ class TinyPredictor(DetectionPredictor):
         super().__init__(*args, **kwargs)
         self.own = own
         self.fleet: Fleet | None = None  # of engine=ray
+        self.share: Share | None = None  # of shard=
+        self.depends: dict[str, Any] | None = None
         self.others = False  # the small images of a batch are another shard's
         self.fitted: Any = ()  # of each image, height and width in the input
         self.unfinished: Unfinished | None = None  # what is kept of scenes until the run is done
@@ -359,10 +361,10 @@ class TinyPredictor(DetectionPredictor):
         """The actors, which look at all scenes of the run; they start with the first."""
         if self.fleet is None:
             rest = {"batch": self.args.batch, "rendering": self.rendering, "actors": self.own["actors"]}
-            fleet = Fleet(self.model, self.tiling, self.rules, **rest)
-            kept = self.kept().scene if self.keeps else lambda path: None
+            self.fleet = Fleet(self.model, self.tiling, self.rules, **rest)
+            kept = self.kept().scene if self.keeps else None
             files = dict.fromkeys(self.dataset.files[: self.dataset.ni])
-            self.fleet = fleet.start(list(files), kept)
+            self.fleet.start(list(files), kept)
         return self.fleet
 
     def dropped(self, image: np.ndarray, path: str) -> SceneResults:

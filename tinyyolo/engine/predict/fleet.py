@@ -124,7 +124,7 @@ class Fleet:
         self.rows: Iterator[Mapping[str, Any]] = iter(())
         self.bar: Bar | None = None
 
-    def start(self, files: Sequence[str], kept: Callable[[str], Bands | None]) -> Fleet:
+    def start(self, files: Sequence[str], kept: Callable[[str], Bands | None] | None) -> Fleet:
         """Start Ray, and the actors on all bands that are not there yet.
 
         Args:
@@ -137,7 +137,7 @@ class Fleet:
         if not (tasks := self.tasks(files, kept)):
             return self
         self.connect()
-        import ray
+        import ray.data
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -149,7 +149,7 @@ class Fleet:
         self.rows = iter(found.iter_rows())
         return self
 
-    def tasks(self, files: Sequence[str], kept: Callable[[str], Bands | None]) -> list[dict[str, Any]]:
+    def tasks(self, files: Sequence[str], kept: Callable[[str], Bands | None] | None) -> list[dict[str, Any]]:
         """What is to be done: the bands of scenes, some at a time, that are not there yet."""
         tasks, whole = [], 0
         sizes = in_threads(lambda path: look(path).size_hw, files, "sizes of images")
@@ -157,7 +157,7 @@ class Fleet:
             if not self.tiling.cuts(size_hw):
                 whole += min(size_hw) > 0
                 continue
-            bands = self.bands[path] = kept(path) or Bands(Path(self.own.name) / digest(path))
+            bands = self.bands[path] = (kept(path) if kept else None) or Bands(Path(self.own.name) / digest(path))
             rows = rows_of(self.tiling.windows(size_hw))
             step = -(-AT_LEAST // len(rows[0]))
             known = bands.get(WHOLE) is not None
