@@ -93,7 +93,7 @@ class TinyPredictor(DetectionPredictor):
         self.tiling = replace(tiling, inside=iou_inside(self.model))
         self.shown, self.found = str(source)[:SHOW], files_of(source)
         self.unfinished, self.share = None, None
-        self.depends: dict[str, Any] | None = None
+        self.depends = None
         if self.own["engine"]:
             check_ray(self.model, self.own, self.found)
         keys = {**vars(self.args), **self.own}
