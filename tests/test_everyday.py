@@ -123,7 +123,7 @@ def test_an_empty_word_starts_nothing(tmp_path, capsys):
 
 WRONG = [
     ("evaluate", "lrp=maybe", "lrp=maybe: expected true or false, found a word"),
-    ("report", "limit=many", "limit=many: expected a whole number, found a word"),
+    ("report", "limit=many", "limit=many: expected a whole number or null, found a word"),
     ("report", "limit=-1", "limit=-1: expected a whole number of at least 0"),
     ("report", "pngs=1e400", "pngs=1e400: expected a whole number"),
     ("report", "pngs=null", "pngs=null: expected a whole number, found null"),

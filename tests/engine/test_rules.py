@@ -173,7 +173,7 @@ class TestExport:
             model.val(data=tiny_set, imgsz=[128, 64])
 
     @pytest.mark.parametrize(
-        "key", ["nms", "dynamic", "batch", "opset", "simplify", "half", "int8", "optimize", "workspace", "device"]
+        "key", ["dynamic", "batch", "opset", "simplify", "int8", "optimize", "workspace", "device"]
     )
     def test_a_key_that_does_nothing_is_refused(self, weights, key):
         value = {"batch": 4, "opset": 12, "workspace": 4, "device": 0}.get(key, True)

@@ -91,6 +91,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "train": ("data=missing.yaml",),
     "val": ("model=missing.pt", "data=set.yaml"),
     "predict": ("model=missing.pt", "source=images"),
+    "track": ("model=missing.pt", "source=images"),
     "export": ("model=missing.pt",),
     "info": ("model=missing.yaml",),
     "models": ("x=1",),

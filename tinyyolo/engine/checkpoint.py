@@ -21,7 +21,7 @@ from tinyyolo.detectors.transfer import Start
 from tinyyolo.detectors.weights import state_in
 from tinyyolo.engine.arguments import NO_CHOICE
 from tinyyolo.engine.contents import FORMAT, check_content, check_optimizer, check_train_args, own_yaml
-from tinyyolo.engine.keys import LAST, check_keys, parsed
+from tinyyolo.engine.keys import DEFAULTS, KEYS, LAST, OWN, check_keys, parsed
 from tinyyolo.engine.stopping import command
 from tinyyolo.io import new_file, printable, whole_file
 
@@ -164,7 +164,9 @@ def to_resume(path: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[s
     if more.get("patience") and kept.get("select") == LAST:
         raise UserError(f"patience={more['patience']}: {NO_CHOICE}")
     save_dir = str(path.resolve().parent.parent)
-    return content, {**kept, **more, "resume": str(path), "save_dir": save_dir}
+    # What a training does not take is at its default in every run, and no checkpoint is asked for it.
+    others = {key: value for key, value in DEFAULTS.items() if key not in OWN and "t" not in KEYS[key].modes}
+    return content, {**others, **kept, **more, "resume": str(path), "save_dir": save_dir}
 
 
 def sound_one(damaged: Path) -> str:

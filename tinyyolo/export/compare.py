@@ -69,24 +69,27 @@ def difference(
         best = own[0][:, 4:].flatten().topk(MOST).values[-1].item() if isinstance(own, tuple) else LEAST
         rules = Postprocess.of({**detector.test, "score": min(LEAST, best / detector.settings.votes), "max_det": MOST})
         for mine, theirs in zip(rules.of_output(own), found(batch, rules), strict=True):
-            one = paired(mine, theirs, near)
+            cut = [float(scores[-1]) for _, scores, _ in (mine, theirs) if len(scores) == MOST]
+            one = paired(mine, theirs, max([rules.score, *cut]) + near)
             total, alone = total + one.seen, alone + one.alone
             boxes, scores = max(boxes, one.boxes), max(scores, one.scores)
     return Difference(total, boxes, scores, alone)
 
 
-def paired(mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], near: float) -> Difference:
+def paired(mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...], edge: float = 0.0) -> Difference:
     """The difference of two sets of detections of an image, whatever their order.
+
+    Args:
+        mine, theirs: boxes (K, 4) xyxy px, scores (K,), labels (K,).
+        edge: a detection of at most this score may be missing, as where it lies at the threshold or `max_det` ends.
 
     Examples:
         >>> one = torch.tensor([[0.0, 0, 4, 4], [9, 9, 12, 12]]), torch.tensor([0.9, 0.5]), torch.tensor([0, 1])
-        >>> paired(one, tuple(x.flip(0) for x in one), 0.0).alone
+        >>> paired(one, tuple(x.flip(0) for x in one)).alone
         0
-        >>> paired(one, tuple(x[:1] for x in one), 0.0).alone
-        1
+        >>> paired(one, tuple(x[:1] for x in one)).alone, paired(one, tuple(x[:1] for x in one), edge=0.5).alone
+        (1, 0)
     """
-    lasts = [scores[-1] if len(scores) else 0.0 for _, scores, _ in (mine, theirs)]
-    edge = max(float(last) for last in lasts) + near if len(mine[1]) and len(theirs[1]) else near + LEAST
     count, boxes, scores = max(len(mine[1]), len(theirs[1])), 0.0, 0.0
     alone = 0
     for one, other in ((mine, theirs), (theirs, mine)):
