@@ -1,4 +1,4 @@
-"""Faster R-CNN with ATSS learns: a picture of toy-easy's shapes by heart, from scratch."""
+"""Faster R-CNN with ATSS and TridentNet learn: a picture of toy-easy's shapes by heart, from scratch."""
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ SLIM = {
         "rpn.assigner": {"type": "atss", "topk": 9},
         "rpn.anchors.scales": [2],
     },
+    "tridentnet-r18-nwdrka": {"roi.depth": 10, "rpn.train_proposals": 30},
 }
 
 
