@@ -57,7 +57,9 @@ def test_the_docs_tell_every_file_of_a_run(model):
     table = page.partition("## train")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([\w*./]+\.(?:pt|yaml|csv|png|json|jpg|txt))`", table))
     folder = Path(model.trainer.save_dir)
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    exported = [path for path in files if path.parent.name == "weights" and path.suffix != ".pt"]  # by other tests
+    there = {path.relative_to(folder).as_posix() for path in files if path not in exported}
     assert {name for name in there if not any(fnmatch(name, one) for one in told)} == set()
     assert {one for one in told if not any(fnmatch(name, one) for name in there)} == {"skipped.txt"}
 

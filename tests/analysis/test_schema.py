@@ -7,7 +7,7 @@ import pytest
 
 from tinyyolo.config import UserError, load_model_yaml, yaml_names
 from tinyyolo.detectors.build import DETECTORS, PARTS, build_model
-from tinyyolo.detectors.schema import ELSEWHERE, place_of, rows, sections
+from tinyyolo.analysis.schema import ELSEWHERE, place_of, rows, sections
 
 ROWS = list(rows())
 UNKNOWN = "zzz"
