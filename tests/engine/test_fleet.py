@@ -60,7 +60,7 @@ def test_tasks_are_rows_of_scenes_that_are_not_there_yet(model, tmp_path, monkey
     made = Fleet(Looker(model.model, rest()).model, TILING, rest()["rules"], 1, AS_DECLARED, None)
     known = Memory()
     for band in (0, 1, 3):
-        known.held[band] = None
+        known.held[band] = None, 0  # something
     paths = [str(tmp_path / f"{name}.png") for name in "abc"]
     listed = made.tasks(paths, lambda path: known if path == paths[0] else None)
     assert listed == [
@@ -100,7 +100,7 @@ def test_no_gpu_in_the_cluster(model):  # noqa: F811
 @pytest.mark.parametrize(
     ("words", "said"),
     (
-        (["engine=dask"], "engine=dask: expected ray"),
+        (["engine=dask"], "engine=dask: unknown; Choices: ray"),
         (["engine=ray", "actors=0"], "actors=0: expected"),
         (["engine=ray"], "engine=ray needs the package ray: pip install 'tinyyolo[ray]'"),
     ),

@@ -93,7 +93,7 @@ class Looker:
                     scene = open_scene(path, rest["rendering"])
                     look_at(rest["tiling"], self.model, rest["rules"], scene, rest["batch"], bands, "", own)
             except ValueError as error:
-                fault = str(error)
+                fault = f"{path}: {str(error).removeprefix(f'{path}: ')}"
             for band, (one, empty) in bands.held.items():
                 found.append((path, band, as_rows(one).cpu().numpy().tobytes(), empty, ""))
             found += [(path, NO_BAND, b"", 0, fault)] if fault else []
