@@ -67,10 +67,11 @@ def difference(
         with torch.no_grad():
             own = detector.predict(batch)
         best = own[0][:, 4:].flatten().topk(MOST).values[-1].item() if isinstance(own, tuple) else LEAST
-        rules = Postprocess.of({**detector.test, "score": min(LEAST, best / detector.settings.votes), "max_det": MOST})
+        least = min(LEAST, best / detector.settings.votes)
+        rules = Postprocess.of({**detector.test, "score": least, "max_det": MOST})
         for mine, theirs in zip(rules.of_output(own), found(batch, rules), strict=True):
             cut = [float(scores[-1]) for _, scores, _ in (mine, theirs) if len(scores) == MOST]
-            one = paired(mine, theirs, max([rules.score, *cut]) + near)
+            one = paired(mine, theirs, max([least, *cut]) + near)
             total, alone = total + one.seen, alone + one.alone
             boxes, scores = max(boxes, one.boxes), max(scores, one.scores)
     return Difference(total, boxes, scores, alone)
