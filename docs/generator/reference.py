@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from tinyyolo.analysis.schema import Row, rows
 from tinyyolo.cli import COMMANDS, describe, leaves, resolve
 from tinyyolo.datasets.spec import KINDS, MEANINGS
-from tinyyolo.analysis.schema import Row, rows
 
 PACKAGE = Path(__file__).parent.parent.parent / "tinyyolo"
 # Who reads these first; the other folders of the package follow by name.

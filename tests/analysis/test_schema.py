@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from tinyyolo.analysis.schema import ELSEWHERE, place_of, rows, sections
 from tinyyolo.config import UserError, load_model_yaml, yaml_names
 from tinyyolo.detectors.build import DETECTORS, PARTS, build_model
-from tinyyolo.analysis.schema import ELSEWHERE, place_of, rows, sections
 
 ROWS = list(rows())
 UNKNOWN = "zzz"
