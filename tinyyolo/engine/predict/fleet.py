@@ -185,11 +185,12 @@ class Fleet:
         self.session = mkdtemp(prefix="tyr-")  # a short name: the system's limit for sockets is 107 characters
         store = max(LEAST_STORE, COPIES * sum(t.nbytes for t in self.model.model.state_dict().values()))
         local = {"_temp_dir": self.session, "include_dashboard": False, "object_store_memory": store}
+        quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
         try:
             if os.environ.get(ADDRESS):
-                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(**quiet)
             else:
-                ray.init("local", log_to_driver=False, logging_level=logging.ERROR, **local)
+                ray.init("local", **quiet, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"{ADDRESS}={os.environ[ADDRESS]}: " if os.environ.get(ADDRESS) else ""
             raise UserError(f"engine=ray: {where}{' '.join(str(error).split())[:200]}") from error
