@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def workers():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", (False, True))
-def test_two_actors_give_the_same_bytes(place, tmp_path, monkeypatch, killed, capfd):
+def test_two_actors_give_the_same_bytes(place, tmp_path, monkeypatch, killed, capfd, caplog):
     for name in ("in", "m.pt"):
         (tmp_path / name).symlink_to(place / name)
     monkeypatch.chdir(tmp_path)
@@ -166,12 +167,18 @@ def test_two_actors_give_the_same_bytes(place, tmp_path, monkeypatch, killed, ca
     monkeypatch.setattr(Fleet, "take", taken)
     before = set(Path("/tmp").glob("ray*"))
     predictor = predict(engine="ray", actors=2)
-    assert len({path for path in seen if isinstance(path, str)}) == SCENES + 1
+    # What an actor says of the damaged one may come after the run has found it out itself.
+    names = {Path(path).name for path in seen if isinstance(path, str)} - {"cut.tif"}
+    assert names == {f"{i:02}.png" for i in range(SCENES)}
     assert any(isinstance(path, int) for path in seen) == killed
     for name in ("runs/p/predictions.json", "boxes.geojson"):
         assert Path(name).read_bytes() == (place / name).read_bytes()
     assert [Path(line.split(":")[0]).name for line in predictor.bad_images] == ["cut.tif"]
-    assert set(Path("/tmp").glob("ray*")) == before and not [*workers()], "nothing is left behind"
+    assert set(Path("/tmp").glob("ray*")) == before, "nothing is left behind"
+    end = time.monotonic() + 20
+    while [*workers()] and time.monotonic() < end:  # they go when they have seen that their raylet is gone
+        time.sleep(0.2)
+    assert not [*workers()]
     said = capfd.readouterr()
     assert "Traceback" not in said.err + said.out
-    assert "engine=ray: 1 of 22 images are not cut into tiles: looked at here" in said.out + said.err
+    assert "engine=ray: 1 of 22 images are not cut into tiles: looked at here" in caplog.text

@@ -184,8 +184,8 @@ class Fleet:
             return
         self.session = mkdtemp(prefix="tyr-")  # a short name: the system's limit for sockets is 107 characters
         store = max(LEAST_STORE, COPIES * sum(t.nbytes for t in self.model.model.state_dict().values()))
-        local = {"_temp_dir": self.session, "include_dashboard": False, "object_store_memory": store}
-        quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+        local: dict[str, Any] = {"_temp_dir": self.session, "include_dashboard": False, "object_store_memory": store}
+        quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
         try:
             if os.environ.get(ADDRESS):
                 ray.init(**quiet)
