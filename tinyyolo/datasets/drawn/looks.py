@@ -12,7 +12,14 @@ from tinyyolo.datasets.drawn.objects import Sprite
 
 LUMINANCE = np.array((0.114, 0.587, 0.299), dtype=np.float32)  # of BGR
 QUALITY = (30, 96)  # of JPEG
+LIVING = 0.97  # share of the people who are warmer than the ground
 PERCENTILES = (1.0, 99.0)  # that a file of 11 bits is stretched between
+
+
+def weighted(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(H, W) of an image (H, W, 3) by weights (3,), added in this order on every machine; `@` leaves that to BLAS."""
+    b, g, r = cv2.split(image)
+    return np.asarray(b * weights[0] + g * weights[1] + r * weights[2])
 
 
 def in_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
@@ -26,23 +33,28 @@ def in_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sp
 def in_grey(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
     """As one band (H, W): any mixture of the colours, as panchromatic and near-infrared sensors have."""
     weights = np.float32(rng.dirichlet((1.0, 2.0, 2.0)))
-    return np.asarray(in_colour(rng, ground, sprites) @ weights)
+    return weighted(in_colour(rng, ground, sprites), weights)
 
 
 def in_false_colour(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite]) -> np.ndarray:
     """With bands exchanged, mixed and turned round: no colour may be trusted."""
     mixing = np.float32(rng.dirichlet((0.5, 0.5, 0.5), 3))
-    out = in_colour(rng, ground, sprites) @ mixing
+    seen = in_colour(rng, ground, sprites)
+    out = cv2.merge([weighted(seen, column) for column in mixing.T])
     for band in range(3):
         if rng.random() < 0.25:
             out[..., band] = 255 - out[..., band]
     return np.asarray(out)
 
 
-def in_heat(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite], scene: Scene) -> np.ndarray:
-    """As a thermal camera, (H, W): materials have their own warmth, objects are hot or cold against what is around."""
+def in_heat(
+    rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite], scene: Scene, living: Sequence[bool]
+) -> np.ndarray:
+    """As a thermal camera, (H, W): materials have their own warmth, objects are hot or cold against what is around;
+    who is `living` is almost always hot.
+    """
     size = scene.size
-    grey = ground @ np.float32(rng.dirichlet((1.0, 1.0, 1.0)) * rng.choice([-1, 1]))
+    grey = weighted(ground, np.float32(rng.dirichlet((1.0, 1.0, 1.0)) * rng.choice([-1, 1])))
     grey = (grey - grey.mean()) / max(float(grey.std()), 1e-3)
     heat = rng.uniform(60, 170) + rng.uniform(8, 38) * grey
     for kind in (ROAD, PAVED, BUILT, WATER):
@@ -51,10 +63,13 @@ def in_heat(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Spri
     heat = cv2.GaussianBlur(heat.astype(np.float32), (0, 0), rng.uniform(0.4, 1.2))
     most = rng.uniform(30, 150)  # of the contrast in this scene
     hot = rng.choice([0.95, 0.7, 0.5])
-    for sprite in sprites:
+    for sprite, alive in zip(sprites, living, strict=True):
         under = heat[sprite.window]
-        value = float(under.mean()) + most * rng.uniform(0.35, 1.1) * (1 if rng.random() < hot else -1)
-        inner = sprite.colour @ LUMINANCE - sprite.alpha * (sprite.colour @ LUMINANCE).max() * 0.5
+        value = float(under.mean()) + most * rng.uniform(0.35, 1.1) * (
+            1 if rng.random() < (LIVING if alive else hot) else -1
+        )
+        bright = weighted(sprite.colour, LUMINANCE)
+        inner = bright - sprite.alpha * bright.max() * 0.5
         own = value + inner * rng.uniform(-0.5, 0.5)
         heat[sprite.window] = under * (1 - sprite.alpha) + own * sprite.alpha
     if rng.random() < 0.6:  # the halo of a sensor, or of its sharpening
@@ -106,10 +121,20 @@ LOOKS: dict[str, tuple[float, Callable[..., np.ndarray]]] = {  # how often
 }
 
 
-def seen(rng: np.random.Generator, ground: np.ndarray, sprites: Sequence[Sprite], scene: Scene) -> np.ndarray:
-    """The picture (H, W, 3) uint8 of a scene by one of LOOKS."""
-    odds = [share for share, _ in LOOKS.values()]
+def seen(
+    rng: np.random.Generator,
+    ground: np.ndarray,
+    sprites: Sequence[Sprite],
+    scene: Scene,
+    living: Sequence[bool],
+    heat: float | None = None,
+) -> np.ndarray:
+    """The picture (H, W, 3) uint8 of a scene by one of LOOKS; `heat` is another share of that look."""
+    odds = np.array([share for share, _ in LOOKS.values()])
+    if heat is not None:
+        warm = np.array([name == "heat" for name in LOOKS])
+        odds = np.where(warm, heat, odds * (1 - heat) / odds[~warm].sum())
     name = list(LOOKS)[rng.choice(len(LOOKS), p=odds)]
     look = LOOKS[name][1]
-    image = look(rng, ground, sprites, scene) if name == "heat" else look(rng, ground, sprites)
+    image = look(rng, ground, sprites, scene, living) if name == "heat" else look(rng, ground, sprites)
     return optics(rng, np.float32(image))

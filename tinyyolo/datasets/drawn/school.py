@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from tinyyolo.datasets.drawn import aerial
-from tinyyolo.datasets.drawn.aerial import SQUARE, cast_all, settle, shadow, wakes
+from tinyyolo.datasets.drawn.aerial import cast_all, settle, shadow, wakes
 from tinyyolo.datasets.drawn.ground import (
     BRIDGE,
-    CONCRETE,
     CYCLE,
     GROUND,
     MILL,
-    PAVED,
     PERSON,
     PLANE,
     POOL,
@@ -27,10 +25,9 @@ from tinyyolo.datasets.drawn.ground import (
     noise,
 )
 from tinyyolo.datasets.drawn.looks import seen
-from tinyyolo.datasets.drawn.objects import ellipse, pick, rectangle, turn
+from tinyyolo.datasets.drawn.objects import ellipse, pick
+from tinyyolo.datasets.drawn.people import ground_of, groups, patches, pitch, yard
 from tinyyolo.datasets.drawn.zones import (
-    ASPHALT,
-    LINE,
     containers,
     free_places,
     houses,
@@ -56,76 +53,9 @@ NAMES = (  # AI-TOD's, and two more; by the labels of `ground`
     "thing",
 )
 BOUNDS = (2.0, 44.0)  # px, side of a box
-PEOPLE = (0.7, 1.7)  # log of how much nearer scenes of people are seen than others
 BARS = 0.06  # share of the pictures with a margin that holds nothing
+WARM = 0.7  # share of the thermal pictures where a drone looks for people
 EMPTY = 0.06  # share of the scenes without one object
-
-
-def ground_of(scene: Scene) -> None:
-    """Any ground: grown, bare, paved, or patches of all colours."""
-    rng, kind = scene.rng, scene.rng.integers(6)
-    scene.grow_ground(farmed=bool(kind == 0))
-    if kind == 1:  # a desert, snow, or one colour
-        base = rng.uniform(30, 235) + rng.normal(0, 14, 3)
-        grain = noise(rng, scene.size, rng.uniform(10, 120), 4) * np.float32(rng.uniform(2, 14))
-        scene.image = np.clip(np.float32(base) + banded(grain), 0, 255).astype(np.uint8)
-    elif kind == 2:
-        patches(scene)
-
-
-def patches(scene: Scene) -> None:
-    """Polygons of all colours and textures, edges everywhere: what is to be learnt as no object."""
-    rng, size = scene.rng, scene.size
-    for _ in range(int(rng.integers(8, 40))):
-        radius = rng.uniform(0.03, 0.3) * size
-        points = ellipse(0, 0, radius, radius * rng.uniform(0.2, 1), int(rng.integers(3, 8)))
-        scene.fill(turn(points, rng.uniform(0, np.pi)) + rng.uniform(0, size, 2), rng.uniform(10, 245, 3))
-
-
-def yard(scene: Scene) -> None:
-    """A court, a square or a school yard: painted lines, masts, people in groups, bicycles, cars at its edge."""
-    rng, size = scene.rng, scene.size
-    ground_of(scene)
-    centre, angle = rng.uniform(0.3, 0.7, 2) * size, scene.angle
-    width, height = rng.uniform(0.5, 1.3, 2) * size
-    scene.fill(turn(rectangle(-width / 2, width / 2, height / 2), angle) + centre, pick(rng, ASPHALT, 30), PAVED)
-    line = pick(rng, np.vstack([LINE, LINE * 0.5, CONCRETE]))
-    for _ in range(int(rng.integers(2, 9))):
-        x, y = rng.uniform(-0.5, 0.5, 2) * (width, height)
-        radius = rng.uniform(0.05, 0.2) * size
-        shape = ellipse(x, y, radius, radius) if rng.random() < 0.5 else rectangle(x, x + 2 * radius, radius) + (0, y)
-        scene.line(turn(np.vstack([shape, shape[:1]]), angle) + centre, line, rng.uniform(0.3, 0.8))
-    road(scene, 1.8 * scene.car, angle + rng.choice(SQUARE), rng.uniform(-0.1, 0.1))
-    if rng.random() < 0.6:
-        lot(scene, 1, int(rng.integers(3, 8)), angle)
-    masts(scene, scene.count(2, 12))
-    houses(scene, int(rng.integers(0, 4)), (1.0, 0.8), (3.0, 2.0), gabled=0.3, turns=SQUARE)
-    trees(scene, scene.count(5, 60))
-    stones(scene, scene.count(2, 9), GROUND | PAVED)
-    groups(scene, PERSON, scene.count(3, 12), scene.angle)
-    groups(scene, CYCLE, scene.count(1, 5), None)
-
-
-def masts(scene: Scene, count: int) -> None:
-    """Lamps, hoops and poles, seen aslant with arms: thin and bright or dark, no people."""
-    rng = scene.rng
-    for _ in range(count):
-        at, length = rng.uniform(0, scene.size, 2), scene.car * rng.uniform(0.2, 1.2)
-        colour = pick(rng, np.vstack([LINE, ASPHALT * 0.4]))
-        scene.stand(turn(rectangle(0, length, max(0.03 * scene.car, 0.5)), scene.angle) + at, colour)
-        for side in (-1, 1) if rng.random() < 0.5 else (1,):
-            scene.stand(turn(rectangle(0, length * 0.5, 0.5), scene.angle + side * np.pi / 2) + at, colour)
-
-
-def groups(scene: Scene, label: int, count: int, upright: float | None) -> None:
-    """Small groups of one class on any ground but roofs and water; `upright` is the way they all stand."""
-    rng = scene.rng
-    for _ in range(count):
-        heart, side = rng.uniform(0, scene.size, 2), scene.side(label, 0.5)
-        spread, order = side * rng.uniform(0.8, 3), rng.random()
-        for _ in range(int(rng.integers(1, 9))):
-            angle = rng.uniform(0, 2 * np.pi) if upright is None else upright + rng.normal(0, 0.12)
-            scene.add(label, heart + rng.normal(0, spread, 2), angle, side * rng.uniform(0.8, 1.15), order)
 
 
 def open_sea(scene: Scene) -> None:
@@ -212,14 +142,15 @@ def works(scene: Scene) -> None:
 
 
 THEMES = {  # how often; what the objects are
-    yard: (0.26, {PERSON: 0.5, CYCLE: 0.15, VEHICLE: 0.35}),
-    suburb: (0.16, {VEHICLE: 0.7, POOL: 0.18, PERSON: 0.12}),
-    aerial.airport: (0.16, {PLANE: 0.7, VEHICLE: 0.3}),
-    port: (0.1, {SHIP: 0.6, VEHICLE: 0.2, TANK: 0.2}),
+    yard: (0.16, {PERSON: 0.5, CYCLE: 0.15, VEHICLE: 0.35}),
+    pitch: (0.24, {PERSON: 0.6, CYCLE: 0.25, VEHICLE: 0.15}),
+    suburb: (0.13, {VEHICLE: 0.7, POOL: 0.18, PERSON: 0.12}),
+    aerial.airport: (0.15, {PLANE: 0.7, VEHICLE: 0.3}),
+    port: (0.09, {SHIP: 0.6, VEHICLE: 0.2, TANK: 0.2}),
     works: (0.08, {TANK: 0.55, VEHICLE: 0.45}),
     farmland: (0.08, {MILL: 0.25, POOL: 0.2, BRIDGE: 0.2, VEHICLE: 0.35}),
     open_sea: (0.05, {SHIP: 1.0}),
-    nonsense: (0.11, {THING: 0.55, VEHICLE: 0.15, PLANE: 0.15, TANK: 0.05, PERSON: 0.05, MILL: 0.05}),
+    nonsense: (0.1, {THING: 0.55, VEHICLE: 0.15, PLANE: 0.15, TANK: 0.05, PERSON: 0.05, MILL: 0.05}),
 }
 
 
@@ -230,15 +161,15 @@ def draw_school(
     odds = np.array([share for share, _ in THEMES.values()])
     theme = list(THEMES)[rng.choice(len(THEMES), p=odds / odds.sum())]
     scene = Scene(rng, size, side_px, BOUNDS)
-    if theme is yard:
-        scene.come_nearer(float(rng.uniform(*PEOPLE)))
     theme(scene)
     count = 0 if rng.random() < EMPTY else int(rng.integers(objects[0], objects[1] + 1))
     placed = settle(scene, THEMES[theme][1], count)
     image = shadow(np.float32(scene.image) * banded(1 + 0.03 * noise(rng, size, 6, 3)), scene.shade)
     image = np.float32(scene.raise_tops(np.clip(image, 0, 255).astype(np.uint8)))
     image = shadow(wakes(scene, placed, image), cast_all(scene, placed))
-    picture = seen(rng, image, [sprite for _, sprite in placed], scene)
+    living = [slot.label == PERSON for slot, _ in placed]
+    odds_of_heat = WARM if theme is pitch else None
+    picture = seen(rng, image, [sprite for _, sprite in placed], scene, living, odds_of_heat)
     boxes = np.array([sprite.box for _, sprite in placed]).reshape(-1, 4)
     labels = np.array([slot.label for slot, _ in placed], dtype=np.int64)
     return barred(rng, picture, boxes, labels) if rng.random() < BARS else (picture, boxes, labels)
