@@ -191,7 +191,9 @@ class Fleet:
                 ray.init(**quiet)
             else:
                 ray.init("local", **quiet, **local)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # a node that starts too slowly is a bare one
+            if not isinstance(error, (ConnectionError, RuntimeError, ValueError)) and "timed out" not in str(error):
+                raise
             where = f"{ADDRESS}={os.environ[ADDRESS]}: " if os.environ.get(ADDRESS) else ""
             raise UserError(f"engine=ray: {where}{' '.join(str(error).split())[:200]}") from error
 

@@ -182,7 +182,7 @@ def look_at(
     own = range(len(every)) if own is None else own
     missing = [i for i in own if bands.get(i) is None] if bands.get(WHOLE) is None else []
     total, left = (sum(len(every[i]) for i in some) for some in (own, missing))
-    if what and left < total:
+    if what and 0 < left < total:
         LOGGER.info(f"{what}: goes on, {total - left} of {total} tiles are done")
     scene.close()  # the thread that reads opens it for itself
     ground = Ground(scene, tiling.zoom)
