@@ -4,6 +4,10 @@
 """
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinyyolo.engine.model import Model
 
 # Read by ultralytics when it is first imported: no DNS probe, telemetry, font or weight download, no pip install at run
 # time. Set a variable yourself to decide otherwise.
