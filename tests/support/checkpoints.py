@@ -72,6 +72,10 @@ def lively(model) -> None:
     with torch.no_grad():
         model.train().features(torch.rand(2, 3, 128, 128))
         for name, weight in model.named_parameters():
-            if ("cls" in name or "class_branch" in name) and "conv" not in name and ".bn." not in name:
+            if (
+                ("cls" in name or "class_branch" in name)
+                and ".bn." not in name
+                and ("conv" not in name or ".conv_cls." in name)
+            ):
                 weight.normal_(std=0.5 if weight.ndim == 4 else 0.05) if weight.ndim > 1 else weight.fill_(0.0)
     model.eval()
