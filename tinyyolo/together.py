@@ -30,6 +30,14 @@ def several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def place_of_attempt() -> dict[str, Any]:
+    """Where the processes of a later attempt of torchrun meet: its store still has the addresses of those that died."""
+    if not ranks.restarts():
+        return {}
+    store = dist.PrefixStore(f"attempt {ranks.restarts()}", ranks.store())
+    return {"store": store, "rank": ranks.rank(), "world_size": ranks.size()}
+
+
 @contextmanager
 def joined(gpu: bool) -> Iterator[None]:
     """Within this context the processes that torchrun started know each other, over gloo, and nccl for GPUs.
@@ -43,7 +51,7 @@ def joined(gpu: bool) -> Iterator[None]:
     whole = False
     try:
         try:
-            dist.init_process_group(ON_GPU if gpu else ON_CPU, timeout=PATIENCE)
+            dist.init_process_group(ON_GPU if gpu else ON_CPU, timeout=PATIENCE, **place_of_attempt())
         except (ValueError, dist.DistError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(

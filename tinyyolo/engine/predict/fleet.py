@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory, gettempdir, mkdtemp
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +35,7 @@ AT_LEAST = 64  # windows of a task, where a scene has so many: opening a scene i
 MOST_TASKS = 10_000  # of a run; of more, several are one block of the dataset
 LEAST_STORE = 256 << 20  # bytes of the object store that is started here
 COPIES = 3  # of the model for which there is room in it
+SHORT = 30  # characters of a temporary folder in which there is room for Ray's sockets
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_DEDUP_LOGS": "1"}
 ROW = ("path", "band", "rows", "empty", "fault")  # of what an actor gives
 NO_BAND = -1
@@ -182,7 +183,8 @@ class Fleet:
             logging.getLogger(name).setLevel(logging.ERROR)
         if ray.is_initialized():
             return
-        self.session = mkdtemp(prefix="tyr-")  # a short name: the system's limit for sockets is 107 characters
+        # A short name: the system's limit for sockets is 107 characters, of which Ray takes some 65.
+        self.session = mkdtemp(prefix="tyr-", dir=None if len(gettempdir()) < SHORT else "/tmp")
         store = max(LEAST_STORE, COPIES * sum(t.nbytes for t in self.model.model.state_dict().values()))
         local: dict[str, Any] = {"_temp_dir": self.session, "include_dashboard": False, "object_store_memory": store}
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
