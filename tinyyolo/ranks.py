@@ -51,8 +51,8 @@ def command() -> str:
     )
 
 
-def store() -> Any:
-    """Words that all processes of a run can read and set, torchrun's or the first process's.
+def store(part: str = "tinyyolo") -> Any:
+    """Words that all processes of a run can read and set, torchrun's or the first process's; those of one `part`.
 
     Raises:
         RuntimeError: there is none any more.
@@ -60,7 +60,7 @@ def store() -> Any:
     distributed: Any = import_module("torch.distributed")  # heavy, and for a run of several processes alone
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     found = distributed.TCPStore(address, port, is_master=False, wait_for_workers=False)
-    return distributed.PrefixStore("tinyyolo", found)
+    return distributed.PrefixStore(part, found)
 
 
 CLAIMED: list[bool] = []  # whether this process is the first to tell, once it has asked

@@ -34,8 +34,7 @@ def place_of_attempt() -> dict[str, Any]:
     """Where the processes of a later attempt of torchrun meet: its store still has the addresses of those that died."""
     if not ranks.restarts():
         return {}
-    store = dist.PrefixStore(f"attempt {ranks.restarts()}", ranks.store())
-    return {"store": store, "rank": ranks.rank(), "world_size": ranks.size()}
+    return {"store": ranks.store(f"attempt {ranks.restarts()}"), "rank": ranks.rank(), "world_size": ranks.size()}
 
 
 @contextmanager
