@@ -25,7 +25,7 @@ from tinyyolo.necks.rfp import RFP
 NAME, SLIM = "detectors-r50-nwdrka", "detectors-slim-nwdrka"
 GOLDEN = json.loads((Path(__file__).parent.parent / "parity" / "detectors_rs.json").read_text())
 HW = (128, 128)
-FEATURES, BOXES, SCORES, LOSSES, GRADIENTS = 1e-5, 1e-3, 1e-5, 1e-4, 1e-3
+FEATURES, BOXES, SCORES, LOSSES, GRADIENTS = 1e-5, 1e-3, 1e-5, 1e-5, 1e-3
 TINY = {"backbone.width": 8, "neck.channels": 16, "rpn.pre_nms": 60, "rpn.proposals": 40, "roi.channels": 32}
 RUN = {"imgsz": SIZE, "batch": 2, "epochs": 1, "plots": False, "workers": 0}
 
