@@ -115,6 +115,18 @@ def test_a_small_image_is_enlarged_under_thin_boxes_and_over_its_classes():
     assert all((below == class_colour(label)).all(1).any() for label in (0, 1)), "both in the legend"
 
 
+def test_a_wider_line_grows_outwards():
+    """At 8 times the box of 5, 6 to 9, 10 fills 40..72 and 48..80; two lines lie at 1 and 2 px from it, on all sides."""
+    unknown = np.full((1, 2), np.nan)
+    found = Detections((40, 40), np.array([[5.0, 6, 9, 10]]), np.ones(1), np.zeros(1, int), {0: "car"}, unknown)
+    sheet = image_sheet(np.full((40, 40, 3), 100, np.uint8), found, line=2)
+    inked = (sheet[:320] == class_colour(0)).all(2)
+    frame = np.zeros((320, 320), bool)
+    frame[46:82, 38:74] = True
+    frame[48:80, 40:72] = False
+    np.testing.assert_array_equal(inked, frame)
+
+
 def test_a_picture_of_nothing_says_so():
     found = Detections((50, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), {0: "car"}, np.zeros((0, 2)))
     sheet = image_sheet(np.full((50, 20, 3), 100, np.uint8), found)
