@@ -116,7 +116,7 @@ def test_a_small_image_is_enlarged_under_thin_boxes_and_over_its_classes():
 
 
 def test_a_wider_line_grows_outwards():
-    """At 8 times the box of 5, 6 to 9, 10 fills 40..72 and 48..80; two lines lie at 1 and 2 px from it, on all sides."""
+    """At 8 times the box (5, 6) to (9, 10) fills 40..72 and 48..80; two lines lie 1 and 2 px from it, on all sides."""
     unknown = np.full((1, 2), np.nan)
     found = Detections((40, 40), np.array([[5.0, 6, 9, 10]]), np.ones(1), np.zeros(1, int), {0: "car"}, unknown)
     sheet = image_sheet(np.full((40, 40, 3), 100, np.uint8), found, line=2)
