@@ -104,6 +104,11 @@ def test_the_hostile_one_is_hostile(tmp_path):
     assert (tmp_path / "executed").is_file()
 
 
+def test_one_side_alone_is_both(export, tmp_path):
+    (tmp_path / "a.pt").write_bytes(export.with_suffix(".pt").read_bytes())
+    assert metadata(Model(tmp_path / "a.pt").export(imgsz=[64]))["imgsz"] == [64, 64]
+
+
 class TestDamaged:
     def test_a_flipped_bit(self, export, tmp_path):
         content = bytearray(export.read_bytes())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinyyolo.boxes.nms import Rules, batched
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
+from tinyyolo.sizes import filled_up
 
 IMAGES, LIMITS = "images", ("score", "iou", "max_det")  # inputs; those of the second have defaults in the file
 RAW, FOUND = "candidates", ("boxes", "scores", "labels", "counts")  # outputs
@@ -32,19 +33,34 @@ class Graph(nn.Module):
 
     def __init__(self, detector: Detector, nms: bool, half: bool = False):
         super().__init__()
-        network: Any = deepcopy(detector).cpu().float().eval()
-        self.network = network.fuse(verbose=False)
-        self.network.export, self.nms, self.half_maps = True, nms, half
+        self.network, self.nms, self.half_maps = frozen(detector), nms, half
         if half:
             self.network.half()
-        for parameter in self.network.parameters():
-            parameter.requires_grad = False
         self.rules = Rules(detector.settings.votes, detector.settings.max_candidates)
 
     def forward(self, images: Tensor, *limits: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         raw: Tensor = self.network(images.half() if self.half_maps else images)
         return (*batched(*boxes_and_scores(raw), limits, self.rules), raw) if self.nms else (raw,)
+
+
+def frozen(detector: Detector) -> Any:
+    """A copy of a detector as exports record it: on the CPU, in float32, its layers fused, without gradients."""
+    network: Any = deepcopy(detector).cpu().float().eval()
+    network = network.fuse(verbose=False)
+    network.export = True
+    return network.requires_grad_(False)
+
+
+def sides(imgsz: int | Sequence[int]) -> list[int]:
+    """Height and width of an input, px.
+
+    Examples:
+        >>> sides(640), sides([64]), sides((64, 100))
+        ([640, 640], [64, 64], [64, 128])
+    """
+    both = [imgsz, imgsz] if isinstance(imgsz, int) else [*imgsz, *imgsz][:2]
+    return [filled_up(int(side)) for side in both]
 
 
 def limits_of(rules: Postprocess, names: Sequence[Any]) -> list[Tensor]:

@@ -7,7 +7,6 @@ import json
 import warnings
 import zipfile
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from tinyyolo.config import UserError
 from tinyyolo.detectors.archives import checked_records, in_one_line
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.tensor_files import json_of, start
+from tinyyolo.export.graph import frozen, sides
 from tinyyolo.export.metadata import checked, describe
 from tinyyolo.io import whole_file
-from tinyyolo.sizes import filled_up
 
 METADATA = "config.txt"  # where ultralytics' AutoBackend looks for names, stride and image size
 OWN: set[str] = set()  # digests of what this process has written: it knows what is in there
@@ -40,13 +39,7 @@ def torchscript(detector: Detector, path: str | Path, imgsz: int | Sequence[int]
     Raises:
         UserError: the file cannot be written.
     """
-    sides = [imgsz, imgsz] if isinstance(imgsz, int) else list(imgsz)
-    size = [filled_up(int(side)) for side in sides]
-    network: Any = deepcopy(detector).cpu().float().eval()
-    network = network.fuse(verbose=False)
-    network.export = True
-    for parameter in network.parameters():
-        parameter.requires_grad = False
+    size, network = sides(imgsz), frozen(detector)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sizes become constants is intended; that torch has newer exporters too
         image = torch.zeros(1, 3, *size)

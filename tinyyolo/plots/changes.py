@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyyolo.evaluation.agreement import ADDED, CHANGES, MOVED, RELABELLED, REMOVED, SAME, Pairing
 from tinyyolo.plots import charts
-from tinyyolo.plots.frames import SMALL, Crop, Style, busiest, frame, legend, numbered, short, show, view_of
+from tinyyolo.plots.frames import SMALL, Crop, Style, busiest, legend, numbered, panel, short
 from tinyyolo.sizes import LARGEST_SIDE
 
 PANEL_SIDE = 3.0  # inches
@@ -53,10 +53,7 @@ def draw_changes(pairing: Pairing, names: Sequence[str], files: Mapping[int, Pat
     for column, index, crop in zip(axes.T, files, crops, strict=False):
         boxes = boxes_of(pairing, index, crop)
         for axis, own in zip(column, boxes, strict=True):
-            show(axis, crop)
-            for change, some in own.items():
-                if len(some):
-                    frame(axis, some, STYLES[change])
+            panel(axis, crop, own, STYLES)
             axis.set_xlabel(numbered({CHANGES[change]: len(some) for change, some in own.items()}), fontsize=SMALL - 1)
         column[0].set_title(short(pairing.first.file_names[index]), fontsize=SMALL)
     for axis, name in zip(axes[:, 0], names, strict=True):
@@ -65,23 +62,12 @@ def draw_changes(pairing: Pairing, names: Sequence[str], files: Mapping[int, Pat
     return charts.save(figure, path)
 
 
-def changed_first(pairing: Pairing, index: int) -> np.ndarray:
-    """All boxes (K, 4) of one image, in both sets, that are not the same; where there are none, all that are."""
+def crop_of(pairing: Pairing, index: int, file: Path | None) -> Crop:
+    """The part of an image with most changes in both sets; where there are none, with most boxes."""
     own, new = pairing.first.rows(index), pairing.second.rows(index)
     both = np.concatenate([pairing.first.boxes[own], pairing.second.boxes[new]])
     changed = np.concatenate([pairing.first_change[own], pairing.second_change[new]]) != SAME
-    return both[changed] if changed.any() else both
-
-
-def crop_of(pairing: Pairing, index: int, file: Path | None) -> Crop:
-    """The part of an image with most changes."""
-    own, new = pairing.first.rows(index), pairing.second.rows(index)
-    every = np.concatenate([pairing.first.boxes[own], pairing.second.boxes[new]])
-    view = view_of(file, pairing.first.sizes_hw[index].tolist(), every)
-    try:
-        return busiest(view, changed_first(pairing, index))
-    finally:
-        view.close()
+    return busiest(file, pairing.first.sizes_hw[index].tolist(), both, both[changed] if changed.any() else both)
 
 
 def boxes_of(pairing: Pairing, index: int, crop: Crop) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:

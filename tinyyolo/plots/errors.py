@@ -11,7 +11,7 @@ import numpy as np
 from tinyyolo.evaluation.errors import CAUSES, MISSED, REGION, TRUE, Errors, count_errors
 from tinyyolo.evaluation.report import COLOURS
 from tinyyolo.plots import charts
-from tinyyolo.plots.frames import SMALL, Crop, Style, busiest, frame, legend, numbered, short, show, view_of
+from tinyyolo.plots.frames import SMALL, Crop, Style, busiest, legend, numbered, panel, short
 
 ROW, BARS = 2.1, 2.6  # inches: height of a row, width of its bars
 HEAD = 0.7  # inches, for the legend and what the figure says of itself
@@ -72,11 +72,7 @@ def crop_of(found: list[Errors], index: int, file: Path | None) -> Crop:
         wrong_or_right = np.isin(errors.verdict[rows], [TRUE, *CAUSES])
         boxes.append(errors.detections.boxes[rows][wrong_or_right])
     every = np.concatenate(boxes)
-    view = view_of(file, truth.sizes_hw[index].tolist(), every)
-    try:
-        return busiest(view, every)
-    finally:
-        view.close()
+    return busiest(file, truth.sizes_hw[index].tolist(), every, every)
 
 
 def boxes_of(errors: Errors, index: int, crop: Crop) -> dict[str, np.ndarray]:
@@ -94,10 +90,7 @@ def boxes_of(errors: Errors, index: int, crop: Crop) -> dict[str, np.ndarray]:
 
 def draw_panel(axis: Any, crop: Crop, boxes: Mapping[str, np.ndarray]) -> None:
     """A part of an image with its boxes, under their numbers."""
-    show(axis, crop)
-    for word, style in STYLES.items():
-        if len(boxes[word]):
-            frame(axis, boxes[word], style)
+    panel(axis, crop, boxes, STYLES)
     axis.set_title(numbered({word: len(boxes[word]) for word in ("TP", "FP", "FN")}), fontsize=SMALL - 1, pad=2)
 
 

@@ -119,10 +119,22 @@ def view_of(file: Path | None, size_hw: Sequence[int], boxes: np.ndarray) -> Vie
     return blank((int(height) or far_y, int(width) or far_x), NO_IMAGE)
 
 
-def busiest(view: View, boxes: np.ndarray, panel: int = PANEL) -> Crop:
-    """The part of an image with most of the boxes (K, 4) xyxy px, see `pictures.window`."""
-    place = window(np.broadcast_to(np.uint8(0), (*view.size_hw, 3)), boxes, panel)
-    return crop(view, *place[:4])
+def busiest(file: Path | None, size_hw: Sequence[int], boxes: np.ndarray, wanted: np.ndarray) -> Crop:
+    """The part of an image with most of the `wanted` boxes, see `pictures.window`.
+
+    Args:
+        file, size_hw, boxes: the image, see `view_of`.
+        wanted: (K, 4) xyxy px.
+
+    Raises:
+        UserError: the image cannot be read.
+    """
+    view = view_of(file, size_hw, boxes)
+    try:
+        place = window(np.broadcast_to(np.uint8(0), (*view.size_hw, 3)), wanted, PANEL)
+        return crop(view, *place[:4])
+    finally:
+        view.close()
 
 
 def around(view: View, middle: Sequence[float], side: float) -> Crop:
@@ -157,6 +169,14 @@ def frame(axis: Any, boxes: np.ndarray, style: Style) -> None:
     drawn = PatchCollection(patches, facecolors="none", edgecolors=style.colour, linestyles=[style.line])
     drawn.set(linewidths=style.width, label=style.name, path_effects=style.effects(style.width))
     axis.add_collection(drawn, autolim=False)
+
+
+def panel(axis: Any, shown: Crop, boxes: Mapping[Any, np.ndarray], styles: Mapping[Any, Style]) -> None:
+    """A part of an image with its boxes (K, 4) xyxy px by their styles' names, in the order of the styles."""
+    show(axis, shown)
+    for word, style in styles.items():
+        if len(boxes.get(word, ())):
+            frame(axis, boxes[word], style)
 
 
 def legend(figure: Any, styles: Sequence[Style]) -> None:

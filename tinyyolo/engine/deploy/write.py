@@ -16,6 +16,7 @@ from tinyyolo.config import UserError, shown, suggest
 from tinyyolo.datasets.drawn.aerial import draw_aerial
 from tinyyolo.detectors.base import Detector
 from tinyyolo.export.compare import TOLERANCES, Difference, check, difference
+from tinyyolo.export.graph import sides
 from tinyyolo.export.metadata import describe
 from tinyyolo.export.onnx import OnnxRuntime, onnx_model
 from tinyyolo.export.openvino import OpenVinoRuntime, openvino_files, put
@@ -88,12 +89,6 @@ def trials(size_hw: Sequence[int]) -> list[Tensor]:
     parts = torch.stack([image[:, :high, :wide], image[:, -high:, -wide:], image[:, :high, -wide:]])
     blank = torch.full((1, 3, high, filled_up(width)), 0.5)
     return [image[None], parts, blank]
-
-
-def sides(imgsz: Any) -> list[int]:
-    """Height and width of an input."""
-    both = [imgsz, imgsz] if isinstance(imgsz, int) else [*imgsz, *imgsz][:2]
-    return [filled_up(int(side)) for side in both]
 
 
 def refuse_format(given: Mapping[str, Any], formats: Sequence[str]) -> None:
