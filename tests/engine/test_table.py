@@ -20,7 +20,7 @@ from tinyyolo import io as files
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
-from tinyyolo.engine.history.cost import cost, gflops
+from tinyyolo.engine.history.cost import cost
 from tinyyolo.engine.history.provenance import commit
 from tinyyolo.engine.history.records import read_run
 from tinyyolo.evaluation.summary.rows import BEHIND
@@ -72,9 +72,8 @@ def test_runs_that_differ_in_the_seed_are_one_row(twin, run, tiny_set, capsys):
     assert row["AP_vt"] == "-" and row["hours"] == "2.00 ± 1.41"
     content = checkpoint.load(run / "weights/best.pt")
     count = sum(p.numel() for p in checkpoint.to_model(content).parameters())
-    assert row["M parameters"] == f"{count / 1e6:.2f}" and float(row["GFLOPs"]) == round(
-        gflops(checkpoint.to_model(content), 96), 1
-    )
+    assert row["M parameters"] == f"{count / 1e6:.2f}"
+    assert float(row["GFLOPs"]) == round(checkpoint.to_model(content).gflops(96), 1)
     assert row["commit"] == content["commit"] == (commit() or None) or f"v{__version__}"
     assert (other["AP"], other["seeds"]) == ("30.0", "0")
     assert "tinyyolo-n (a) <sup>a</sup>" in out and "tinyyolo-n (c) <sup>a</sup>" in out
@@ -199,8 +198,18 @@ def test_operations_are_those_of_a_whole_look(name):
     model = build_model(load_model_yaml(name, {} if "yolo" in name else {"rpn.proposals": 20}), 3).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as whole:
         model(torch.rand(1, 3, 128, 128))
-    assert gflops(model, 128) == pytest.approx(whole.get_total_flops() / 1e9, rel=1e-9)
-    assert cost(model, [128, 96])["params"] == sum(p.numel() for p in model.parameters())
+    assert model.gflops(128) == pytest.approx(whole.get_total_flops() / 1e9, rel=1e-9)
+    assert cost(model, [128, 128]) == {"params": model.info()[1], "gflops": round(model.info(imgsz=128)[3], 3)}
+
+
+@pytest.mark.parametrize(
+    "name", ["detectors-slim-nwdrka", "reppoints-r50", "grid-rcnn-r18-nwdrka", "tridentnet-r18-nwdrka"]
+)
+def test_operations_of_deformable_and_branched_ones(name):
+    """Height and width count as they are: of half an image, half the operations but those of the second stage."""
+    model = build_model(load_model_yaml(f"{name}.yaml"), 3).eval()
+    whole, half = model.gflops(256), model.gflops((128, 256))
+    assert 0 < whole / 2 <= half < whole
 
 
 def test_the_commit_is_that_of_the_code_alone(tmp_path):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from ultralytics.nn.tasks import BaseModel
+from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import Core, convert, to_pixels
 from tinyyolo.boxes.nms import MinScore
@@ -88,6 +91,51 @@ class Detector(BaseModel):
     def model(self) -> nn.ModuleList:
         """The children in data-flow order; the engine indexes it. A view: it owns nothing and names no tensor."""
         return nn.ModuleList(self.children())
+
+    def info(
+        self, detailed: bool = False, verbose: bool = True, imgsz: int | Sequence[int] = 640
+    ) -> tuple[int, int, int, float] | None:
+        """As upstream, with the operations of `gflops`.
+
+        Returns:
+            Numbers of layers, parameters and gradients, and GFLOPs on an image of `imgsz`; None unless verbose.
+        """
+        if not verbose:
+            return None
+        parameters = dict(self.named_parameters())
+        if detailed:
+            for name, p in parameters.items():
+                LOGGER.info(f"{name:60} {'x'.join(map(str, p.shape)):>20} {p.numel():>10,}")
+        numbers = [p.numel() for p in parameters.values()]
+        learnt = sum(p.numel() for p in parameters.values() if p.requires_grad)
+        layers = sum(not [*module.children()] for module in self.modules())
+        fused: Any = self.is_fused
+        operations = self.gflops(imgsz)
+        LOGGER.info(
+            f"Model summary{' (fused)' if fused() else ''}: {layers:,} layers, {sum(numbers):,} parameters, "
+            f"{learnt:,} gradients, {operations:.1f} GFLOPs"
+        )
+        return layers, sum(numbers), learnt, operations
+
+    @property
+    @abstractmethod
+    def first_head(self) -> nn.Module:
+        """The head that sees the whole maps."""
+
+    def gflops(self, imgsz: int | Sequence[int] = 640) -> float:
+        """Billions of operations on one image, two a multiply-add: the sum over all convolutions and products.
+
+        Deformable convolutions are not counted beside their offsets, nor what a head does with its findings alone, as
+        Grid R-CNN's grids.
+
+        Args:
+            imgsz: side, or height and width, px.
+        """
+        height, width = imgsz if isinstance(imgsz, Sequence) else (imgsz, imgsz)
+        shapes = deepcopy(self).eval().to("meta")  # no memory and no arithmetic
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            shapes.first_head(shapes.features(torch.zeros(1, 3, height, width, device="meta")))
+        return float(counter.get_total_flops() / 1e9)
 
     @abstractmethod
     def losses(

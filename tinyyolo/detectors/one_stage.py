@@ -25,6 +25,11 @@ class OneStage(Detector):
         super().__init__(backbone, neck, **base)
         self.bbox_head = head
 
+    @property
+    def first_head(self) -> nn.Module:
+        """See `Detector.first_head`."""
+        return self.bbox_head
+
     def losses(
         self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True
     ) -> dict[str, Tensor]:

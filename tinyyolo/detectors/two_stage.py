@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tinyyolo.boxes.convert import Core, centres
 from tinyyolo.boxes.nms import MinScore
 from tinyyolo.detectors.base import Detector
 from tinyyolo.heads.roi import StagedHead
 from tinyyolo.heads.rpn import RPNHead
+
+REGIONS, SIDE = 8, 8  # regions on which a second stage is counted, side of the maps that it sees
 
 
 class TwoStage(Detector):
@@ -34,6 +39,24 @@ class TwoStage(Detector):
     ):
         super().__init__(backbone, neck, **base)
         self.rpn_head, self.roi_head = rpn_head, roi_head
+
+    @property
+    def first_head(self) -> nn.Module:
+        """See `Detector.first_head`."""
+        return self.rpn_head
+
+    def gflops(self, imgsz: int | Sequence[int] = 640) -> float:
+        """See `Detector.gflops`; the second stage counts with as many regions as its RPN gives at most.
+
+        Upstream's counter, which looks at what a random image makes of it, says another number at every call.
+        """
+        head, neck = deepcopy(self.roi_head).float().cpu().eval(), cast(Any, self.neck)
+        blank = [torch.zeros(1, channels, SIDE, SIDE) for channels in neck.channels]
+        boxes, valid = torch.tensor([[0.0, 0, SIDE, SIDE]]).repeat(1, REGIONS, 1), torch.ones(1, REGIONS).bool()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            head.candidates(blank, boxes, valid, (SIDE, SIDE))
+        each = counter.get_total_flops() / REGIONS
+        return super().gflops(imgsz) + float(each * self.rpn_head.counts[1] / 1e9)
 
     def losses(
         self, maps: list[Tensor], targets: list[dict[str, Tensor]], size_hw: tuple[int, int], sample: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,12 @@ from tinyyolo.layers import gather
 from tinyyolo.layers.gather import Pair, add_scattered, bags_of
 
 RING = 2  # cells of zeros around a map: a sample a cell off it is 0, but its slope is not
+
+
+def own_precision(x: Tensor) -> Any:
+    """A context without autocast for the device of `x`: half precision would round the places of the taps."""
+    device = x.device.type  # shapes alone, on meta, have no autocast to leave
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def deform_conv2d(

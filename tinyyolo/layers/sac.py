@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tinyyolo.boxes.graph import traced
 from tinyyolo.layers.blocks import he_normal, initialise
-from tinyyolo.layers.deform_conv import deform_conv2d
+from tinyyolo.layers.deform_conv import deform_conv2d, own_precision
 from tinyyolo.layers.gather import is_channels_last
 
 VARIANCE_EPS = 1e-5
@@ -191,7 +191,7 @@ class SAConv2d(ConvAWS2d):
 
     def _convolved(self, x: Tensor, norm: nn.BatchNorm2d | None) -> Tensor:
         fast, pad = infers(x), POOL // 2
-        with torch.autocast(x.device.type, enabled=False):
+        with own_precision(x):
             x = x.to(self.weight.dtype)
             x = x + self.pre_context(x.mean((2, 3), keepdim=True))
             if not torch.is_grad_enabled():  # faster to pool and to sample; the sums differ in the last bit

@@ -16,7 +16,7 @@ from tinyyolo.boxes.graph import traced
 from tinyyolo.config import within
 from tinyyolo.heads.dense import flat
 from tinyyolo.heads.points.common import PointHead
-from tinyyolo.layers.deform_conv import deform_conv2d
+from tinyyolo.layers.deform_conv import deform_conv2d, own_precision
 from tinyyolo.layers.losses import smooth_l1
 from tinyyolo.together import of_batch
 
@@ -156,10 +156,9 @@ class RepPointsHead(PointHead):
 
 
 def looked_at(x: Tensor, offset: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 3x3 convolution whose taps lie `offset` (B, 18, H, W) beside their places, in the precision of its weights:
-    half precision would round the places."""
+    """A 3x3 convolution whose taps lie `offset` (B, 18, H, W) beside their places, in the precision of its weights."""
     fast = not (torch.is_grad_enabled() or traced())
-    with torch.autocast(x.device.type, enabled=False):
+    with own_precision(x):
         x, offset = x.to(layer.weight), offset.to(layer.weight)
         return deform_conv2d(x, offset, layer.weight, padding=(1, 1), taps_first=fast)
 
