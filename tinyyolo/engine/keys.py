@@ -186,7 +186,7 @@ KEYS: dict[str, Key] = {
     ),
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
     "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
-    "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, an array"),
+    "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, several as [a.tif, b.tif], an array"),
     "tile": Key("tvp", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
     "overlap": Key("tvp", OVERLAP, "what neighbouring windows share"),
     "zoom": Key("tvp", ZOOM, "factor by which images that are cut are resampled; 2 shows objects at twice their size"),
@@ -401,6 +401,8 @@ def parsed(keys: Mapping[str, Any]) -> dict[str, Any]:
     Examples:
         >>> parsed({"lr0": "1e-3", "name": "0123", "project": 2024, "resume": "true", "data": "null"})
         {'lr0': 0.001, 'name': '0123', 'project': '2024', 'resume': True, 'data': None}
+        >>> parsed({"source": "[a.png, b.png]"}), parsed({"source": "[ab]*.png"}) # a list, a glob
+        ({'source': ['a.png', 'b.png']}, {'source': '[ab]*.png'})
     """
     return {key: as_typed(key, value) if key in AS_TYPED else parse_value(value) for key, value in keys.items()}
 
@@ -410,6 +412,8 @@ def as_typed(key: str, value: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and KEYS[key].kind is not SOURCE:
         return str(value)
     read = parse_value(value) if value != "" and isinstance(value, str) else value
+    if isinstance(read, list) and KEYS[key].kind is SOURCE and all(isinstance(one, str) for one in read):
+        return read
     return read if read is None or (isinstance(read, bool) and KEYS[key].kind is START) else value
 
 

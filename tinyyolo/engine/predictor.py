@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -322,11 +322,14 @@ class TinyPredictor(DetectionPredictor):
         return [one[:height, :width] for one in boxed]
 
     def inference(self, im: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As upstream; scenes wait for `postprocess`, and small images of other shards are not looked at."""
+        """As upstream, and scenes window by window; small images of other shards are not looked at."""
         others = self.share and not self.share.whole and not self.share.has((self.dataset.count - 1) // self.args.batch)
         self.others = bool(others)
-        alone = self.others or len(self.scenes) == len(self.batch[0])
-        return None if alone else super().inference(im, *args, **kwargs)
+        paths, pictures = cast(Any, self.batch)[:2]
+        alone = self.others or len(self.scenes) == len(paths)
+        found = None if alone else super().inference(im, *args, **kwargs)
+        self.looked_at = {i: self.detect_scene(pictures[i], paths[i]) for i in self.scenes}
+        return found
 
     def detect_scene(self, scene: np.ndarray, path: str) -> SceneResults:
         """The result of a scene; a `dropped` one where it cannot be read to its end, which is noted.
@@ -390,9 +393,7 @@ class TinyPredictor(DetectionPredictor):
             return super().write_results(i, p, im, s)
         if result.dropped:
             return ""
-        speed: Any = result.speed
-        speed["inference"] += result.took
-        speed["postprocess"] -= result.took
+        cast(Any, result.speed)["inference"] = result.took
         return super().write_results(i, p, torch.empty((1, 3, *result.orig_shape), device="meta"), s)
 
     def postprocess(self, preds: Any, img: torch.Tensor, orig_imgs: Any, **_: Any) -> list[Results]:
@@ -409,7 +410,7 @@ class TinyPredictor(DetectionPredictor):
         results, out = iter(found), list[Results]()
         for i, (image, path) in enumerate(zip(orig_imgs, names, strict=True)):
             if i in self.scenes:
-                out.append(self.detect_scene(image, path))
+                out.append(self.looked_at.pop(i))
             elif self.others:
                 out.append(self.dropped(image, path))
             else:
