@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from tinyyolo.datasets.spec import KINDS, MEANINGS
 PACKAGE = Path(__file__).parent.parent.parent / "tinyyolo"
 # Who reads these first; the other folders of the package follow by name.
 FIRST = ("engine", "evaluation", "datasets", "scenes")
-MADE = ("tinyyolo.boxes.similarity",)
 
 
 def pages() -> dict[str, str]:
@@ -91,20 +89,8 @@ def modules(folder: str) -> list[str]:
 
 def api(folder: str) -> str:
     """All public names of a folder's modules, from their docstrings."""
-    parts = [f"::: {name}\n    options: {options(name)}\n" for name in modules(folder)]
+    parts = [f"::: {name}\n    options: {{members_order: source}}\n" for name in modules(folder)]
     return f"# {'tinyyolo' if folder == 'package' else f'tinyyolo.{folder}'}\n\n" + "\n".join(parts)
-
-
-def options(name: str) -> str:
-    """How a module is read: from its text, or, where functions are made when it is imported, as it is then."""
-    if name not in MADE:
-        return "{members_order: source}"
-    found = [
-        member
-        for member, one in vars(import_module(name)).items()
-        if callable(one) and not member.startswith("_") and getattr(one, "__module__", "") == name
-    ]
-    return f"{{force_inspection: true, members: [{', '.join(found)}]}}"
 
 
 def first_page() -> str:
