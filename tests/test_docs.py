@@ -1,7 +1,7 @@
 """What the documentation says exists: commands, keys, files, functions, links; and what exists is documented."""
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -15,7 +15,7 @@ import torch
 import yaml
 
 import tinyyolo
-from tinyyolo.cli import Command, find, parse, resolve
+from tinyyolo.cli import COMMANDS, Command, find, leaves, parse, resolve
 from tinyyolo.config import load_model_yaml, yaml_names
 
 ROOT = Path(__file__).parent.parent
@@ -180,6 +180,65 @@ def test_every_page_has_its_place_in_the_site():
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     missing = {page for page in pages - placed if not page.startswith("results/")}
     assert not missing, f"mkdocs.yml: nav: {missing}"
+
+
+def test_every_folder_of_results_is_told():
+    """The folders to which commands write where `out=` or `runs=` say nothing else."""
+    commands = [resolve(command) for _, command in leaves(COMMANDS)]
+    defaults = [key.default for one in commands for key in inspect.signature(one).parameters.values()]
+    folders = {text for text in map(str, defaults) if text.startswith("runs/")}
+    assert len(folders) >= 8 and {name for name in folders if f"`{name}`" not in TEXTS[ROOT / "docs/runs.md"]} == set()
+
+
+def test_the_demo_takes_as_long_everywhere():
+    """In whole minutes, as measured last."""
+    said = [
+        TEXTS[ROOT / "README.md"],
+        *((ROOT / name).read_text() for name in ("Dockerfile", "tinyyolo/engine/commands.py")),
+    ]
+    words = [re.findall(r"about (\w+)\s+minutes", text) for text in said]
+    minutes, seconds = map(int, re.search(r"toy demo.*?(\d+) min (\d+) s", TEXTS[ROOT / "docs/measured.md"]).groups())
+    number = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")[round(minutes + seconds / 60)]
+    assert all(words) and {word for found in words for word in found} == {number}
+
+
+def test_parameters_are_counted_alike_everywhere():
+    """In millions, for the four classes of HIT-UAV and the ten of the starting weights."""
+    from ultralytics.nn.tasks import DetectionModel
+
+    from tinyyolo.detectors.build import build_model
+
+    with torch.device("meta"):
+        ours = [build_model(load_model_yaml("tinyyolo-n.yaml"), classes) for classes in (4, 10)]
+    peers = [DetectionModel(f"{name}-p2.yaml", nc=4, verbose=False) for name in ("yolov8n", "yolo26n")]
+    counts = {f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M" for model in (*ours, *peers)}
+    said = {page.name: set(re.findall(r"\b\d\.\d\d M\b", text)) for page, text in TEXTS.items()}
+    assert {"weights.md", "measured.md"} <= {page for page, found in said.items() if found}
+    assert {page: found - counts for page, found in said.items() if found - counts} == {}
+
+
+def test_figures_of_the_first_page_stand_where_it_links_to():
+    rows = re.findall(r"^\| .+\| \[(.+?)\]\(([\w./-]+)#?[\w-]*\)", TEXTS[ROOT / "README.md"], re.MULTILINE)
+    figures = [(figure, page) for words, page in rows for figure in re.findall(r"\d*\.?\d+", words)]
+    assert len(rows) == 5 and len(figures) >= 13
+    missing = [
+        (figure, page)
+        for figure, page in figures
+        if not re.search(rf"(?<![\d.]){re.escape(figure)}\b", TEXTS[ROOT / page])
+    ]
+    assert missing == []
+
+
+def test_the_picture_of_the_architecture_names_what_there_is():
+    path = ROOT / "docs/generator/architecture.py"
+    spec = importlib.util.spec_from_file_location("architecture", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/architecture.svg").read_text(encoding="utf-8") == module.picture(), path
+    beside = [box for _, boxes in module.STEPS for box in boxes]
+    steps = [step for step, _ in module.STEPS] + [box for box in (*beside, *module.ENDS) if not box.added]
+    named = [file for step in steps for file in step.lines]
+    assert len(named) >= 15 and [file for file in named if not (ROOT / "tinyyolo" / file).exists()] == []
 
 
 def public():

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 PAGE = Path(__file__).parent.parent / "docs" / "tutorial.md"
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+MOST = 10  # minutes
 CRS = "EPSG:32633"
 PIXEL = 0.5  # m
 WEST, NORTH = 500_000 + 10 * 960 * PIXEL, 5_000_000  # of the scene that nobody has labelled, m
@@ -22,9 +24,10 @@ def centres(boxes):
 
 
 @pytest.mark.slow
-def test_the_tutorial_leads_to_a_map(tmp_path):
+def test_the_tutorial_leads_to_a_map(tmp_path, capsys):
     tools = f'python() {{ "{sys.executable}" "$@"; }}\ntinyyolo() {{ python -m tinyyolo.cli "$@"; }}\n'
     words = {"PYTHONPATH": str(PAGE.parent.parent), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+    begin = time.monotonic()
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", tools + "\n".join(BLOCKS)],
         cwd=tmp_path,
@@ -33,6 +36,10 @@ def test_the_tutorial_leads_to_a_map(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    minutes = (time.monotonic() - begin) / 60
+    with capsys.disabled():
+        print(f"\nthe tutorial took {minutes:.1f} minutes")
+    assert minutes < MOST, "minutes, it says, on two cores"
     assert "nothing is wrong" in done.stdout and (tmp_path / "runs/report/report.html").is_file()
 
     import geopandas

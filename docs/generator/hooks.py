@@ -22,6 +22,10 @@ ROOT = Path(__file__).parent.parent.parent
 # Files at the top of the repository -> their place in the site.
 TOP = {"README.md": "index.md"} | {name: name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")}
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]\n]*)\]\((?P<to>[^)\s]+)\)")
+# Beside this file: looks, and what makes the search work on pages opened from a disk.
+BESIDE = ("site.css", "iframe-worker.js")
+WIDE = ("keys.md", "published.md")  # one long table: it gets the room of the table of contents, too
+DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"^ {0,3}```.*?^ {0,3}```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
@@ -29,6 +33,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add what lies outside docs/, and what is written from the code."""
     for name, place in TOP.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / name)))
+    for name in BESIDE:
+        files.append(File.generated(config, name, abs_src_path=str(Path(__file__).parent / name)))
     for place, text in reference.pages().items():
         files.append(File.generated(config, place, content=text))
     return files
@@ -36,9 +42,21 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """The page with its links as they are in the site."""
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
     source = next((name for name, place in TOP.items() if place == page.file.src_uri), f"docs/{page.file.src_uri}")
     places = {**{f"docs/{file.src_uri}": file.src_uri for file in files}, **TOP}
-    return with_links(markdown, source, page.file.src_uri, places)
+    return with_links(DIAGRAM.sub(as_lists, markdown), source, page.file.src_uri, places)
+
+
+def as_lists(diagram: re.Match[str]) -> str:
+    """A diagram's routes as lists: the script that draws it, as git hosts do, would come from elsewhere."""
+    routes = re.findall(r"subgraph \w+ \[(.*?)\](.*?)\n  end", diagram[1], re.DOTALL)
+    return "\n".join(
+        f"**{title}**\n\n"
+        + "".join(f"1. {text}: `{file}`\n" for text, file in re.findall(r'\["(.*?): (.*?)"\]', stops))
+        for title, stops in routes
+    )
 
 
 def with_links(markdown: str, source: str, place: str, places: dict[str, str]) -> str:

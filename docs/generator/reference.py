@@ -83,7 +83,7 @@ def modules(folder: str) -> list[str]:
     return sorted(
         ".".join(("tinyyolo", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for path in root.glob(pattern)
-        if path != PACKAGE / "__init__.py"
+        if path != PACKAGE / "__init__.py" and path.stat().st_size
     )
 
 

@@ -2,16 +2,14 @@
 
 import base64
 import json
-import os
 import re
 import shutil
-import subprocess
-import urllib.request
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.support.browser import SIZE, Browser, started
 from tests.support.report_scene import COLOURS, box, pixel_of, write_run
 from tinyyolo.analysis.report import report as report_command
 
@@ -23,58 +21,19 @@ def written(tmp_path_factory):
     return folder
 
 
-class Browser:
-    """A W3C WebDriver session of headless Chromium, spoken to without a client library."""
-
-    def __init__(self, port):
-        self.url = f"http://127.0.0.1:{port}/session"
-        options = {
-            "args": [
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--window-size=1300,800",
-            ]
-        }
-        always = {"browserName": "chrome", "goog:chromeOptions": options}
-        self.url += "/" + self.call("", {"capabilities": {"alwaysMatch": always}})["sessionId"]
-
-    def call(self, path, body=None, method="POST"):
-        data = None if method != "POST" else json.dumps(body or {}).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def script(self, code):
-        return self.call("/execute/sync", {"script": code, "args": []})
+class Page(Browser):
+    """The report, once its picture is there."""
 
     def open(self, path):
-        self.call("/url", {"url": path.resolve().as_uri()})
+        super().open(path.resolve().as_uri())
         waited = """const done = arguments[0];
             const see = () => picture && picture.complete ? done() : setTimeout(see, 20);
             see();"""
         self.call("/execute/async", {"script": waited, "args": []})
 
-    def element(self, css):
-        return next(iter(self.call("/element", {"using": "css selector", "value": css}).values()))
-
-    def click(self, css):
-        self.call(f"/element/{self.element(css)}/click")
-
-    def text(self, css):
-        return self.script(f"return document.querySelector({css!r}).textContent")
-
-    def texts(self, css):
-        return self.script(f"return [...document.querySelectorAll({css!r})].map(e => e.textContent)")
-
-    def actions(self, kind, steps, **more):
-        self.call("/actions", {"actions": [{"type": kind, "id": kind, "actions": steps, **more}]})
-
     def canvas(self):
         """(H, W, 3) RGB of the canvas as it is on the screen."""
-        data = base64.b64decode(self.call(f"/element/{self.element('#view')}/screenshot", method="GET"))
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        return self.screenshot("#view")
 
     def inked(self):
         """How many pixels of the canvas have the colour of each kind."""
@@ -84,21 +43,8 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser():
-    driver = shutil.which("chromedriver")
-    if driver is None or shutil.which("chromium") is None:
-        missing = "needs Debian's chromium and chromium-driver"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
-    session = None
-    try:
-        port = next(m.group(1) for line in process.stdout if (m := re.search(r"on port (\d+)\.", line)))
-        session = Browser(port)
+    with started(Page) as session:
         yield session
-    finally:
-        if session is not None:
-            session.call("", method="DELETE")
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture
@@ -235,7 +181,7 @@ def test_the_sizes_of_missed_objects_are_told(page):
 
 def test_on_a_phone_the_picture_comes_first(browser, written):
     """390 px wide: the picture takes the width, lists lie below it, nothing hangs out."""
-    browser.call("/window/rect", {"width": 390, "height": 800})
+    browser.resize(390, 800)
     try:
         browser.open(written / "out/report.html")
         place = (
@@ -247,7 +193,7 @@ def test_on_a_phone_the_picture_comes_first(browser, written):
         assert images[1] >= view[3] and boxes[1] >= view[3] and images[2] <= boxes[0] + 1
         assert view[3] - view[1] > browser.script("return innerHeight") / 2
     finally:
-        browser.call("/window/rect", {"width": 1300, "height": 800})
+        browser.resize(*SIZE)
 
 
 def test_pointing_at_a_box_names_it(page):

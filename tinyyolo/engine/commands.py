@@ -15,7 +15,7 @@ from tinyyolo.engine.keys import check_keys
 from tinyyolo.engine.model import SMALLEST, Model
 from tinyyolo.engine.stopping import stoppable
 
-# What `tinyyolo train` does when no data is named: about seven minutes on 2 CPU cores, see README.md.
+# What `tinyyolo train` does when no data is named: about five minutes on 2 CPU cores, see README.md.
 DEMO = {"data": "toy.yaml", "imgsz": 320, "epochs": 12, "batch": 8}
 TRAINED = "tinyyolo-n.pt"  # what predicts where no model is named
 
@@ -49,7 +49,7 @@ def train(**keys: Any) -> None:
     Keys are those of docs/keys.md (ultralytics' and our own); dotted keys change the model's YAML
     (head.assigner.topk=3). It starts from the weights that come along where there are some for the model's size;
     pretrained=false starts from scratch, pretrained=FILE from others. Without data= it trains the smallest model on a
-    drawn toy set, about seven minutes on 2 cores. To continue a run that was cut off:
+    drawn toy set, about five minutes on 2 cores. To continue a run that was cut off:
     tinyyolo train resume=runs/train/weights/last.pt
     """
     keys = with_file("train", keys)

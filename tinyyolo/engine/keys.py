@@ -462,17 +462,27 @@ def describe(name: str, others: Collection[str] = ()) -> str:
         raise UserError(f"{name!r}: no command and no key; {near if near.startswith('did') else 'see docs/keys.md'}")
     row = KEYS[name]
     modes = [mode for letter, mode in MODES.items() if letter in row.modes]
-    instead = next(filter(None, map(row.refusal, MODES.values())), "")
+    instead = instead_of(row)
     if not modes:
         return f"{name}: not taken; {instead}"
-    default = {**DEFAULT_CFG_DICT, **DEFAULTS}.get(name)
     lines = [
-        f"{name}={shown(default)}: {row.text}",
+        f"{name}={shown(default_of(name))}: {row.text}",
         "; ".join(filter(None, [f"  of {', '.join(modes)}", row.kind.words])),
     ]
-    if instead and not instead.startswith("a key of"):
+    if instead:
         lines.append(f"  elsewhere: {instead}")
     return "\n".join(lines)
+
+
+def default_of(name: str) -> Any:
+    """A key's value where it is not given."""
+    return {**DEFAULT_CFG_DICT, **DEFAULTS}.get(name)
+
+
+def instead_of(row: Key) -> str:
+    """What the first of the modes that refuse a key says to use; "" if it says but which modes take it, or all do."""
+    instead = next(filter(None, map(row.refusal, MODES.values())), "")
+    return "" if instead.startswith("a key of") else instead
 
 
 def markdown() -> str:
@@ -485,14 +495,16 @@ def markdown() -> str:
         "in one line, which says what to use. Dotted keys (`head.assigner.topk=3`) change the model's YAML.",
         "This file is written by `python -m tinyyolo.engine.keys docs/keys.md`.",
         "",
-        "| key | " + " | ".join(MODES.values()) + " | value | what it does | where it is refused: what to use |",
-        "|---|" + "---|" * (len(MODES) + 3),
+        "| key | of | value | default | what it does | elsewhere |",
+        "|---|---|---|---|---|---|",
     ]
     for name, row in KEYS.items():
-        marks = ["yes" if letter in row.modes else "-" for letter in MODES]
-        instead = next(filter(None, map(row.refusal, MODES.values())), "")
-        words = row.kind.words if row.modes else ""
-        lines.append(f"| `{name}` | {' | '.join(marks)} | {words} | {row.text} | {instead} |")
+        if row.modes:
+            modes = ", ".join(mode for letter, mode in MODES.items() if letter in row.modes)
+            cells = (f"`{name}`", modes, row.kind.words, f"`{shown(default_of(name))}`", row.text, instead_of(row))
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "## Keys of ultralytics that are not taken", "", "| key | what to use |", "|---|---|"]
+    lines += [f"| `{name}` | {instead_of(row)} |" for name, row in KEYS.items() if not row.modes]
     return "\n".join(lines) + "\n"
 
 
