@@ -197,7 +197,7 @@ class Cost(NamedTuple):
 def kind_of(words: Sequence[str]) -> str:
     """What a process of a prediction is, by its command line; "" for one that has none any more."""
     line = " ".join(words)
-    names = {"ray::MapWorker": "actors", "ray::": "workers that wait", "gcs_server": "node", "raylet": "node"}
+    names = {"ray::MapWorker": "actors", "ray::": "small actors", "gcs_server": "node", "raylet": "node"}
     names |= {"/ray/": "node"}
     return next((kind for mark, kind in names.items() if mark in line), "tinyyolo" if line else "")
 
