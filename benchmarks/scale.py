@@ -3,7 +3,7 @@
     python benchmarks/scale.py plan --scenes 1000000 --side 10000 --rate 60      # windows, bytes, seconds of a GPU
     python benchmarks/scale.py simulate --scenes 1000000 --workers 100 --seed 0  # shards, slow machines, failures
     python benchmarks/scale.py evaluate --images 20000 --files 40 --seed 0       # peak memory of many files, and of one
-    python benchmarks/scale.py ray --scenes 6 --side 4000 --actors 1 2           # Ray beside one process, wall time
+    python benchmarks/scale.py ray --scenes 20 --side 4000 --actors 2            # Ray beside as many shards: wall, CPU
 
 `simulate` takes all else from its options: seconds a scene (by a lognormal law), how many workers are slow and by how
 much, mean hours between failures of a worker, seconds until its successor works. A shard that fails goes on where it
@@ -17,13 +17,15 @@ import heapq
 import json
 import math
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false")
 
@@ -31,6 +33,8 @@ import numpy as np
 
 DAY, HOUR, MEGA, TERA = 86_400, 3600, 1e6, 1e12
 SHARDS = (1, 4, 16, 64)  # of `simulate`, for each worker
+LOOK = 0.2  # s between two looks at the processes of a prediction
+NO_WORDS = "ended"  # a process that was never seen alive
 
 
 class Failures(NamedTuple):
@@ -183,14 +187,65 @@ def evaluated(given: argparse.Namespace) -> None:
         print(f"the same figures to the last digit: {same}")
 
 
+class Cost(NamedTuple):
+    """Seconds of a clock, and of all CPUs, by kind of process."""
+
+    wall: float
+    cpu: dict[str, float]
+
+
+def kind_of(words: Sequence[str]) -> str:
+    """What a process of a prediction is, by its command line; "" for one that has none any more."""
+    line = " ".join(words)
+    names = {"ray::MapWorker": "actors", "ray::": "small actors", "gcs_server": "node", "raylet": "node"}
+    names |= {"/ray/": "node"}
+    return next((kind for mark, kind in names.items() if mark in line), "tinyyolo" if line else "")
+
+
+def cost_of(commands: Sequence[Sequence[str]]) -> Cost:
+    """Run commands side by side, to the end of every process that they start; looked at every LOOK seconds.
+
+    Raises:
+        subprocess.CalledProcessError: one of them failed.
+    """
+    import psutil
+
+    start, seen = time.perf_counter(), dict[int, tuple[str, float]]()
+    started = [psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for words in commands]
+    family: dict[int, Any] = {}
+    wall = 0.0
+    while True:
+        running = [one for one in started if one.poll() is None]
+        wall = wall if not running and wall else time.perf_counter() - start
+        for one in running:
+            family |= {child.pid: child for child in [psutil.Process(one.pid), *one.children(recursive=True)]}
+        for pid, process in [*family.items()]:
+            try:
+                times = process.cpu_times()
+                seen[pid] = kind_of(process.cmdline()) or seen.get(pid, (NO_WORDS, 0))[0], times.user + times.system
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    del family[pid]
+            except psutil.NoSuchProcess:
+                del family[pid]
+        if not running and not family:
+            break
+        time.sleep(LOOK)
+    for one, words in zip(started, commands, strict=True):
+        if one.returncode:
+            raise subprocess.CalledProcessError(one.returncode, words, stderr=one.stderr.read())
+    total: dict[str, float] = {}
+    for kind, seconds in seen.values():
+        total[kind] = total.get(kind, 0) + seconds
+    return Cost(wall, total)
+
+
 def by_ray(given: argparse.Namespace) -> None:
-    """Wall seconds of one process and of Ray's actors over drawn scenes, in turns, the least of several rounds."""
+    """Seconds of one process, of a process for each actor by shards, and of Ray's actors, over drawn scenes, in turns.
+
+    All by the command line, from its start to the end of the last process; the median of several rounds.
+    """
     import cv2
-    import torch
 
-    from tinyyolo import Model
-
-    torch.set_num_threads(1)
     rng = np.random.default_rng(given.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -198,24 +253,38 @@ def by_ray(given: argparse.Namespace) -> None:
         for i in range(given.scenes):
             small = rng.integers(0, 255, (given.side // 8, given.side // 8, 3), dtype=np.uint8)
             cv2.imwrite(str(folder / "in" / f"{i}.png"), cv2.resize(small, (given.side, given.side)))
+        keys = [f"model={given.model}", "source=in", "imgsz=640", "conf=0.25", "save=false", "save_json=true"]
+        predict = [sys.executable, "-m", "tinyyolo", "predict", *keys, "exist_ok=true"]
+        count = given.actors
+        shards = [[*predict, "name=shards", f"shard={i + 1}/{count}"] for i in range(count)]
+        ways = {"one process": ([[*predict, "name=one"]], "one")}
+        ways[f"{count} shards"] = shards, "shards"
+        ways[f"{count} actors"] = [[*predict, "name=ray", "engine=ray", f"actors={count}"]], "ray"
+        merge = [sys.executable, "-m", "tinyyolo", "merge", "runs/shards.shards", "exist_ok=true"]
         os.chdir(folder)
-        found: dict[str, list[float]] = {}
+        found: dict[str, list[Cost]] = {}
         files = set()
         for _ in range(given.rounds):
-            for actors in (0, *given.actors):
-                keys = {"imgsz": 640, "conf": 0.25, "save_json": True, "name": f"a{actors}", "exist_ok": True}
-                keys |= {"engine": "ray", "actors": actors} if actors else {}
-                started = time.perf_counter()
-                Model(given.model).predict("in", **keys)
-                what = f"{actors} actors" if actors else "one process"
-                found.setdefault(what, []).append(time.perf_counter() - started)
-                files.add(Path("runs", f"a{actors}", "predictions.json").read_bytes())
-        alone = min(found["one process"])
-        for what, seconds in found.items():
-            print(
-                f"{what}: {min(seconds):.1f} s, {min(seconds) / alone - 1:+.1%}; rounds {np.round(seconds, 1).tolist()}"
-            )
+            for what, (commands, run) in ways.items():
+                shutil.rmtree("runs", ignore_errors=True)
+                found.setdefault(what, []).append(cost_of(commands))
+                if run == "shards":
+                    found.setdefault("merge", []).append(cost_of([merge]))
+                files.add(Path("runs", run, "predictions.json").read_bytes())
+        show_costs(found, f"{count} shards")
         print(f"the same bytes: {len(files) == 1}")
+
+
+def show_costs(found: Mapping[str, Sequence[Cost]], beside: str) -> None:
+    """The median round of each way, by wall time and CPU time, and how far it is over one of them."""
+    wall, cpu = (
+        {what: statistics.median(column(c) for c in costs) for what, costs in found.items()}
+        for column in (lambda c: c.wall, lambda c: sum(c.cpu.values()))
+    )
+    for what, costs in found.items():
+        parts = ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in costs[-1].cpu.items())
+        over = f"{wall[what] / wall[beside] - 1:+.1%} and {cpu[what] / cpu[beside] - 1:+.1%} beside {beside}"
+        print(f"{what}: {wall[what]:.1f} s, {cpu[what]:.1f} CPU s, {over}; the last round's {parts}")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -227,14 +296,13 @@ def main(words: Sequence[str] | None = None) -> None:
         plan: {"scenes": 1_000_000, "side": 10_000, "tile": 640, "overlap": 96, "rate": 60.0, "packed": 0.5},
         sim: {"scenes": 1_000_000, "workers": 100, "seconds": 6.0, "spread": 0.5, "slow": 0.02, "factor": 3.0},
         ev: {"images": 20_000, "files": 40, "objects": 10, "chance": 200, "seed": 0},
-        ray: {"scenes": 6, "side": 4000, "rounds": 2, "seed": 0, "model": "tinyyolo-n.pt"},
+        ray: {"scenes": 6, "side": 4000, "actors": 2, "rounds": 3, "seed": 0, "model": "tinyyolo-n.pt"},
     }
     options[plan] |= {"boxes": 200, "row": 30.0}
     options[sim] |= {"hours": 200.0, "replace": 300.0, "seed": 0}
     for own, defaults in options.items():
         for name, value in defaults.items():
             own.add_argument(f"--{name}", type=type(value), default=value)
-    ray.add_argument("--actors", type=int, nargs="+", default=[1, 2])
     given = parser.parse_args(words)
     {"plan": planned, "simulate": simulated, "evaluate": evaluated, "ray": by_ray}[given.part](given)
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
-from ultralytics.utils.torch_utils import select_device
+from ultralytics.utils.torch_utils import parse_device, select_device
 
 from tinyyolo.config import UserError, load_yaml, path_of, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.engine.keys import AS_TYPED, BEST, DEFAULTS, KEYS, LAST, LETTERS, OWN, check_keys, parsed
 
 # What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
+CPU, IDLE = "cpu", "-1"  # words of device=: the second for a GPU that does nothing
 NOT_A_RECIPE = ("cfg", "data", "exist_ok", "model", "name", "pretrained", "project", "resume", "save_dir", "source")
 # ours -> those of ultralytics that do nothing beside it
 REPLACED = {
@@ -140,10 +142,16 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
 
 
 def check_device(device: Any) -> None:
-    """Raise UserError for a device that this machine does not have; upstream says so in ten lines."""
-    try:
-        if device is not None:
-            select_device(device, verbose=False)
-    except ValueError as error:
-        choices = ["cpu", *range(torch.cuda.device_count()), *(["mps"] if torch.backends.mps.is_available() else [])]
-        raise UserError(f"device={shown(device)}: not on this machine; {suggest(device, choices)}") from error
+    """Raise UserError for a device that this machine does not have; upstream says so in ten lines, or takes the CPU."""
+    if device is None or not str(device):
+        return
+    idle = IDLE in str(device) and not torch.cuda.is_available()  # upstream would look for one, and say so at length
+    word = "" if idle else parse_device(device)
+    numbers = [int(part) for part in word.split(",") if part.isdigit()]
+    found = None
+    if all(number < torch.cuda.device_count() for number in numbers):
+        with suppress(ValueError):
+            found = select_device(word, verbose=False)
+    if not isinstance(found, torch.device) or (found.type == CPU and word != CPU):
+        choices = [CPU, *range(torch.cuda.device_count()), *(["mps"] if torch.backends.mps.is_available() else [])]
+        raise UserError(f"device={shown(device)}: not on this machine; {suggest(device, choices)}")

@@ -41,6 +41,9 @@ ROW = ("path", "band", "rows", "empty", "fault")  # of what an actor gives
 NO_BAND = -1
 LOGGERS = ("ray", "ray.data")
 ADDRESS = "RAY_ADDRESS"
+# Else Ray starts a Python for each CPU beforehand, none of which is asked for anything, and its actors give way to all
+# other programs of the machine (nice 15): beside one of them an actor then gets a thirtieth of a core.
+SYSTEM = {"enable_worker_prestart": False, "prestart_worker_first_driver": False, "worker_niceness": 0}
 
 
 def check_ray(model: Any, own: Mapping[str, Any], files: Any) -> None:
@@ -187,6 +190,7 @@ class Fleet:
         self.session = mkdtemp(prefix="tyr-", dir=None if len(gettempdir()) < SHORT else "/tmp")
         store = max(LEAST_STORE, COPIES * sum(t.nbytes for t in self.model.model.state_dict().values()))
         local: dict[str, Any] = {"_temp_dir": self.session, "include_dashboard": False, "object_store_memory": store}
+        local["_system_config"] = SYSTEM
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
         try:
             if os.environ.get(ADDRESS):
