@@ -26,8 +26,12 @@ class Page(Browser):
 
     def open(self, path):
         super().open(path.resolve().as_uri())
+        self.settle()
+
+    def settle(self):
+        """Wait until the picture is there, and has been fitted, which ends any zoom."""
         waited = """const done = arguments[0];
-            const see = () => picture && picture.complete ? done() : setTimeout(see, 20);
+            const see = () => picture && picture.complete ? setTimeout(done, 20) : setTimeout(see, 20);
             see();"""
         self.call("/execute/async", {"script": waited, "args": []})
 
@@ -159,6 +163,7 @@ def test_everything_is_reached_by_keys(page):
     assert page.script("return picked") >= 0
     press(page, "\ue012")
     assert page.script("return current") == 0
+    page.settle()
     before = page.script("return view")
     press(page, "+")
     press(page, "d")

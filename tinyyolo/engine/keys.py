@@ -501,6 +501,7 @@ def markdown() -> str:
     for name, row in KEYS.items():
         if row.modes:
             modes = ", ".join(mode for letter, mode in MODES.items() if letter in row.modes)
+            modes = "all" if set(row.modes) == set(MODES) else modes
             cells = (f"`{name}`", modes, row.kind.words, f"`{shown(default_of(name))}`", row.text, instead_of(row))
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Keys of ultralytics that are not taken", "", "| key | what to use |", "|---|---|"]
