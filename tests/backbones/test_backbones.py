@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
+from tinyyolo.backbones.darknet import Darknet
 from tinyyolo.backbones.darknet53 import Darknet53
 from tinyyolo.backbones.hrnet import HRNet
 from tinyyolo.backbones.resnet import DEPTHS, ResNet
@@ -35,6 +36,22 @@ def test_maps_of_one_stage_backbones(kind, size):
     assert len(maps) == len(backbone.channels) == len(backbone.strides)
     for x, channels, stride in zip(maps, backbone.channels, backbone.strides, strict=True):
         assert tuple(x.shape) == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+@pytest.mark.parametrize("pools", [0, 1])
+def test_how_far_the_last_map_of_darknet_looks(pools):
+    """A cell reads 151 px each way from 32 j, by hand from its last convolution to the stem: 2 cells of 32, 1 of 16,
+    2 of 16, 1 of 8, 2 of 8, 1 of 4, 2 of 4, 1 of 2 and 1 px; a pool of 5 x 5 two cells, 64 px, more."""
+    torch.manual_seed(0)
+    backbone = Darknet((4, 8, 8, 8, 8), (1, 1, 1, 1), pools=pools).eval()
+    image = torch.rand(1, 3, 32, 1024)
+    other = image.clone()
+    other[..., 512] += 100.0  # a column of pixels
+    with torch.no_grad():
+        changed = (backbone(image)[-1] != backbone(other)[-1]).any(dim=1)[0, 0].nonzero().flatten().tolist()
+    seen = [j for j in range(32) if abs(32 * j - 512) <= 151]
+    assert seen == [*range(12, 21)] and (changed == seen) == (pools == 0)
+    assert set(changed) >= set(seen) and all(abs(32 * j - 512) <= 151 + 64 * pools for j in changed)
 
 
 def test_vgg_is_torchvisions():
@@ -126,6 +143,7 @@ def test_every_parameter_of_hrnet_learns():
         (lambda: ResNet(18, frozen_stages=5), "frozen_stages=5"),
         (lambda: VGG(12), "depth=12: choices are 11, 13, 16, 19"),
         (lambda: Darknet53(4, (1, 1)), r"blocks=\[1, 1\]: expected five numbers"),
+        (lambda: Darknet(pools=-1), "pools=-1: expected a whole number of at least 0"),
         (lambda: HRNet(31), "width=31: choices are 18, 32, 48"),
     ],
 )
