@@ -348,7 +348,7 @@ KEYS: dict[str, Key] = {
     "int8": Key(
         "e",
         SWITCH,
-        "of onnx and openvino: weights and maps of 8 bits, by the images of data=; boxes and suppression stay at 32",
+        "of onnx: weights and maps of 8 bits, by the images of data=; boxes and suppression stay at 32",
         "tiny boxes need float32; amp= trains in mixed precision",
     ),
     # ---- tinyyolo's own

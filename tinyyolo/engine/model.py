@@ -55,6 +55,8 @@ from tinyyolo.io import some, sweep
 
 FORMATS = ("onnx", "openvino", "torchscript", "safetensors")
 DEPLOYED = ("onnx", "openvino")  # formats with suppression, of several precisions
+SETTINGS = {"nms": DEPLOYED, "half": DEPLOYED, "int8": ("onnx",)}  # keys of some formats alone
+NNCF = "; OpenVINO computes its graph otherwise and loses AP: use nncf.quantize on the folder of float32"
 CALIBRATION = ("data", "split", "fraction")  # keys of int8 alone
 FILES = (
     ".pt",
@@ -498,8 +500,8 @@ class Model(EngineModel):
 
         Args:
             kwargs: `format`, onnx, openvino, torchscript or safetensors; `imgsz`, the size that TorchScript takes. For
-                the first two `nms=False` leaves suppression out, `half=True` is for weights of 16 bits, and
-                `int8=True` for those of 8, by the images of `data=`; AP and AP_vt on its `split=` are then printed.
+                the first two `nms=False` leaves suppression out, `half=True` is for weights of 16 bits. For onnx
+                `int8=True` is for those of 8, by the images of `data=`; AP and AP_vt on its `split=` are then printed.
 
         Returns:
             The path of the file.
@@ -519,17 +521,18 @@ class Model(EngineModel):
         if path == stem:
             raise UserError(f"{path}: it is a {args['format']} file already")
         given = with_file("export", kwargs)
-        for key in ("nms", "half", "int8"):
-            if given.get(key) is not None and args["format"] not in DEPLOYED:
-                raise UserError(f"{key}={shown(given[key])}: a setting of format={', '.join(DEPLOYED)}")
+        for key, formats in SETTINGS.items():
+            if given.get(key) is not None and args["format"] not in formats:
+                more = NNCF if key == "int8" and args["format"] == "openvino" else ""
+                raise UserError(f"{key}={shown(given[key])}: a setting of format={', '.join(formats)}{more}")
         for key in CALIBRATION:
             if given.get(key) is not None and not args["int8"]:
                 raise UserError(f"{key}={shown(given[key])}: an export asks for images with int8=true alone")
         if args["format"] in DEPLOYED:
-            write = {"onnx": to_onnx, "openvino": to_openvino}[args["format"]]
-            more = self._calibrated(args, given, path) if args["int8"] else nullcontext()
-            with more as images:
-                write(self.model, path, args["imgsz"], args["nms"] is not False, args["half"], images)
+            write: Any = {"onnx": to_onnx, "openvino": to_openvino}[args["format"]]
+            how = self.model, path, args["imgsz"], args["nms"] is not False, args["half"]
+            with self._calibrated(args, given, path) if args["int8"] else nullcontext(()) as images:
+                write(*how, *images)
         elif args["format"] == "torchscript":
             torchscript(self.model, path, args["imgsz"], path.stem)
         elif "imgsz" in kwargs:
@@ -547,7 +550,7 @@ class Model(EngineModel):
         side, known = max(sides(args["imgsz"])), {key: given[key] for key in ("data", "split") if key in given}
         looks = self.arguments("val", {"rect": True}, {"imgsz": side, **known})
         data = data_of(looks)
-        yield calibration(self.model, looks, given.get("fraction"))
+        yield (calibration(self.model, looks, given.get("fraction")),)
         split = known.get("split") or looked_at(data)
         print(f"{path}: {beside(self, Model(path), looks['data'], split, side)}")
 

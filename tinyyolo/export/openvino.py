@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tinyyolo.config import UserError
 from tinyyolo.detectors.archives import in_one_line
@@ -25,14 +24,7 @@ FOLDER = "_openvino"  # behind a checkpoint's name
 METADATA, GRAPH, WEIGHTS = "metadata.json", "model.xml", "model.bin"
 
 
-def openvino_files(
-    detector: Detector,
-    said: Mapping[str, Any],
-    folder: Path,
-    nms: bool,
-    half: bool,
-    images: Iterable[Tensor] | None = None,
-) -> None:
+def openvino_files(detector: Detector, said: Mapping[str, Any], folder: Path, nms: bool, half: bool) -> None:
     """Write a detector as OpenVINO's files into a folder that is there.
 
     Args:
@@ -41,7 +33,6 @@ def openvino_files(
         folder: for model.xml, model.bin and metadata.json.
         nms: whether detections come out, too; score, iou and max_det are then inputs without defaults.
         half: weights of 16 bits; OpenVINO computes with 32 all the same.
-        images: see `onnx_model`; OpenVINO computes with 8 bits where a graph quantises.
 
     Raises:
         UserError: the package is missing, or the detector has operators that its reader does not know.
@@ -50,7 +41,7 @@ def openvino_files(
     if is_deformable(detector):
         raise UserError("format=openvino: its reader has no deformable convolution; format=onnx runs by onnxruntime")
     openvino: Any = import_module("openvino")
-    content = onnx_model(detector, said, nms, defaults=False, images=images).SerializeToString()
+    content = onnx_model(detector, said, nms, defaults=False).SerializeToString()
     model = openvino.Core().read_model(content)
     openvino.save_model(model, folder / GRAPH, compress_to_fp16=half)
     write_json(folder / METADATA, dict(said))

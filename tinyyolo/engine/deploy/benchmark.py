@@ -26,7 +26,6 @@ ROWS: dict[str, dict[str, Any] | None] = {
     "onnx-int8": {"format": "onnx", "int8": True},
     "openvino": {"format": "openvino"},
     "openvino-half": {"format": "openvino", "half": True},
-    "openvino-int8": {"format": "openvino", "int8": True},
     "torchscript": {"format": "torchscript"},
 }
 FIGURES = ("AP", "AP_vt", "AP_t")

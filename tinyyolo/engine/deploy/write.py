@@ -58,25 +58,25 @@ def to_onnx(detector: Detector, path: Path, imgsz: Any, nms: bool, half: bool, i
         file.write(content)
 
 
-def to_openvino(detector: Detector, path: Path, imgsz: Any, nms: bool, half: bool, images: Images = None) -> None:
+def to_openvino(detector: Detector, path: Path, imgsz: Any, nms: bool, half: bool) -> None:
     """Write a folder of OpenVINO's files, as `to_onnx` writes a file.
 
     Raises:
         UserError: see there.
     """
-    size_hw, precision = sides(imgsz), precision_of(half, images)
+    size_hw, precision = sides(imgsz), precision_of(half)
     said = describe(detector, size_hw, path.name, dynamic=True, nms=nms, precision=precision)
     with TemporaryDirectory(prefix="tinyyolo-") as folder:
-        openvino_files(detector, said, Path(folder), nms, half, images)
+        openvino_files(detector, said, Path(folder), nms, half)
         compared(detector, OpenVinoRuntime(Path(folder)), size_hw, path)
         put(Path(folder), path)
 
 
-def precision_of(half: bool, images: Images) -> str:
+def precision_of(half: bool, images: Images = None) -> str:
     """What the metadata say of the weights.
 
     Examples:
-        >>> precision_of(False, None), precision_of(True, None), precision_of(False, [])
+        >>> precision_of(False), precision_of(True), precision_of(False, [])
         ('float32', 'float16', 'int8')
     """
     return "int8" if images is not None else "float16" if half else "float32"
