@@ -46,16 +46,19 @@ def test_it_finds_what_its_checkpoint_finds(name, tmp_path):
 
 @pytest.mark.slow
 def test_deformable_convolutions(tmp_path):
-    """DetectoRS: of an untrained one some proposals score alike to the last bit, and either of two may go on."""
+    """DetectoRS. In an image of one colour proposals score alike to the last bit, and either of two may go on."""
     model = built("detectors-slim-rfla.yaml")
     batches = [torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))]
     seen = difference(model, runtime_of(model, tmp_path / "a.onnx").detect, batches, 1e-4)
-    assert seen.seen > 100 and seen.alone < 0.2 * seen.seen and np.float32(seen.boxes) < 1e-2 and seen.scores < 1e-3
+    assert seen.seen > 100 and seen.alone < 0.02 * seen.seen and np.float32(seen.boxes) < 1e-2 and seen.scores < 1e-3
     with pytest.raises(UserError, match="no deformable convolution; format=onnx runs by onnxruntime"):
         openvino_files(model, {}, tmp_path, True, False)
 
 
 @pytest.mark.slow
-def test_what_is_not_offered_is_refused():
-    with pytest.raises(UserError, match="not of Grid R-CNN, whose head suppresses inside; use format=torchscript"):
-        onnx_model(built("grid-rcnn-r18-nwdrka.yaml"), {"version": "1"})
+def test_heatmaps_of_grid_points(tmp_path):
+    """Grid R-CNN: untrained heatmaps are flat, so which cell is highest, and with it a box, hangs on the last bit."""
+    model = built("grid-rcnn-r18-nwdrka.yaml")
+    batches = [torch.rand(*SHAPES[1], generator=torch.Generator().manual_seed(0)), torch.full((1, 3, 96, 96), 0.5)]
+    seen = difference(model, runtime_of(model, tmp_path / "a.onnx").detect, batches, 1e-4)
+    assert seen.seen > 100 and seen.alone < 0.05 * seen.seen and seen.boxes < 1e-2 and seen.scores < 1e-4, seen.words

@@ -138,6 +138,16 @@ def test_differences_of_sets(change, seen):
     assert (found.boxes, found.scores, found.alone) == seen
 
 
+def test_few_candidates_are_compared(own):
+    """Of a region proposal network in a small image, too, there are fewer than are asked for."""
+    batch = images(1, 32, 32)
+    with torch.no_grad():
+        assert own.predict(batch)[0][:, 4:].numel() < compare.MOST
+    same = lambda batch, rules: rules.of_output(own.predict(batch))  # noqa: E731
+    seen = compare.difference(own, same, [batch], 0.0)
+    assert seen.seen > 3 and seen[1:] == (0.0, 0.0, 0)
+
+
 def test_half_keeps_boxes_where_they_are(best, own, tmp_path):
     copy = tmp_path / "a.pt"
     copy.write_bytes(best.read_bytes())

@@ -134,8 +134,10 @@ def export(**keys: Any) -> None:
 
     The file stands beside the checkpoint. format=onnx and format=openvino take any image size and give detections, or
     with nms=false candidates; half=true is for weights of 16 bits. They are tried beside the checkpoint first, and not
-    written if they find something else. format=torchscript runs by itself at one image size; it is code, which predict
-    and val run with trust=true. format=safetensors holds the weights, no code, and stands for the .pt anywhere.
+    written if they find something else. int8=true data=my.yaml is for weights and maps of 8 bits, which do find
+    something else: AP and AP_vt of both on the data are printed. format=torchscript runs by itself at one image size;
+    it is code, which predict and val run with trust=true. format=safetensors holds the weights, no code, and stands
+    for the .pt anywhere.
     """
     model, plain = model_and_keys("export", keys)
     print(model.export(**plain))

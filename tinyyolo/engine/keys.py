@@ -185,7 +185,7 @@ KEYS: dict[str, Key] = {
         "the authors' checkpoint for the YAML of model=, .pth or .safetensors; in Python `Model(...).load(path)`",
     ),
     "cfg": Key("tvpe", TEXT, "a YAML of keys; what stands on the command line wins over it"),
-    "data": Key("tv", TEXT, "a data YAML or its name", "a model knows its own classes"),
+    "data": Key("tve", TEXT, "a data YAML or its name; export: with int8=true", "a model knows its own classes"),
     "source": Key("p", SOURCE, "an image, a folder, a glob, a video, a txt list, several as [a.tif, b.tif], an array"),
     "tile": Key("tvp", TILE, "auto cuts images over 1.5 times imgsz into windows of imgsz px; N px; off shrinks them"),
     "overlap": Key("tvp", OVERLAP, "what neighbouring windows share"),
@@ -261,7 +261,7 @@ KEYS: dict[str, Key] = {
     "close_mosaic": Key("t", COUNT, "last epochs without mosaic"),
     "resume": Key("t", START, "go on with a run that was cut off: its last.pt, or true for the loaded one"),
     "amp": Key("t", one_of(True, False, "fp16", "bf16", "fp32"), "mixed precision on a GPU"),
-    "fraction": Key("t", SHARE, "share of the training images to use, or how many"),
+    "fraction": Key("te", SHARE, "share of the training images to use, or how many; export: with int8=true, else 100"),
     "freeze": Key("t", FREEZE, "parts that do not learn: the first so many, a list of their numbers or of names"),
     "multi_scale": Key("t", FACTOR, "vary the image size by this share"),
     "channels_last": Key("t", LAYOUT, "memory layout on a GPU", "evaluation on a CPU is always channels-last"),
@@ -294,7 +294,7 @@ KEYS: dict[str, Key] = {
     "cutmix": Key("t", FACTOR, "chance of a piece of another image"),
     "augmentations": Key("t", AUGMENTATIONS, "a list of albumentations transforms, in Python; none unless given"),
     # ---- validation
-    "split": Key("tv", TEXT, "the split to validate on"),
+    "split": Key("tve", TEXT, "the split to validate on; export: with int8=true"),
     "save_json": Key("tvp", SWITCH, "write predictions.json; val always does"),
     "conf": Key(
         "tvp",
@@ -345,6 +345,12 @@ KEYS: dict[str, Key] = {
         "of onnx: weights and maps of 16 bits, of openvino weights; boxes and suppression stay at 32",
         "tiny boxes need float32; amp= trains in mixed precision",
     ),
+    "int8": Key(
+        "e",
+        SWITCH,
+        "of onnx: weights and maps of 8 bits, by the images of data=; boxes and suppression stay at 32",
+        "tiny boxes need float32; amp= trains in mixed precision",
+    ),
     # ---- tinyyolo's own
     "lr_steps": Key("t", STEPS, "epochs at which the learning rate falls by ten"),
     "lr_batch": Key("t", number(1), "lr0 is for this batch size and grows with `batch`"),
@@ -378,7 +384,6 @@ REFUSED = (
     ("use hsv_h=, scale=, mosaic=, paste=", ANY, "auto_augment"),
     ("use cutmix=", FACTOR, "erasing"),
     ("training and prediction are in float32, or mixed precision by amp=", ANY, "quantize"),
-    ("tiny boxes need float32; amp= trains in mixed precision", SWITCH, "int8"),
     ("suppression is never part of the network; iou=, max_det= and agnostic_nms= set it", SWITCH, "end2end"),
     ("use a larger imgsz=", SWITCH, "augment"),
     ("plots=true of val and `tinyyolo report` show what went wrong", SWITCH, "visualize"),

@@ -28,6 +28,7 @@ from tinyyolo.engine import checkpoint
 from tinyyolo.engine.arguments import check_device, engine_args, resolve, with_file
 from tinyyolo.engine.checkpoint import plain
 from tinyyolo.engine.contents import check_content, own_yaml
+from tinyyolo.engine.deploy.calibrate import beside, calibration
 from tinyyolo.engine.deploy.opened import opened
 from tinyyolo.engine.deploy.write import refuse_format, to_onnx, to_openvino
 from tinyyolo.engine.keys import OWN
@@ -38,7 +39,7 @@ from tinyyolo.engine.predict.maps import checked
 from tinyyolo.engine.predict.results import WRITES, run_folder
 from tinyyolo.engine.predict.sources import check_source, is_files, named
 from tinyyolo.engine.predictor import TinyPredictor
-from tinyyolo.engine.prepare import data_of, with_gains
+from tinyyolo.engine.prepare import data_of, looked_at, with_gains
 from tinyyolo.engine.stopping import stoppable
 from tinyyolo.engine.track.files import check_form
 from tinyyolo.engine.track.following import Following
@@ -46,6 +47,7 @@ from tinyyolo.engine.track.predictor import TinyTracker
 from tinyyolo.engine.track.settings import constant_of, settings_of
 from tinyyolo.engine.trainer import TinyTrainer
 from tinyyolo.engine.validator import TinyMetrics, TinyValidator
+from tinyyolo.export.graph import sides
 from tinyyolo.export.openvino import FOLDER
 from tinyyolo.export.safetensors import safetensors
 from tinyyolo.export.torchscript import check_trust, metadata, torchscript
@@ -53,6 +55,9 @@ from tinyyolo.io import some, sweep
 
 FORMATS = ("onnx", "openvino", "torchscript", "safetensors")
 DEPLOYED = ("onnx", "openvino")  # formats with suppression, of several precisions
+SETTINGS = {"nms": DEPLOYED, "half": DEPLOYED, "int8": ("onnx",)}  # keys of some formats alone
+NNCF = "; OpenVINO computes its graph otherwise and loses AP: use nncf.quantize on the folder of float32"
+CALIBRATION = ("data", "split", "fraction")  # keys of int8 alone
 FILES = (
     ".pt",
     ".pth",
@@ -495,7 +500,8 @@ class Model(EngineModel):
 
         Args:
             kwargs: `format`, onnx, openvino, torchscript or safetensors; `imgsz`, the size that TorchScript takes. For
-                the first two `nms=False` leaves suppression out, `half=True` is for weights of 16 bits.
+                the first two `nms=False` leaves suppression out, `half=True` is for weights of 16 bits. For onnx
+                `int8=True` is for those of 8, by the images of `data=`; AP and AP_vt on its `split=` are then printed.
 
         Returns:
             The path of the file.
@@ -515,12 +521,18 @@ class Model(EngineModel):
         if path == stem:
             raise UserError(f"{path}: it is a {args['format']} file already")
         given = with_file("export", kwargs)
-        for key in ("nms", "half"):
-            if given.get(key) is not None and args["format"] not in DEPLOYED:
-                raise UserError(f"{key}={shown(given[key])}: a setting of format={', '.join(DEPLOYED)}")
+        for key, formats in SETTINGS.items():
+            if given.get(key) is not None and args["format"] not in formats:
+                more = NNCF if key == "int8" and args["format"] == "openvino" else ""
+                raise UserError(f"{key}={shown(given[key])}: a setting of format={', '.join(formats)}{more}")
+        for key in CALIBRATION:
+            if given.get(key) is not None and not args["int8"]:
+                raise UserError(f"{key}={shown(given[key])}: an export asks for images with int8=true alone")
         if args["format"] in DEPLOYED:
-            write = {"onnx": to_onnx, "openvino": to_openvino}[args["format"]]
-            write(self.model, path, args["imgsz"], args["nms"] is not False, args["half"])
+            write: Any = {"onnx": to_onnx, "openvino": to_openvino}[args["format"]]
+            how = self.model, path, args["imgsz"], args["nms"] is not False, args["half"]
+            with self._calibrated(args, given, path) if args["int8"] else nullcontext(()) as images:
+                write(*how, *images)
         elif args["format"] == "torchscript":
             torchscript(self.model, path, args["imgsz"], path.stem)
         elif "imgsz" in kwargs:
@@ -529,6 +541,18 @@ class Model(EngineModel):
             content = checkpoint.of_model(self.model, dict(self.model.args or {}))
             safetensors(checkpoint.plain(content), path)
         return str(path)
+
+    @contextmanager
+    def _calibrated(self, args: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> Iterator[Any]:
+        """Images by which an export is quantised; behind it its AP is printed beside that of the checkpoint."""
+        if args["half"]:
+            raise UserError("half=true: int8=true is another precision; give one of them")
+        side, known = max(sides(args["imgsz"])), {key: given[key] for key in ("data", "split") if key in given}
+        looks = self.arguments("val", {"rect": True}, {"imgsz": side, **known})
+        data = data_of(looks)
+        yield (calibration(self.model, looks, given.get("fraction")),)
+        split = known.get("split") or looked_at(data)
+        print(f"{path}: {beside(self, Model(path), looks['data'], split, side)}")
 
     def info(self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640) -> Any:
         """Layers, parameters, gradients, GFLOPs; printed when verbose."""

@@ -66,7 +66,8 @@ def difference(
     for batch in images:
         with torch.no_grad():
             own = detector.predict(batch)
-        best = own[0][:, 4:].flatten().topk(MOST).values[-1].item() if isinstance(own, tuple) else LEAST
+        every = own[0][:, 4:].flatten() if isinstance(own, tuple) else torch.tensor([LEAST])
+        best = every.topk(min(MOST, len(every))).values[-1].item()
         least = min(LEAST, best / detector.settings.votes)
         rules = Postprocess.of({**detector.test, "score": least, "max_det": MOST})
         for mine, theirs in zip(rules.of_output(own), found(batch, rules), strict=True):

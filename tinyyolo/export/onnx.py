@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.onnx import symbolic_helper
 
 from tinyyolo.config import UserError
@@ -23,9 +24,9 @@ from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run
 from tinyyolo.detectors.tensor_files import json_of
 from tinyyolo.export.graph import FOUND, IMAGES, LIMITS, RAW, Graph, limits_of
+from tinyyolo.export.int8 import quantised
 from tinyyolo.export.metadata import checked
 from tinyyolo.export.runtime import Outputs, Runtime
-from tinyyolo.heads.grid import GridHead
 from tinyyolo.heads.points.reppoints import RepPointsHead
 from tinyyolo.layers.sac import SAConv2d
 from tinyyolo.scenes import need
@@ -42,7 +43,12 @@ TEXTS = ("description", "version", "task", "license", "precision")  # of them; a
 
 
 def onnx_model(
-    detector: Detector, said: Mapping[str, Any], nms: bool = True, half: bool = False, defaults: bool = True
+    detector: Detector,
+    said: Mapping[str, Any],
+    nms: bool = True,
+    half: bool = False,
+    defaults: bool = True,
+    images: Iterable[Tensor] | None = None,
 ) -> Any:
     """A detector as `onnx.ModelProto`, with its metadata; see `Graph` for what goes in and comes out.
 
@@ -52,14 +58,13 @@ def onnx_model(
         nms: whether detections come out, too.
         half: see `Graph`.
         defaults: whether LIMITS may be left out; the model's own rules then count.
+        images: batches (B, 3, H, W) by which it is quantised, see `quantised`; None: it is not.
 
     Raises:
         UserError: a package is missing, or an operator of the detector has no place in ONNX.
     """
     for package in PACKAGES:
         need(package, "format=onnx", EXTRA)
-    if any(isinstance(part, GridHead) for part in detector.modules()):
-        raise UserError("format=onnx: not of Grid R-CNN, whose head suppresses inside; use format=torchscript")
     onnx = import_module("onnx")
     torch.onnx.utils.register_custom_op_symbolic("torchvision::deform_conv2d", deform_conv, DEFORMABLE_OPSET)
     limits = limits_of(of_run(detector, {"conf": AUTO}, SHOWN_SCORE), list(detector.names)) if nms else []
@@ -79,11 +84,11 @@ def onnx_model(
             output_names=[*(FOUND if nms else ()), RAW],
             dynamic_axes=free,
         )
-    model = onnx.load_from_string(file.getvalue())
-    for name, value in zip(
-        LIMITS, limits if defaults else (), strict=False
-    ):  # an input that has a value may be left out
-        model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
+    model, given = onnx.load_from_string(file.getvalue()), {k: v.numpy() for k, v in zip(LIMITS, limits, strict=False)}
+    if images is not None:
+        model = quantised(model, ({IMAGES: batch.numpy(), **given} for batch in images))
+    for name, value in given.items() if defaults else ():  # an input that has a value may be left out
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     model.producer_name, model.producer_version = "tinyyolo", str(said["version"])
     onnx.helper.set_model_props(model, {key: as_text(key, value) for key, value in said.items()})
     return model

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from tinyyolo.assigners.base import Assigner
 from tinyyolo.assigners.samplers import RandomSampler
 from tinyyolo.boxes.convert import centres, clip, convert, sides
-from tinyyolo.boxes.nms import above, grouped_nms
+from tinyyolo.boxes.graph import for_onnx, ordered, ranks
+from tinyyolo.boxes.nms import ClassWise, above, grouped_nms
 from tinyyolo.config import whole, within
 from tinyyolo.heads.dense import BOX
-from tinyyolo.heads.regions import RoISample, image_rois, in_parts, sample_rois, seats
+from tinyyolo.heads.regions import RoISample, image_rois, in_parts, sample_rois, seats, spread
 from tinyyolo.heads.roi import BoxHead, RoIPool, StagedHead
 from tinyyolo.layers.blocks import he_normal, initialise, logit
 from tinyyolo.together import of_batch
@@ -287,6 +288,8 @@ class GridHead(StagedHead):
         rois, (head,), images = image_rois(proposals, valid), self.stages, proposals.shape[0]
         logits, _ = head(self.features(maps, rois))
         all_scores = logits.softmax(dim=1)[:, : self.num_classes]
+        if for_onnx():
+            return self._in_graph(maps, rois, proposals, spread(all_scores, valid))
         region, label = above(all_scores, self.least_score).nonzero(as_tuple=True)
         score, image = all_scores[region, label], rois[region, 0].long()
         # Stable: strips at the border see the same features and score the same.
@@ -302,6 +305,23 @@ class GridHead(StagedHead):
         boxes[image, place] = found[region]
         scores[image, place, label] = score
         return boxes, scores
+
+    def _in_graph(
+        self, maps: Sequence[Tensor], rois: Tensor, proposals: Tensor, scores: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`candidates` of scores (B, K, C), in a graph: a row is a region with the scores of its pairs left."""
+        able = torch.where(scores > self.least_score, scores, 0.0).transpose(1, 2)
+        limits = torch.tensor([self.nms_iou]), torch.tensor([self.max_candidates])
+        image, label, row = ClassWise.apply(proposals, able, *limits).unbind(1)
+        best = ordered(image, scores[image, row, label])
+        best = best[ranks(image[best], scores.shape[0]) < self.max_candidates]
+        image, label, row = image[best], label[best], row[best]
+        kept = torch.zeros_like(scores)
+        kept[image, row, label] = scores[image, row, label]
+        wanted = (kept.flatten(0, 1) > 0).any(1).nonzero().squeeze(1)
+        found = rois[:, 1:].clone()
+        found[wanted] = self._refined(maps, rois[wanted])
+        return found.view(proposals.shape), kept
 
     def _refined(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
         _, x = self.grid_head(self.grid_pool(maps, rois))

@@ -23,6 +23,7 @@ ROWS: dict[str, dict[str, Any] | None] = {
     "checkpoint": None,
     "onnx": {"format": "onnx"},
     "onnx-half": {"format": "onnx", "half": True},
+    "onnx-int8": {"format": "onnx", "int8": True},
     "openvino": {"format": "openvino"},
     "openvino-half": {"format": "openvino", "half": True},
     "torchscript": {"format": "torchscript"},
@@ -60,7 +61,8 @@ def benchmark(model: str, data: str, imgsz: int, split: str, rows: list[str], pr
         (folder / row).mkdir(parents=True)
         file = shutil.copy(path, folder / row / path.name)
         if (keys := ROWS[row]) is not None:
-            file = Model(file).export(**keys, **size)
+            images = {"data": data} if "int8" in keys else {}
+            file = Model(file).export(**keys, **size, **images)
         one = Model(file, trust=row == "torchscript")
         run: dict[str, Any] = {"plots": False, "verbose": False, "save_dir": str(folder / row / "val")}
         metrics = one.val(data=data, split=split, **run | size)
