@@ -74,11 +74,8 @@ def lively(model: Any, spread: float = 0.5) -> None:
     with torch.no_grad():
         model.train().features(torch.rand(2, 3, 128, 128))
         for name, weight in model.named_parameters():
-            if (
-                ("cls" in name or "class_branch" in name)
-                and ".bn." not in name
-                and ("conv" not in name or ".conv_cls." in name)
-            ):
+            said = ("cls" in name or "class_branch" in name) and ".bn." not in name
+            if (said and ("conv" not in name or ".conv_cls." in name)) or ".convs_pred." in name:
                 weight.normal_(std=spread if weight.ndim == 4 else 0.05) if weight.ndim > 1 else weight.fill_(0.0)
     model.eval()
 
