@@ -34,6 +34,12 @@ class TestGroups:
         assert grouped_nms(row(0, 2), scores, torch.tensor([3, 3]), 0.5).tolist() == [1]
         assert grouped_nms(row(0, 2), scores, torch.tensor([3, 4]), 0.5).tolist() == [1, 0]
 
+    @pytest.mark.parametrize(("most", "kept"), [(1, [0]), (2, [0, 4]), (3, [0, 4, 5]), (9, [0, 4, 5])])
+    def test_the_best_few(self, most, kept):
+        """Of the four best, which are looked at first for two, one survives: the others are found among all."""
+        boxes, scores = row(0, 0.5, 1, 1.5, 40, 60), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+        assert grouped_nms(boxes, scores, torch.zeros(6, dtype=torch.long), 0.5, most=most).tolist() == kept
+
     @pytest.mark.parametrize(("iou", "kept"), [(0.59, [0]), (0.61, [0, 1])])
     def test_both_sides_of_the_threshold(self, iou, kept):
         assert grouped_nms(row(0, 2.5), torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), iou).tolist() == kept

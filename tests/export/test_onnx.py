@@ -12,12 +12,12 @@ from tests.support.checkpoints import content, lively
 from tests.test_cli import call
 from tinyyolo import Model
 from tinyyolo.config import UserError
-from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.engine import checkpoint
 from tinyyolo.engine.deploy import write
 from tinyyolo.export import compare
 from tinyyolo.export.compare import paired
-from tinyyolo.export.graph import FOUND, RAW
+from tinyyolo.export.graph import FOUND, PAIRS, RAW
 from tinyyolo.export.onnx import OnnxRuntime
 
 THRESHOLDS = [0.15, 0.14]
@@ -78,12 +78,15 @@ def test_an_image_without_detections(runtime):
 def test_what_is_not_given_is_the_models_own(own, runtime):
     """The thresholds of its validation, its NMS and votes."""
     batch = images(1, 96, 96)
-    boxes, scores, labels, counts, raw = runtime.session.run([*FOUND, RAW], {"images": batch.numpy()})
+    boxes, scores, labels, counts, pairs = runtime.session.run([*FOUND, PAIRS], {"images": batch.numpy()})
     with torch.no_grad():
         (expected,) = Postprocess(score=tuple(THRESHOLDS), votes=4).of_output(y := own.predict(batch))
     assert len(scores) == counts.tolist()[0] == len(expected[1]) > 0
     assert paired(expected, tuple(map(torch.from_numpy, (boxes, scores, labels))), 0.0).boxes < 1e-2
-    np.testing.assert_allclose(raw, y[0].numpy(), atol=1e-3)
+    raw = Postprocess(score=0.0, votes=4).candidates(*(x[0] for x in boxes_and_scores(y)))
+    rows = torch.from_numpy(pairs)
+    assert not rows[:, 0].any() and (rows[:, 5] > 0.001).all() and len(rows) == (raw[1] > 0.001).sum()
+    assert not (seen := paired(raw, (rows[:, 1:5], rows[:, 5], rows[:, 6].long()), 0.001)).alone and seen.boxes < 1e-2
 
 
 def test_it_says_what_it_is(file):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
+from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 from tinyyolo.assigners import RankingAssigner
 from tinyyolo.assigners.assignment import Assignment
@@ -289,3 +290,18 @@ def test_boxes_of_a_core_are_those_of_the_whole_where_a_class_scores_more(core, 
     assert_close(fewer[wanted], boxes[wanted])
     assert not fewer[~wanted].any()
     assert {shape[2:] for shape in shown} == {(3, 3)} and sum(shape[0] for shape in shown) <= 6
+
+
+def test_boxes_at_some_anchors_are_those_of_all():
+    """Also where cells lie at the edge, two anchors share a cell, and one is asked for twice."""
+    torch.manual_seed(0)
+    head, maps = two_levels().eval(), [torch.rand(2, 3, 2, 4), torch.rand(2, 4, 1, 2)]
+    for branch in head.box_branch:
+        layer = branch[0]
+        layer.conv, layer.forward = fuse_conv_and_bn(layer.conv, layer.bn), layer.forward_fuse
+    image, row = torch.tensor([0, 1, 1, 0, 1, 1, 0]), torch.tensor([0, 3, 2, 15, 16, 17, 0])
+    with torch.no_grad():
+        expected = head.boxes(maps, WIDE)[image, row]
+        assert_close(head.boxes_at(maps, WIDE, image, row), expected)
+        assert head.boxes_at(maps, WIDE, image[:0], row[:0]).shape == (0, 4)
+    assert len(expected.unique(dim=0)) == 6

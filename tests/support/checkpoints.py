@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.exports import lively as lively
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
@@ -61,21 +62,3 @@ def archive(path: Path, rows, compression: int = zipfile.ZIP_STORED) -> Path:
             file.writestr(name, data)
     path.write_bytes(out.getvalue())
     return path
-
-
-def lively(model) -> None:
-    """Give an untrained detector scores of its own at every place: its norms know an image, its classes differ."""
-    torch.manual_seed(1)
-    for part in model.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = 1.0
-    with torch.no_grad():
-        model.train().features(torch.rand(2, 3, 128, 128))
-        for name, weight in model.named_parameters():
-            if (
-                ("cls" in name or "class_branch" in name)
-                and ".bn." not in name
-                and ("conv" not in name or ".conv_cls." in name)
-            ):
-                weight.normal_(std=0.5 if weight.ndim == 4 else 0.05) if weight.ndim > 1 else weight.fill_(0.0)
-    model.eval()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import nms
 
 from tinyyolo.boxes.graph import ordered, ranks, traced
@@ -16,11 +17,13 @@ VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much 
 VOTER_SLACK = 5e-8  # "at least" is "more than" half a step of float32 below
 VOTER_SCORE = 0.001  # candidates below do not: their votes would not show
 MANY = 5_000  # above so many boxes of a group, one NMS that looks at near pairs alone is quicker, by the same rule
+ENOUGH = 2  # so many times the wanted boxes are looked at first
 LEAST = 0.1  # below this IoU too many pairs are near
 VOTER_LEAST = 1e-30  # no votes add up to less; keeps a quotient finite that is not used
 MinScore = float | Sequence[float]  # of all classes, or of each
 Rows = tuple[Tensor, Tensor, Tensor]  # boxes (N, 4), scores (N,), groups (N,) int64
-Batched = tuple[Tensor, Tensor, Tensor, Tensor]
+Batched = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+BoxesAt = Callable[[Tensor, Tensor], Tensor]
 
 
 class Rules(NamedTuple):
@@ -30,7 +33,9 @@ class Rules(NamedTuple):
     max_candidates: int
 
 
-def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stable: bool = False) -> Tensor:
+def grouped_nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stable: bool = False, most: int | None = None
+) -> Tensor:
     """Indices (K,) of the boxes that survive suppression among those of their group, by falling score.
 
     One NMS per group on the coordinates as they are: shifting groups apart by an offset, as is often done, rounds
@@ -42,6 +47,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stabl
         groups: (N,) int64: classes, or levels of images.
         iou: boxes that overlap more than this with a better one of their group are dropped.
         stable: of equal scores the first comes first.
+        most: only the best so many of them; who scores less changes nothing for the better ones.
 
     Examples:
         >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5], [0, 0, 4, 4]])
@@ -49,10 +55,20 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, stabl
         [1, 2]
     """
     order = scores.sort(descending=True, stable=stable).indices
+    if most is not None and not traced() and len(order) > ENOUGH * most:
+        best = order[: ENOUGH * most]
+        keep = best[_kept(boxes[best], scores[best], groups[best], iou)]
+        if len(keep) >= most:
+            return keep[:most]
+    return order[_kept(boxes[order], scores[order], groups[order], iou)][:most]
+
+
+def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+    """(N,) bool: which boxes survive, given by falling score, by the quicker of two ways."""
     if not traced() and len(boxes) > MANY and iou >= LEAST and int(torch.bincount(groups).max()) > MANY:
-        return order[survive(boxes[order], groups[order], iou)]
-    keep: Tensor = _traceable(boxes[order], scores[order], groups[order], iou)
-    return order[keep]
+        return survive(boxes, groups, iou)
+    keep: Tensor = _traceable(boxes, scores, groups, iou)
+    return keep
 
 
 def _survive(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
@@ -155,49 +171,59 @@ def elected(detections: Rows, voters: Rows, votes: int) -> tuple[Tensor, Tensor]
     return torch.where(heard[:, None], means, own), torch.where(heard, best, own_scores) / votes
 
 
-def batched(boxes: Tensor, scores: Tensor, limits: Sequence[Tensor], rules: Rules) -> Batched:
+def batched(boxes_at: BoxesAt, scores: Tensor, limits: Sequence[Tensor], rules: Rules) -> Batched:
     """`select` of every image of a batch at once, as a graph that any number of images and boxes goes through.
 
     Args:
-        boxes: (B, N, 4) float32 xyxy in pixels.
+        boxes_at: boxes (P, 4) float32 xyxy px of images (P,) and rows (P,) of `scores`; asked for candidates alone.
         scores: (B, N, C) float32.
         limits: what detections must score more than (C,), the NMS threshold (1,), and how many an image has at most
             (1,) int64.
         rules: votes and max_candidates of `select`.
 
     Returns:
-        boxes (K, 4), scores (K,) and labels (K,) of all images in their order, by falling score, and counts (B,).
+        boxes (K, 4), scores (K,) and labels (K,) of all images in their order, by falling score, counts (B,), and the
+        candidates as pairs (P, 7) float32: image, box, score, label.
 
     Examples:
         >>> boxes, scores = torch.tensor([[[0.0, 0, 4, 4], [0, 0, 4, 5]]]), torch.tensor([[[0.5], [0.75]]])
         >>> limits = torch.tensor([0.25]), torch.tensor([0.5]), torch.tensor([9])
-        >>> [x.tolist() for x in batched(boxes, scores, limits, Rules(votes=1, max_candidates=9))]
+        >>> found = batched(lambda image, row: boxes[image, row], scores, limits, Rules(votes=1, max_candidates=9))
+        >>> [x.tolist() for x in found[:4]]
         [[[0.0, 0.0, 4.0, 5.0]], [0.75], [0], [1]]
     """
     (least, iou, most), (images, _, classes) = limits, scores.shape
     voting = least.clamp(max=VOTER_SCORE) if rules.votes > 1 else least
-    image, row, label = (scores > voting).nonzero().unbind(1)
+    image_of, row_of = (scores.amax(2) > voting.min()).nonzero().unbind(1)  # few rows have a class that counts
+    at, label = (scores[image_of, row_of] > voting).nonzero().unbind(1)
+    image, row = image_of[at], row_of[at]
     by_score = ordered(image, scores[image, row, label])
     image, row, label = image[by_score], row[by_score], label[by_score]
     enter = ranks(image, images) < rules.max_candidates
     image, row, label = image[enter], row[enter], label[enter]
-    entered, score = boxes[image, row], scores[image, row, label]
+    boxes, score = boxes_at(image, row), scores[image, row, label]
 
-    able = torch.full_like(scores.transpose(1, 2), -1.0)
-    able[image, label, row] = torch.where(score > least[label], score, -1.0)
-    image_of, label_of, row_of = ClassWise.apply(boxes, able, iou, most).unbind(1)
-    found, means = boxes[image_of, row_of], scores[image_of, row_of, label_of]
-    by_score = ordered(image_of, means)
-    by_score = by_score[ranks(image_of[by_score], images) < most]
-    found, means, image_of, label_of = found[by_score], means[by_score], image_of[by_score], label_of[by_score]
+    place = ranks(image, images)
+    able = torch.where(score > least[label], score, -1.0)
+    fullest: Any = F.pad(place, (1, 0), value=-1).max() + 1
+    room = torch.zeros_like(torch.arange(fullest), dtype=torch.float32)
+    listed = room[:, None].expand(images, -1, 4).index_put((image, place), boxes)
+    able = (room - 1).expand(images, classes, -1).index_put((image, label, place), able)
+    first = torch.zeros_like(scores[:, 0, 0], dtype=torch.int64).scatter_add(0, image, torch.ones_like(image))
+    image_of, _, place_of = ClassWise.apply(listed, able, iou, most).unbind(1)
+    keep = (first.cumsum(0) - first)[image_of] + place_of
+    keep = keep[ordered(image[keep], score[keep])]
+    keep = keep[ranks(image[keep], images) < most]
+    found, means, image_of, label_of = boxes[keep], score[keep], image[keep], label[keep]
     if rules.votes > 1:
-        own, every = image_of * classes + label_of, image * classes + label
-        found, means = elected((found, means, own), (entered, score, every), rules.votes)
+        own = image_of * classes + label_of
+        found, means = elected((found, means, own), (boxes, score, image * classes + label), rules.votes)
         by_score = ordered(image_of, means)
         by_score = by_score[(means > least[label_of])[by_score]]
         found, means, image_of, label_of = found[by_score], means[by_score], image_of[by_score], label_of[by_score]
-    counts = torch.zeros_like(scores[:, 0, 0], dtype=torch.int64).scatter_add(0, image_of, torch.ones_like(image_of))
-    return found, means, label_of, counts
+    counts = torch.zeros_like(first).scatter_add(0, image_of, torch.ones_like(image_of))
+    pairs = torch.cat([image[:, None], boxes, score[:, None], label[:, None]], dim=1)
+    return found, means, label_of, counts, pairs
 
 
 def select(
@@ -287,7 +313,7 @@ def suppress(
     if able is None:
         able = above(scores, min_score, labels).nonzero().squeeze(1)
     groups = torch.zeros_like(able) if agnostic else labels[able]
-    keep = able[grouped_nms(boxes[able], scores[able], groups, iou)[:max_det]]
+    keep = able[grouped_nms(boxes[able], scores[able], groups, iou, most=max_det)]
     if votes == 1:
         return boxes[keep], scores[keep], labels[keep]
     voted, means = vote(boxes, scores, labels, keep, votes)

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import LOGGER
 
-from tinyyolo.boxes.convert import Core, convert, to_pixels
+from tinyyolo.boxes.convert import Core, to_pixels
 from tinyyolo.boxes.nms import MinScore
 from tinyyolo.config import UserError, shown, suggest
-from tinyyolo.detectors.postprocess import Postprocess
+from tinyyolo.detectors.postprocess import Postprocess, output_of
 from tinyyolo.sizes import ENGINE_STRIDE
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # RGB in [0, 1]
@@ -199,7 +199,7 @@ class Detector(BaseModel):
         if self.training:
             return maps
         boxes, scores = self.candidates(maps, (x.shape[-2], x.shape[-1]))
-        y = torch.cat([convert(boxes, "xyxy", "cxcywh"), scores], dim=-1).transpose(1, 2)
+        y = output_of(boxes, scores)
         return y if self.export else (y, maps)
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:

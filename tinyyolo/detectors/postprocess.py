@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tinyyolo.boxes.convert import convert
@@ -126,6 +127,11 @@ def boxes_and_scores(y: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Ten
     """Boxes (B, N, 4) float32 xyxy and scores (B, N, C) of a network's output (B, 4 + C, N), or (that, ...)."""
     rows = (y if isinstance(y, Tensor) else y[0]).transpose(1, 2)
     return convert(rows[..., :4].float(), "cxcywh", "xyxy"), rows[..., 4:]
+
+
+def output_of(boxes: Tensor, scores: Tensor) -> Tensor:
+    """A network's output of boxes (B, N, 4) xyxy and scores (B, N, C); see `boxes_and_scores`."""
+    return torch.cat([convert(boxes, "xyxy", "cxcywh"), scores], dim=-1).transpose(1, 2)
 
 
 def of_run(model: Any, args: Mapping[str, Any], score: float) -> Postprocess:

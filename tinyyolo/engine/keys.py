@@ -20,7 +20,7 @@ from tinyyolo.scenes.rendering import BANDS_WORDS, STRETCH_WORDS, is_bands, is_s
 
 MODES = {"t": "train", "v": "val", "p": "predict", "k": "track", "e": "export"}
 LETTERS = {mode: letter for letter, mode in MODES.items()}
-NOT_OF_TRACKS = ("shard", "embed", "save_geojson")  # keys of predict that track has not
+NOT_OF_TRACKS = ("shard", "engine", "actors", "embed", "save_geojson")  # keys of predict that track has not
 DEFAULTS = load_yaml(next(file for root in ROOTS if (file := root / "cfg/default.yaml").is_file()))
 OWN = {key: value for key, value in DEFAULTS.items() if key not in DEFAULT_CFG_DICT}  # those of ours alone
 

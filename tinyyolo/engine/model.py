@@ -560,10 +560,15 @@ class Model(EngineModel):
         return deepcopy(self.model).info(detailed=detailed, verbose=verbose, imgsz=imgsz)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        """What upstream has and this package has not."""
-        raise UserError("tune and benchmark: not supported; use train with the values to compare, or val")
+        """What upstream has and this package has not: its tuner trains in processes of upstream's own command."""
+        why = "Ultralytics' tuner starts its own trainer, which knows neither these detectors nor their keys"
+        raise UserError(f"tune: not offered: {why}; `tinyyolo ablate` compares values of keys over seeds")
 
-    tune = benchmark = _refuse
+    def _compare(self, *args: Any, **kwargs: Any) -> Any:
+        """What upstream has here and this package has as a command."""
+        raise UserError("benchmark: not a method; run `tinyyolo benchmark model=best.pt data=my.yaml`")
+
+    tune, benchmark = _refuse, _compare
 
     def _check_is_pytorch_model(self) -> None:
         """Raise UserError for an export, which can only predict and validate."""

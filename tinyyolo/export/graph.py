@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,19 +12,23 @@ from torch import Tensor, nn
 
 from tinyyolo.boxes.nms import Rules, batched
 from tinyyolo.detectors.base import Detector
-from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
+from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores, output_of
+from tinyyolo.heads.yolo import YoloHead
+from tinyyolo.layers.halves import halved
 from tinyyolo.sizes import filled_up
 
 IMAGES, LIMITS = "images", ("score", "iou", "max_det")  # inputs; those of the second have defaults in the file
-RAW, FOUND = "candidates", ("boxes", "scores", "labels", "counts")  # outputs
+RAW, FOUND, PAIRS = "candidates", ("boxes", "scores", "labels", "counts"), "pairs"  # outputs: without NMS; with it
 
 
 class Graph(nn.Module):
     """A detector as a function of images alone, or with its suppression.
 
-    images (B, 3, H, W) RGB in [0, 1], with `nms` also score (C,), iou (1,) and max_det (1,) int64 -> candidates
-    (B, 4 + C, N), cx, cy, w, h px and class scores before suppression; with `nms` before it boxes (K, 4) xyxy px,
-    scores (K,) and labels (K,) of the detections of all images in their order, by falling score, and counts (B,).
+    images (B, 3, H, W) RGB in [0, 1] -> candidates (B, 4 + C, N), cx, cy, w, h px and class scores before suppression.
+
+    With `nms`: images, score (C,), iou (1,) and max_det (1,) int64 -> boxes (K, 4) xyxy px, scores (K,) and labels (K,)
+    of the detections of all images in their order, by falling score, counts (B,), and pairs (P, 7): image, box, score
+    and label of what was suppressed or voted, at most `max_candidates` an image.
 
     Args:
         detector: stays as it is.
@@ -33,15 +38,21 @@ class Graph(nn.Module):
 
     def __init__(self, detector: Detector, nms: bool, half: bool = False):
         super().__init__()
-        self.network, self.nms, self.half_maps = frozen(detector), nms, half
+        self.network, self.nms, self.half_maps = halved(frozen(detector)), nms, half
         if half:
             self.network.half()
         self.rules = Rules(detector.settings.votes, detector.settings.max_candidates)
 
     def forward(self, images: Tensor, *limits: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
-        raw: Tensor = self.network(images.half() if self.half_maps else images)
-        return (*batched(*boxes_and_scores(raw), limits, self.rules), raw) if self.nms else (raw,)
+        images, network = images.half() if self.half_maps else images, self.network
+        if not self.nms:
+            return (network(images),)
+        maps, size_hw = network.features(images), (images.shape[-2], images.shape[-1])
+        if isinstance(head := getattr(network, "bbox_head", None), YoloHead):  # what scores too little needs no box
+            return batched(partial(head.boxes_at, maps, size_hw), head.scores(maps), limits, self.rules)
+        boxes, scores = boxes_and_scores(output_of(*network.candidates(maps, size_hw)))
+        return batched(lambda image, row: boxes[image, row], scores, limits, self.rules)
 
 
 def frozen(detector: Detector) -> Any:

@@ -23,7 +23,7 @@ from tinyyolo.detectors.archives import in_one_line
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, of_run
 from tinyyolo.detectors.tensor_files import json_of
-from tinyyolo.export.graph import FOUND, IMAGES, LIMITS, RAW, Graph, limits_of
+from tinyyolo.export.graph import FOUND, IMAGES, LIMITS, PAIRS, RAW, Graph, limits_of
 from tinyyolo.export.int8 import quantised
 from tinyyolo.export.metadata import checked
 from tinyyolo.export.runtime import Outputs, Runtime
@@ -68,9 +68,8 @@ def onnx_model(
     onnx = import_module("onnx")
     torch.onnx.utils.register_custom_op_symbolic("torchvision::deform_conv2d", deform_conv, DEFORMABLE_OPSET)
     limits = limits_of(of_run(detector, {"conf": AUTO}, SHOWN_SCORE), list(detector.names)) if nms else []
-    free = {IMAGES: {0: "batch", 2: "height", 3: "width"}, RAW: {0: "batch", 2: "candidates"}}
-    if nms:
-        free |= {name: {0: "batch" if name == FOUND[-1] else "found"} for name in FOUND}
+    free = {IMAGES: {0: "batch", 2: "height", 3: "width"}, RAW: {0: "batch", 2: "candidates"}, PAIRS: {0: "pairs"}}
+    free |= {name: {0: "batch" if name == FOUND[-1] else "found"} for name in FOUND}
     file, inputs = io.BytesIO(), (torch.rand(EXAMPLE, generator=torch.Generator().manual_seed(0)), *limits)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the recorder: what is constant is meant to be
@@ -81,8 +80,8 @@ def onnx_model(
             dynamo=False,
             opset_version=DEFORMABLE_OPSET if is_deformable(detector) else OPSET,
             input_names=[IMAGES, *(LIMITS if nms else ())],
-            output_names=[*(FOUND if nms else ()), RAW],
-            dynamic_axes=free,
+            output_names=(names := [*FOUND, PAIRS] if nms else [RAW]),
+            dynamic_axes={name: free[name] for name in (IMAGES, *names)},
         )
     model, given = onnx.load_from_string(file.getvalue()), {k: v.numpy() for k, v in zip(LIMITS, limits, strict=False)}
     if images is not None:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tinyyolo.boxes.graph import ranks
 from tinyyolo.config import UserError
-from tinyyolo.detectors.postprocess import Postprocess
-from tinyyolo.export.graph import FOUND, RAW, limits_of
+from tinyyolo.detectors.postprocess import Postprocess, output_of
+from tinyyolo.export.graph import FOUND, PAIRS, RAW, limits_of
 from tinyyolo.io import printable
 from tinyyolo.sizes import ENGINE_STRIDE
 
@@ -54,12 +55,10 @@ class Runtime(nn.Module):
         self.test, self.thresholds, self.pad_colour = said["test"], said.get("thresholds"), said.get("pad_colour")
         self.stride, self.finds = torch.tensor([float(ENGINE_STRIDE)]), bool(said.get("nms"))
         self.rules: Postprocess | None = None
-        self.nothing = replace(Postprocess(), score=1.0, max_det=1)  # rules by which it need not suppress
 
     def check_outputs(self, names: Collection[str]) -> None:
         """Raise UserError where a file does not give what its metadata say."""
-        needed = (RAW, *(FOUND if self.finds else ()))
-        if missing := [name for name in needed if name not in names]:
+        if missing := [name for name in ((*FOUND, PAIRS) if self.finds else (RAW,)) if name not in names]:
             raise UserError(f"{self.path}: it gives no {missing[0]}: export the checkpoint again")
 
     def __deepcopy__(self, memo: Any) -> Runtime:
@@ -79,17 +78,27 @@ class Runtime(nn.Module):
     def forward(self, images: Tensor, **_: Any) -> Tensor | Found:
         """Candidates (B, 4 + C, N) as `Detector.predict` gives them, or detections: see `rules`."""
         if self.rules is None or not self.finds or self.rules.agnostic:
-            return self.candidates(images)
+            return self.candidates(images, self.rules)
         return Found(self.detect(images, self.rules))
 
-    def candidates(self, images: Tensor) -> Tensor:
-        """Candidates (B, 4 + C, N)."""
-        return self.outputs(images, self.nothing, [RAW])[0]
+    def candidates(self, images: Tensor, rules: Postprocess | None = None) -> Tensor:
+        """Candidates (B, 4 + C, N); of a file that `finds` those by `rules`, None for its own, of one class each."""
+        if not self.finds:
+            return self.outputs(images, Postprocess(), [RAW])[0]
+        rules = rules or Postprocess.of(self.test)
+        least: Any = rules.least
+        (pairs,) = self.outputs(images, replace(rules, score=least, max_det=1), [PAIRS])
+        image, label = pairs[:, 0].long(), pairs[:, 6].long()
+        place = ranks(image, len(images))
+        most = int(place.max()) + 1 if len(place) else 0
+        boxes, scores = pairs.new_zeros(len(images), most, 4), pairs.new_zeros(len(images), most, len(self.names))
+        boxes[image, place], scores[image, place, label] = pairs[:, 1:5], pairs[:, 5]
+        return output_of(boxes, scores)
 
     def detect(self, images: Tensor, rules: Postprocess) -> Detections:
         """Detections of every image as `Postprocess` gives them, by the file's own suppression if it has one."""
         if not self.finds:
-            return rules.of_output(self.candidates(images))
+            return rules.of_output(self.candidates(images, rules))
         boxes, scores, labels, counts = self.outputs(images, rules, FOUND)
         parts = (x.split(counts.tolist()) for x in (boxes, scores, labels))
         return list(zip(*parts, strict=True))

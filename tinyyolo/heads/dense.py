@@ -213,12 +213,16 @@ def patches(x: Tensor, image: Tensor, row: Tensor, column: Tensor, reach: int) -
         >>> patches(torch.arange(6.0).view(1, 1, 2, 3), at, at + 1, at + 2, reach=1)[0, 0].tolist()
         [[1.0, 2.0, 0.0], [4.0, 5.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    (height, width), around = x.shape[-2:], torch.arange(-reach, reach + 1, device=x.device)
-    rows, columns = row[:, None, None] + around[:, None], column[:, None, None] + around
+    return around(x.permute(0, 2, 3, 1), image, row, column, reach).permute(0, 3, 1, 2)
+
+
+def around(x: Tensor, image: Tensor, row: Tensor, column: Tensor, reach: int) -> Tensor:
+    """`patches` of a map (B, H, W, C), channels last as well: (P, K, K, C)."""
+    (height, width), steps = x.shape[1:3], torch.arange(-reach, reach + 1, device=x.device)
+    rows, columns = row[:, None, None] + steps[:, None], column[:, None, None] + steps
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     cells = (image[:, None, None] * height + rows.clamp(0, height - 1)) * width + columns.clamp(0, width - 1)
-    found = x.permute(0, 2, 3, 1).flatten(0, 2)[cells].masked_fill(~inside[..., None], 0)
-    return found.permute(0, 3, 1, 2)
+    return x.flatten(0, 2)[cells].masked_fill(~inside[..., None], 0)
 
 
 def objects_of(targets: Sequence[dict[str, Tensor]], image: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from tinyyolo.boxes.graph import for_onnx
 from tinyyolo.compat import C2f, Conv, initialize_weights
 from tinyyolo.config import whole
 
@@ -45,7 +46,13 @@ class PAN(nn.Module):
         """L maps -> L maps, finest first."""
         fused = list(maps)
         for i in reversed(range(len(self.top_down))):
-            up = interpolate(fused[i + 1], size=fused[i].shape[-2:], mode="nearest")
+            # A fixed factor lets onnxruntime keep its blocks of channels; sides of exports are multiples of strides.
+            place = (
+                {"scale_factor": self.strides[i + 1] // self.strides[i]}
+                if for_onnx()
+                else {"size": fused[i].shape[-2:]}
+            )
+            up = interpolate(fused[i + 1], **place, mode="nearest")
             fused[i] = self.top_down[i](torch.cat([up, fused[i]], dim=1))
         out = [fused[0]]
         for i, (down, block) in enumerate(zip(self.downsample, self.bottom_up, strict=True)):

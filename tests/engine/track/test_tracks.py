@@ -143,6 +143,8 @@ def test_large_frames_are_seen_in_windows(tmp_path):
         (["out=tracks.csv"], "no form of tracks: '.csv'; "),
         (["out=there.txt"], "there.txt: exists; exist_ok=true replaces it"),
         (["shard=0/2"], "shard=0/2: track does not take it"),
+        (["engine=ray"], "engine=ray: track does not take it"),
+        (["actors=2"], "actors=2: track does not take it"),
         (["persist=yes, please"], "persist=yes, please: expected true or false"),
         (["source=there.txt.mp4"], "no readable image"),
         (["source=nowhere.mp4"], "source=nowhere.mp4: no such file or folder"),

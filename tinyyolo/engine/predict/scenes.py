@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -310,7 +311,7 @@ def net_of(model: Any, rules: Postprocess) -> Any:
 
     def export(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:
         """An export does not say where its candidates come from: they belong where their centre lies."""
-        look = model.model.candidates if isinstance(model.model, Runtime) else model
+        look = partial(model.model.candidates, rules=rules) if isinstance(model.model, Runtime) else model
         found = boxes_and_scores(look(images.to(model.device)))
         owned = ((boxes, scores * centred_in(boxes, core)[:, None]) for boxes, scores in zip(*found, strict=True))
         return [rules.candidates(boxes, scores) for boxes, scores in owned]
