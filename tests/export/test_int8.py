@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from tests.export.test_models import SHAPES, built
+from benchmarks.exports import built
 from tests.export.test_onnx import best  # noqa: F401 - a fixture
 from tests.test_cli import call
 from tinyyolo import Model
@@ -108,10 +108,11 @@ def test_what_does_not_go_together_is_refused_in_a_line(best, given, says, capsy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["retinanet-r18-nwdrka.yaml", "faster-rcnn-r18-rfla.yaml"])
+@pytest.mark.parametrize("name", ["retinanet-r18-nwdrka", "faster-rcnn-r18-rfla"])
 def test_it_finds_about_what_its_checkpoint_finds(name):
     model, generator = built(name), torch.Generator().manual_seed(0)
-    batches = [torch.rand(*shape, generator=generator) for shape in SHAPES] + [torch.full((1, 3, 96, 96), 0.5)]
+    batches = [torch.rand(*shape, generator=generator) for shape in ((1, 3, 128, 160), (3, 3, 96, 64))]
+    batches.append(torch.full((1, 3, 96, 96), 0.5))
     said = describe(model, [96, 96], "a", dynamic=True, nms=True, precision="int8")
     runtime = OnnxRuntime(Path("a.onnx"), onnx_model(model, said, images=batches[:2]).SerializeToString())
     seen = difference(model, runtime.detect, batches, 0.1)

@@ -8,7 +8,8 @@ import onnx
 import pytest
 import torch
 
-from tests.support.checkpoints import content, lively
+from benchmarks.exports import lively
+from tests.support.checkpoints import content
 from tests.test_cli import call
 from tinyyolo import Model
 from tinyyolo.config import UserError

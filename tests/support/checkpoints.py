@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.exports import lively as lively
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
 from tinyyolo.engine import checkpoint
