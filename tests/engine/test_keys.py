@@ -43,7 +43,7 @@ def test_a_key_without_effect_is_refused_with_what_to_use(mode):
         ("predict", {"retina_masks": True}),
         ("predict", {"epochs": 3}),
         ("export", {"opset": 17}),
-        ("export", {"int8": True}),
+        ("export", {"simplify": True}),
         ("val", {"half": True}),
     ],
 )

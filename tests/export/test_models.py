@@ -30,11 +30,15 @@ def test_it_finds_what_its_checkpoint_finds(name):
 
 @pytest.mark.slow
 def test_heatmaps_of_grid_points(tmp_path):
-    """Grid R-CNN: untrained heatmaps are flat, so which cell is highest, and with it a box, hangs on the last bit."""
+    """Grid R-CNN. Untrained heatmaps are so flat that which cell is highest hangs on the last bit; here not."""
     model = built("grid-rcnn-r18-nwdrka")
+    last = model.roi_head.grid_head.deconv2
+    with torch.no_grad():
+        last.weight.mul_(10)
+        last.bias.fill_(0)
     batches = [torch.rand(3, 3, 96, 64, generator=torch.Generator().manual_seed(0)), torch.full((1, 3, 96, 96), 0.5)]
     seen = difference(model, exported(model, "onnx", tmp_path)[0], batches, 1e-4)
-    assert seen.seen > 100 and seen.alone < 0.05 * seen.seen and seen.boxes < 1e-2 and seen.scores < 1e-4, seen.words
+    assert seen.seen > 100 and not seen.alone and seen.boxes < 1e-2 and seen.scores < 1e-4, seen.words
 
 
 @pytest.mark.slow
