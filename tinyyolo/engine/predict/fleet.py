@@ -42,7 +42,7 @@ NO_BAND = -1
 LOGGERS = ("ray", "ray.data")
 ADDRESS = "RAY_ADDRESS"
 # Else Ray starts a Python for each CPU beforehand, none of which is asked for anything, and its actors give way to all
-# other programs of the machine (nice 15): beside one of them an actor then gets a thirtieth of a core.
+# other programs of the machine (nice 15).
 SYSTEM = {"enable_worker_prestart": False, "prestart_worker_first_driver": False, "worker_niceness": 0}
 
 
