@@ -44,7 +44,7 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
         best anchor; for m and n see `mean_offsets`.
 
     Raises:
-        UserError: m or n is auto where there are no anchors, or those are wrong; or the anchors are auto of another head.
+        UserError: m or n is auto where there are no anchors, or those are wrong; anchors are auto of another head.
 
     Examples:
         >>> settle({"head": {"constant": "auto", "assigner": {"constant": "auto"}}}, torch.full((3, 2), 8.0))
@@ -62,9 +62,7 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
                 value = constant
             elif value == AUTO and key == "anchors":
                 if node.get("type") != "yolo":
-                    raise UserError(
-                        "anchors=auto: only the anchor YOLO's are fitted; expected strides, scales and ratios"
-                    )
+                    raise UserError("anchors=auto: only the anchor YOLO's are fitted; expected strides and scales")
                 fitted = DEFAULT_ANCHORS if known is None else fit_anchors(known, PER_LEVEL, STRIDES, constant)
                 value = [[list(map(float, size)) for size in level] for level in fitted]
             out[key] = value
