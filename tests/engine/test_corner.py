@@ -55,7 +55,8 @@ def seen(monkeypatch):
     inputs, features = [], Detector.features
 
     def noted(self, images):
-        inputs.append((images - self.mean) / self.std)
+        if images.device.type != "meta":  # where operations are counted
+            inputs.append((images - self.mean) / self.std)
         return features(self, images)
 
     monkeypatch.setattr(Detector, "features", noted)

@@ -172,9 +172,7 @@ class TestExport:
         with pytest.raises(UserError, match=r"imgsz=\[128, 64\]: val takes one number"):
             model.val(data=tiny_set, imgsz=[128, 64])
 
-    @pytest.mark.parametrize(
-        "key", ["dynamic", "batch", "opset", "simplify", "int8", "optimize", "workspace", "device"]
-    )
+    @pytest.mark.parametrize("key", ["dynamic", "batch", "opset", "simplify", "optimize", "workspace", "device"])
     def test_a_key_that_does_nothing_is_refused(self, weights, key):
         value = {"batch": 4, "opset": 12, "workspace": 4, "device": 0}.get(key, True)
         with pytest.raises(UserError, match=f"{key}=.*: export does not take it: ") as caught:

@@ -69,6 +69,11 @@ def is_list(value: Any, holds: Callable[[Any], bool], *lengths: int) -> bool:
     return isinstance(value, (list, tuple)) and all(map(holds, value)) and (not lengths or len(value) in lengths)
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a string."""
+    return isinstance(value, str)
+
+
 def share_of(shard: str) -> tuple[int, int] | None:
     """i and n of a shard's i/n, i from 1 to n; None if it is none.
 
@@ -417,7 +422,7 @@ def as_typed(key: str, value: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and KEYS[key].kind is not SOURCE:
         return str(value)
     read = parse_value(value) if value != "" and isinstance(value, str) else value
-    if isinstance(read, list) and KEYS[key].kind is SOURCE and all(isinstance(one, str) for one in read):
+    if isinstance(read, list) and KEYS[key].kind is SOURCE and len(read) > 1 and all(map(is_text, read)):
         return read
     return read if read is None or (isinstance(read, bool) and KEYS[key].kind is START) else value
 
