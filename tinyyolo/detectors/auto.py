@@ -44,7 +44,7 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
         best anchor; for m and n see `mean_offsets`.
 
     Raises:
-        UserError: m or n is auto where there are no anchors, or those are wrong; anchors are auto of another head.
+        UserError: m or n is auto where there are no anchors, or those are wrong.
 
     Examples:
         >>> settle({"head": {"constant": "auto", "assigner": {"constant": "auto"}}}, torch.full((3, 2), 8.0))
@@ -60,9 +60,7 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
                 value = walk(value)
             elif value == AUTO and key == "constant":
                 value = constant
-            elif value == AUTO and key == "anchors":
-                if node.get("type") != "yolo":
-                    raise UserError("anchors=auto: only the anchor YOLO's are fitted; expected strides and scales")
+            elif value == AUTO and key == "anchors" and node.get("type") == "yolo":
                 fitted = DEFAULT_ANCHORS if known is None else fit_anchors(known, PER_LEVEL, STRIDES, constant)
                 value = [[list(map(float, size)) for size in level] for level in fitted]
             out[key] = value
@@ -168,7 +166,7 @@ def describe(spec: Mapping[str, Any]) -> str:
     """The anchors of a dense head and C, a line a level."""
     head = spec.get("head", {})
     lines = [f"constant C = {head['constant']} px"] if "constant" in head else []
-    for stride, level in zip(STRIDES, head.get("anchors", []), strict=False):
+    for stride, level in zip(STRIDES, head.get("anchors", []) if head.get("type") == "yolo" else [], strict=False):
         lines.append(f"anchors at stride {stride}: " + ", ".join(f"{w:g}x{h:g}" for w, h in level) + " px")
     return "\n".join(lines)
 
