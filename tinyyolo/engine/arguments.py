@@ -146,11 +146,10 @@ def check_device(device: Any) -> None:
     if device is None or not str(device):
         return
     idle = IDLE in str(device) and not torch.cuda.is_available()  # upstream would look for one, and say so at length
-    word = "" if idle else parse_device(device)
-    numbers = [int(part) for part in word.split(",") if part.isdigit()]
-    found = None
-    if all(number < torch.cuda.device_count() for number in numbers):
-        with suppress(ValueError):
+    word, found = "", None
+    with suppress(ValueError):  # also of a number without end, or one that is none
+        word = "" if idle else parse_device(device)
+        if all(int(part) < torch.cuda.device_count() for part in word.split(",") if part.isdigit()):
             found = select_device(word, verbose=False)
     if not isinstance(found, torch.device) or (found.type == CPU and word != CPU):
         choices = [CPU, *range(torch.cuda.device_count()), *(["mps"] if torch.backends.mps.is_available() else [])]
