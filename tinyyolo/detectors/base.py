@@ -102,20 +102,18 @@ class Detector(BaseModel):
         """
         if not verbose:
             return None
-        parameters = dict(self.named_parameters())
-        if detailed:
-            for name, p in parameters.items():
-                LOGGER.info(f"{name:60} {'x'.join(map(str, p.shape)):>20} {p.numel():>10,}")
-        numbers = [p.numel() for p in parameters.values()]
-        learnt = sum(p.numel() for p in parameters.values() if p.requires_grad)
+        for name, p in self.named_parameters() if detailed else ():
+            LOGGER.info(f"{name:60} {'x'.join(map(str, p.shape)):>20} {p.numel():>10,}")
+        count = sum(p.numel() for p in self.parameters())
+        learnt = sum(p.numel() for p in self.parameters() if p.requires_grad)
         layers = sum(not [*module.children()] for module in self.modules())
         fused: Any = self.is_fused
         operations = self.gflops(imgsz)
         LOGGER.info(
-            f"Model summary{' (fused)' if fused() else ''}: {layers:,} layers, {sum(numbers):,} parameters, "
+            f"Model summary{' (fused)' if fused() else ''}: {layers:,} layers, {count:,} parameters, "
             f"{learnt:,} gradients, {operations:.1f} GFLOPs"
         )
-        return layers, sum(numbers), learnt, operations
+        return layers, count, learnt, operations
 
     @property
     @abstractmethod

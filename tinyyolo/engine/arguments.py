@@ -15,8 +15,8 @@ from tinyyolo.config import UserError, load_yaml, path_of, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.engine.keys import AS_TYPED, BEST, DEFAULTS, KEYS, LAST, LETTERS, OWN, check_keys, parsed
 
-# What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
 CPU, IDLE = "cpu", "-1"  # words of device=: the second for a GPU that does nothing
+# What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
 NOT_A_RECIPE = ("cfg", "data", "exist_ok", "model", "name", "pretrained", "project", "resume", "save_dir", "source")
 # ours -> those of ultralytics that do nothing beside it
 REPLACED = {

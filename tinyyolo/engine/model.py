@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -557,7 +556,7 @@ class Model(EngineModel):
     def info(self, detailed: bool = False, verbose: bool = True, imgsz: int | list[int] = 640) -> Any:
         """Layers, parameters, gradients, GFLOPs; printed when verbose."""
         self._check_is_pytorch_model()
-        return deepcopy(self.model).info(detailed=detailed, verbose=verbose, imgsz=imgsz)
+        return self.model.info(detailed=detailed, verbose=verbose, imgsz=imgsz)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         """What upstream has and this package has not: its tuner trains in processes of upstream's own command."""

@@ -77,6 +77,7 @@ class TinyPredictor(DetectionPredictor):
         self.share: Share | None = None  # of shard=
         self.depends: dict[str, Any] | None = None
         self.others = False  # the small images of a batch are another shard's
+        self.looked_at: dict[int, SceneResults] = {}  # by their places in a batch
         self.fitted: Any = ()  # of each image, height and width in the input
         self.unfinished: Unfinished | None = None  # what is kept of scenes until the run is done
 
