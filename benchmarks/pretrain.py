@@ -4,9 +4,14 @@
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school --finish  # then: the rate falls to 0
     python benchmarks/pretrain.py n --out ~/school --ship    # then: weights/tinyyolo-n.pt, which travels in the package
 
+On a GPU beside cores that draw, all of it at once, with a rate that falls to 0 by the end of so many hours:
+
+    python benchmarks/pretrain.py n --out ~/school --device 0 --workers 12 --batch 32 --pictures 8000 --hours 1
+
 Pictures are drawn as they are asked for (data/school.yaml), another one every time; an epoch is 1,000 of them. The
 rate of learning stays as it is, so that any day's work can be added to; stop it with Ctrl-C, or kill it. `--finish`
-learns from the state so far for some epochs with a falling rate, and leaves that state for more. SIZE/record.jsonl has
+learns from the state so far for some epochs with a falling rate, and leaves that state for more; a run of `--hours` is
+finished as it ends, and lets nothing be added to it. SIZE/record.jsonl has
 a line for each epoch: pictures seen, CPU seconds, AP on 300 drawn pictures, seed, commit, machine.
 """
 
@@ -14,16 +19,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+import yaml
 
 from tinyyolo import Model
 from tinyyolo.engine import checkpoint
-from tinyyolo.engine.history.provenance import commit
+from tinyyolo.engine.history.provenance import commit, machine
 from tinyyolo.io import new_file
 
 EPOCHS = 100_000  # of the school: it ends when it is stopped
@@ -53,19 +60,28 @@ class Record:
 
     def __init__(self, file: Path, phase: str):
         self.file, self.phase = file, phase
-        self.started = time.process_time()
+        self.started = cpu_seconds()
 
     def __call__(self, trainer: Any) -> None:
         """Of a trainer whose epoch has been validated."""
         row = {"phase": self.phase, "epoch": trainer.epoch + 1, "pictures": len(trainer.train_loader.dataset)}
-        now = time.process_time()
+        now = cpu_seconds()
         row |= {"cpu_s": round(now - self.started, 1), "seed": trainer.args.seed, "commit": commit()}
-        row |= {"machine": platform.processor() or platform.machine()}
+        row |= {"machine": machine(device=trainer.args.device)}
         row |= {key.removeprefix("metrics/"): round(float(value), 5) for key, value in trainer.metrics.items()}
         old = self.file.read_text(encoding="utf-8") if self.file.is_file() else ""
         with new_file(self.file, overwrite=True) as stream:
             stream.write(old + json.dumps(row) + "\n")
         self.started = now
+
+
+def cpu_seconds() -> float:
+    """Of this process and, where they can be read, of those that draw for it, which live as long as it does."""
+    used = time.process_time()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # one that has just ended
+            used += sum(child.cpu_times()[:2])
+    return used
 
 
 def ship(folder: Path, target: Path) -> dict[str, Any]:
@@ -106,6 +122,15 @@ def ship(folder: Path, target: Path) -> dict[str, Any]:
     return card
 
 
+def school_of(pictures: int, val: int, file: Path) -> Path:
+    """Write the school's data YAML with other numbers of pictures: of an epoch, and to validate on."""
+    content = yaml.safe_load((WEIGHTS.parent / "data/school.yaml").read_text(encoding="utf-8"))
+    content["toy"]["images"] = {"train": pictures, "val": val}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,6 +140,12 @@ def main() -> None:
     parser.add_argument("--finish", action="store_true")
     parser.add_argument("--epochs", type=int, default=FINISH, help="of --finish")
     parser.add_argument("--ship", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw, on a GPU")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--pictures", type=int, help="an epoch; default: as many as data/school.yaml says")
+    parser.add_argument("--val", type=int, default=300, help="with --pictures: to validate on")
+    parser.add_argument("--hours", type=float, help="learn from nothing for so long, with a falling rate")
     words = parser.parse_args()
     folder = words.out.expanduser() / words.size
     if words.ship:
@@ -122,15 +153,23 @@ def main() -> None:
         return
     last = folder / "school/weights/last.pt"
     settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "seed": words.seed, "project": str(folder)}
-    if words.finish:
+    settings |= {"device": words.device, "workers": words.workers, "batch": words.batch}
+    if words.pictures:
+        settings["data"] = str(school_of(words.pictures, words.val, folder / "school.yaml"))
+    if words.hours:
+        model = Model(f"tinyyolo-{words.size}.yaml")
+        settings |= {"name": "finish", "epochs": EPOCHS, "time": words.hours, "lrf": 0.01, "val": False}
+        settings |= {"pretrained": False}
+    elif words.finish:
         model = Model(last)
         settings |= {"name": "finish", "exist_ok": True, "epochs": words.epochs, "lrf": 0.01, "warmup_epochs": 0}
     elif last.is_file():
         model, settings = Model(last), {"resume": True}
     else:
         model = Model(f"tinyyolo-{words.size}.yaml")
-        settings |= {"name": "school", "epochs": EPOCHS}
-    model.add_callback("on_fit_epoch_end", Record(folder / "record.jsonl", "finish" if words.finish else "school"))
+        settings |= {"name": "school", "epochs": EPOCHS, "pretrained": False}
+    phase = "finish" if words.finish or words.hours else "school"
+    model.add_callback("on_fit_epoch_end", Record(folder / "record.jsonl", phase))
     model.train(**settings)
 
 

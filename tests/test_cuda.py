@@ -27,7 +27,8 @@ GRID = AnchorGrid(strides=(4, 8, 16), scales=(2, 4), ratios=(0.5, 1))
 POINTS = AnchorGrid(strides=(4, 8, 16), sizes=[[(s, s)] for s in (4, 8, 16)], center_offset=0.5)
 SQUARES = AnchorGrid(strides=(4, 8, 16), sizes=[[(12, 12)], [(24, 24)], [(48, 48)]], center_offset=0.5)
 RANGES = [[0, 16], [16, 32], [32, 1e8]]
-RULES = {name: (assigner, SQUARES if name == "cells" else GRID) for name, assigner in BY_NAME.items()}
+ONE_A_PLACE = ("cells", "atss")  # of anchors that lie equally near, ATSS takes those that torch comes to first
+RULES = {name: (assigner, SQUARES if name in ONE_A_PLACE else GRID) for name, assigner in BY_NAME.items()}
 RULES |= {"inside": (InsideAssigner(RANGES), POINTS), "nearest": (NearestAssigner(), POINTS)}
 RULES |= {"centre": (InsideAssigner(RANGES, 1.5), POINTS), "fovea": (FoveaAssigner(RANGES), POINTS)}
 MODELS = {"tinyyolo-n": YOLO, **{name: TINY[name] for name in FAMILIES}}

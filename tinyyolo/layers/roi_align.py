@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401 - brings its operators
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torchvision import ops
 
 from tinyyolo.boxes.graph import traced
 from tinyyolo.layers import gather
@@ -44,8 +44,9 @@ def roi_align(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
     # Groups that depend on the regions' sizes cannot be traced; for a plain map without gradient the fast path would
     # add up in another order than the published code, and on other devices it is not fast.
     if x.device.type != "cpu" or traced() or not (learns or is_channels_last(x)):
-        # Half precision would round the corners of a region to half a pixel.
-        pooled: Tensor = ops.roi_align(x.float(), rois.float(), size, scale, sampling_ratio=0, aligned=True)
+        # Half precision would round the corners of a region to half a pixel. Not ops.roi_align: where deterministic
+        # algorithms are asked for it compiles a form in Python on a GPU, for minutes.
+        pooled: Tensor = torch.ops.torchvision.roi_align(x.float(), rois.float(), scale, size, size, 0, True)
         return pooled.to(x.dtype)
     channels = x.shape[1]
     if not len(rois):
