@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+import resource
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ SETTINGS = {  # the scenes are various enough, and four of them in one picture t
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"  # where the package's are
 LICENCE = "AGPL-3.0-only"
+RUSAGE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 class Record:
@@ -76,8 +77,8 @@ class Record:
 
 
 def cpu_seconds() -> float:
-    """Of this process and, where they can be read, of those that draw for it, which live as long as it does."""
-    used = time.process_time()
+    """Of this process and of those that drew for it, the ended ones too."""
+    used = sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in RUSAGE)
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # one that has just ended
             used += sum(child.cpu_times()[:2])
