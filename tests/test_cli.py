@@ -100,6 +100,7 @@ MISTAKES = [
     (["train", "data=nowhere/my.yaml"], "nowhere/my.yaml"),
     (["train", "head.assigner.topq=2"], "did you mean 'topk'"),
     (["train", "optimizer=SDG", "lr0=abc"], "lr0"),
+    (["tune", "model=tinyyolo-n.yaml"], "tune: not offered: "),
     (["train", "optimizer=MuSDG"], "optimizer=MuSDG: unknown; did you mean 'MuSGD'"),
     (["train", "paste=many"], "paste=many: expected a whole number of at least 0"),
     (["train", "quantize=8"], "quantize"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyyolo import __version__, ranks
-from tinyyolo.config import UserError, check_kind, classes_in, parse_value, path_of, suggest
+from tinyyolo.config import NO_TUNER, UserError, check_kind, classes_in, parse_value, path_of, suggest
 from tinyyolo.io import printable
 
 
@@ -191,6 +191,8 @@ def find(words: Sequence[str], table: Table = COMMANDS, before: str = "") -> tup
     if not words:
         return before.rstrip(), table, []
     word, *rest = words
+    if before + word == "tune":
+        raise UserError(NO_TUNER)
     if word not in table:
         raise UserError(f"unknown command {before + word!r}; {suggest(word, table)}")
     entry = table[word]

@@ -28,6 +28,10 @@ ROOTS = roots()
 LARGEST_YAML = 2_000_000  # bytes
 MOST_BASES = 20  # of one YAML
 LONGEST = 60  # characters of a value in an error
+NO_TUNER = (
+    "tune: not offered: Ultralytics' tuner starts its own trainer, which knows neither these detectors nor their keys; "
+    "`tinyyolo ablate` compares values of keys over seeds"
+)
 # What msgspec calls the kinds of values, in YAML's words.
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word", "array": "a list"}
 KINDS |= {"object": "a mapping", "null": "null"}

@@ -16,7 +16,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.callbacks import get_default_callbacks
 
 from tinyyolo import ranks, together
-from tinyyolo.config import UserError, find_yaml, load_model_yaml, path_of, shipped_weights, shown
+from tinyyolo.config import NO_TUNER, UserError, find_yaml, load_model_yaml, path_of, shipped_weights, shown
 from tinyyolo.detectors import tensor_files
 from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.build import build_model
@@ -560,8 +560,7 @@ class Model(EngineModel):
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         """What upstream has and this package has not: its tuner trains in processes of upstream's own command."""
-        why = "Ultralytics' tuner starts its own trainer, which knows neither these detectors nor their keys"
-        raise UserError(f"tune: not offered: {why}; `tinyyolo ablate` compares values of keys over seeds")
+        raise UserError(NO_TUNER)
 
     def _compare(self, *args: Any, **kwargs: Any) -> Any:
         """What upstream has here and this package has as a command."""
