@@ -14,6 +14,7 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 from tinyyolo.config import UserError, load_yaml, path_of, shown, suggest
 from tinyyolo.detectors.postprocess import Postprocess
 from tinyyolo.engine.keys import AS_TYPED, BEST, DEFAULTS, KEYS, LAST, LETTERS, OWN, check_keys, parsed
+from tinyyolo.engine.many.devices import gpus_of
 
 CPU, IDLE = "cpu", "-1"  # words of device=: the second for a GPU that does nothing
 # What a model's recipe may not say: a checkpoint of others would choose where a run writes and what it reads.
@@ -27,6 +28,11 @@ NEEDS = {  # a key that does nothing without another
     "bias_lr": ("decay_all", "true"),
     "bias_decay": ("decay_all", "true"),
     "warmup_constant": ("warmup_iters", "N"),
+}
+ONE_GPU = {  # how several are used where the command itself starts no processes
+    "val": "torchrun --nproc-per-node={count} -m tinyyolo val ... shares the images",
+    "predict": "start {count} with device=0 shard=1/{count}, device=1 shard=2/{count}, ..., see docs/scale.md",
+    "track": "give one of them",
 }
 NO_CHOICE = f"select={LAST} goes through all epochs; select={BEST} stops when AP does not grow"
 
@@ -111,6 +117,9 @@ def check_together(mode: str, args: Mapping[str, Any], given: Mapping[str, Any])
     if mode != "train" and args["batch"] < 1:
         raise UserError(f"batch={args['batch']}: {mode} takes images per step, 1 or more")
     check_device(args["device"])
+    if mode in ONE_GPU and (count := gpus_of(args["device"])):
+        how = ONE_GPU[mode].format(count=count)
+        raise UserError(f"device={shown(args['device'])}: a process of {mode} computes on one GPU; {how}")
     if mode not in {"predict", "track"} and not isinstance(args["conf"], (int, float, type(None))):
         raise UserError(
             f"conf={shown(args['conf'])}: {mode} takes a number, or null for the model's own: the figures count all"

@@ -31,8 +31,8 @@ from tinyyolo.engine.deploy.calibrate import beside, calibration
 from tinyyolo.engine.deploy.opened import opened
 from tinyyolo.engine.deploy.write import refuse_format, to_onnx, to_openvino
 from tinyyolo.engine.keys import OWN
-from tinyyolo.engine.many.devices import check_shared, on_gpu, own_device
-from tinyyolo.engine.many.launch import gpus_of, start
+from tinyyolo.engine.many.devices import check_shared, gpus_of, on_gpu, own_device
+from tinyyolo.engine.many.launch import start
 from tinyyolo.engine.many.restart import last_of_run, remember_run
 from tinyyolo.engine.predict.maps import checked
 from tinyyolo.engine.predict.results import WRITES, run_folder

@@ -8,6 +8,7 @@ import torch
 from tests.test_cli import call
 from tinyyolo import Model, ranks
 from tinyyolo.config import UserError
+from tinyyolo.engine.arguments import resolve
 from tinyyolo.engine.many import devices, launch
 from tinyyolo.engine.stopping import command
 from tinyyolo.engine.validator import TinyMetrics
@@ -77,9 +78,18 @@ def test_gpus_that_are_not_there_are_one_line_and_nothing_is_lost(tiny_set, tmp_
 
 class TestLaunch:
     def test_how_many_processes(self, two, monkeypatch):
-        assert launch.gpus_of("0,1") == 0  # this is one of them
+        assert devices.gpus_of("0,1") == 0  # this is one of them
         monkeypatch.setenv("WORLD_SIZE", "1")
-        assert [launch.gpus_of(device) for device in ("0,1", [0, 1, 2], "0", "cpu", None)] == [2, 3, 0, 0, 0]
+        assert [devices.gpus_of(device) for device in ("0,1", [0, 1, 2], "0", "cpu", None)] == [2, 3, 0, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("mode", "way"), [("val", "torchrun --nproc-per-node=2"), ("predict", "start 2 with device=0 shard=1/2"), ("track", "give one")]
+    )
+    def test_other_commands_say_how_several_are_used(self, mode, way, monkeypatch):
+        monkeypatch.setattr("tinyyolo.engine.arguments.check_device", lambda device: None)  # there are two
+        with pytest.raises(UserError, match=rf"^device=0,1: a process of {mode} computes on one GPU; {way}"):
+            resolve(mode, {}, {"device": "0,1"})
+        assert resolve(mode, {}, {"device": "0"})["device"] == 0
 
     @pytest.mark.parametrize(
         ("said", "shown", "line"),

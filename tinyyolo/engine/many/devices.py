@@ -40,6 +40,12 @@ def on_gpu(device: Any) -> bool:
     return word not in ONE and (bool(word) or torch.cuda.is_available())
 
 
+def gpus_of(device: Any) -> int:
+    """How many GPUs `device=` names, for each of which a process is to be started; 0 where it names none or one."""
+    named = parse_device(device).split(",")
+    return len(named) if len(named) > 1 and ranks.size() == 1 else 0
+
+
 def check_shared(args: Mapping[str, Any]) -> None:
     """Raise UserError for training arguments that several processes cannot share."""
     count, batch = ranks.size(), args["batch"]

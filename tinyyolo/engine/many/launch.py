@@ -12,20 +12,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from ultralytics.utils.torch_utils import parse_device
 
-from tinyyolo import ranks
 from tinyyolo.config import UserError
 
 TOLD = b"tinyyolo: "  # how the line begins that says why a command ended
 LONGEST = 60.0  # s that processes have to end in
 CHUNK, STDERR = 1 << 16, 2
-
-
-def gpus_of(device: Any) -> int:
-    """How many GPUs `device=` names, for each of which a process is to be started; 0 where it names none or one."""
-    named = parse_device(device).split(",")
-    return len(named) if len(named) > 1 and ranks.size() == 1 else 0
 
 
 def start(count: int, model: str, keys: Mapping[str, Any]) -> None:
