@@ -3,6 +3,7 @@
 `Model` is imported on first use, so that `tinyyolo.boxes` and `tinyyolo --help` stay light.
 """
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 # time. Set a variable yourself to decide otherwise.
 os.environ.setdefault("YOLO_OFFLINE", "1")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+# What ultralytics says on a new machine is of settings that are its own command's.
+logging.getLogger("ultralytics").addFilter(lambda said: "Creating new Ultralytics Settings" not in str(said.msg))
 
 __version__ = "0.1.0"
 __all__ = ["Model"]

@@ -60,6 +60,7 @@ def test_no_connection_is_attempted(tmp_path, tiny_set):
     told = next(line for line in output.splitlines() if "all other keys are at their defaults" in line)
     assert " epochs=1 " in told and " batch=2 " in told and "paste=12" in told, "the model's recipe is told, too"
     assert "auto_augment" not in output, "and not the 120 others"
+    assert "yolo settings" not in output, "of upstream's own command"
 
 
 @pytest.mark.slow
