@@ -83,7 +83,12 @@ class TestLaunch:
         assert [devices.gpus_of(device) for device in ("0,1", [0, 1, 2], "0", "cpu", None)] == [2, 3, 0, 0, 0]
 
     @pytest.mark.parametrize(
-        ("mode", "way"), [("val", "torchrun --nproc-per-node=2"), ("predict", "start 2 with device=0 shard=1/2"), ("track", "give one")]
+        ("mode", "way"),
+        [
+            ("val", "torchrun --nproc-per-node=2"),
+            ("predict", "start 2 with device=0 shard=1/2"),
+            ("track", "give one"),
+        ],
     )
     def test_other_commands_say_how_several_are_used(self, mode, way, monkeypatch):
         monkeypatch.setattr("tinyyolo.engine.arguments.check_device", lambda device: None)  # there are two
