@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from tinyyolo import Model
+from tinyyolo.backbones.darknet53 import Residual
 from tinyyolo.boxes.convert import areas, convert
 from tinyyolo.config import ROOTS, UserError, load_model_yaml
 from tinyyolo.detectors.archives import in_one_line
@@ -43,6 +44,7 @@ from tinyyolo.export.torchscript import metadata, torchscript
 
 SIZE = (128, 160)  # px, height and width of the first picture
 CLASSES, SPREAD = 3, 0.1
+BRANCH = 0.1  # weight of the last norm beside a shortcut
 THRESHOLDS = (0.15, 0.2, 0.1)
 NEAR = 1e-4  # of the least score: there a detection may be missing
 MOVED = 0.1  # sides, deviation of the truth from the detections
@@ -68,13 +70,19 @@ class Row(NamedTuple):
 def lively(model: Any, spread: float = 0.5) -> None:
     """Give an untrained detector scores of its own at every place: its norms know an image, its classes differ.
 
-    `spread` is the deviation of a convolution's weights; where it is large many scores are nearly 1, and alike.
+    `spread` is the deviation of a convolution's weights; where it is large many scores are nearly 1, and alike. The
+    branch beside a shortcut counts little, as where a training starts: deep random networks whose norms take the mean
+    away magnify a rounding of 6e-8 to 5e-4, and their exports then differ as two runs of torch would.
     """
     torch.manual_seed(1)
     model.train()
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):  # frozen ones and those of `norm_eval`, too
             part.train().momentum = 1.0
+        if hasattr(part, "downsample"):
+            torch.nn.init.constant_((part.bn3 if hasattr(part, "bn3") else part.bn2).weight, BRANCH)
+        if isinstance(part, Residual):
+            torch.nn.init.constant_(part.conv2.bn.weight, BRANCH)
     with torch.no_grad():
         model.features(torch.rand(2, 3, 128, 128))
         for name, weight in model.named_parameters():

@@ -89,7 +89,7 @@ def test_border_of_a_small_map():
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_switchable_convolution_of_a_single_cell(fast):
-    """An image of 32 px at stride 32. 2 + .5 * 2 = 3; .75 * (3 * 3) + .25 * (4 * 3) = 9.75; 9.75 + 9.75 + .25 = 19.75."""
+    """A 32 px image at stride 32. 2 + .5 * 2 = 3; .75 * (3 * 3) + .25 * (4 * 3) = 9.75; 9.75 + 9.75 + .25 = 19.75."""
     layer, centre = SAConv2d(1, 1).eval(), (0, 0, 1, 1)
     with torch.no_grad():
         layer.weight.zero_()[centre] = 3
