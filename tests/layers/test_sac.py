@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import ops
 
+from tinyyolo.export.onnx import DEFORMABLE_OPSET, deform_conv
 from tinyyolo.layers import gather
 from tinyyolo.layers.deform_conv import deform_conv2d
 from tinyyolo.layers.roi_align import roi_align
-from tinyyolo.layers.sac import ConvAWS2d, Memo, SAConv2d, infers
+from tinyyolo.layers.sac import ConvAWS2d, Memo, SAConv2d, bordered, infers
 
 SIDES = {"square": (9, 9), "wide": (5, 12), "smallest": (3, 3)}
 
@@ -76,6 +78,51 @@ def test_switchable_convolution_is_its_formula(side, stride):
     for name, value in expected.items():
         scale = value.abs().max().item()
         torch.testing.assert_close(found[name], value, atol=2e-5 * scale, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_border_of_a_small_map():
+    """Two lines are reflected again and again, a single cell is repeated; three columns as torch reflects them."""
+    first, second = [3, 2, 1, 2, 3, 2, 1], [6, 5, 4, 5, 6, 5, 4]
+    assert bordered(torch.tensor([[[[1, 2, 3], [4, 5, 6]]]]), 2)[0, 0].tolist() == [first, second] * 3
+    assert bordered(torch.tensor([[[[7]]]]), 2)[0, 0].tolist() == [[7] * 5] * 5
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_switchable_convolution_of_a_single_cell(fast):
+    """A 32 px image at stride 32. 2 + .5 * 2 = 3; .75 * (3 * 3) + .25 * (4 * 3) = 9.75; 9.75 + 9.75 + .25 = 19.75."""
+    layer, centre = SAConv2d(1, 1).eval(), (0, 0, 1, 1)
+    with torch.no_grad():
+        layer.weight.zero_()[centre] = 3
+        layer.weight_diff[centre] = 1
+        layer.reset_standardisation()
+        layer.pre_context.weight.fill_(0.5)
+        layer.switch.weight.fill_(0.25)
+        layer.switch.bias.zero_()
+        layer.post_context.weight.fill_(1)
+        layer.post_context.bias.fill_(0.25)
+    with torch.set_grad_enabled(not fast):
+        x = torch.full((1, 1, 1, 1), 2.0)
+        torch.testing.assert_close(layer(x), torch.full_like(x, 19.75))
+
+
+def test_graph_of_a_switchable_convolution_takes_maps_of_any_size(tmp_path):
+    """Recorded on 5x6 cells; a graph has one path for all sizes."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.onnx.utils.register_custom_op_symbolic("torchvision::deform_conv2d", deform_conv, DEFORMABLE_OPSET)
+    layer, path = randomised(SAConv2d(4, 6)).eval(), tmp_path / "layer.onnx"
+    x = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the recorder
+        free = {"x": {0: "batch", 2: "height", 3: "width"}}
+        options = {"opset_version": DEFORMABLE_OPSET, "input_names": ["x"], "dynamic_axes": free, "dynamo": False}
+        torch.onnx.export(layer, (x,), path, **options)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for height, width in ((5, 6), (3, 4), (2, 3), (1, 2), (1, 1)):
+        part = x[:, :, :height, :width].contiguous()
+        with torch.no_grad():
+            expected = layer(part)
+        found = torch.from_numpy(session.run(None, {"x": part.numpy()})[0])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [ConvAWS2d(4, 6, 3), SAConv2d(4, 6)], ids=["aws", "sac"])

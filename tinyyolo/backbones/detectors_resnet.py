@@ -124,7 +124,7 @@ class DetectoRSResNet(StagedResNet):
         """(B, 3, H, W) -> image and four maps, finest first.
 
         Args:
-            images: normalised; H and W at least 96 px.
+            images: normalised.
             feedback: for the twin, pyramid maps of stages 2-4 at strides 8, 16, 32.
         """
         outputs = [images]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyyolo.boxes.graph import traced
+from tinyyolo.boxes.graph import for_onnx, traced
 from tinyyolo.layers.blocks import he_normal, initialise
 from tinyyolo.layers.deform_conv import deform_conv2d, own_precision
 from tinyyolo.layers.gather import is_channels_last
@@ -156,10 +156,35 @@ class ConvAWS2d(nn.Conv2d):
             missing_keys[:] = [key for key in missing_keys if key not in absent]
 
 
+def reflected(side: int, pad: int) -> Tensor:
+    """(side + 2 * pad,) which cells a line of `side` cells has with a reflected border, as `numpy.pad` reflects.
+
+    Where the border is wider than what can be reflected, the reflection is reflected again; a single cell is repeated.
+
+    Examples:
+        >>> reflected(4, 2).tolist(), reflected(2, 2).tolist(), reflected(1, 2).tolist()
+        ([2, 1, 0, 1, 2, 3, 2, 1], [0, 1, 0, 1, 0, 1], [0, 0, 0, 0, 0])
+    """
+    period = torch.as_tensor(2 * (side - 1)).clamp(min=1)
+    there = torch.arange(-pad, side + pad).abs() % period
+    return torch.minimum(there, period - there)
+
+
+def bordered(x: Tensor, pad: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, H + 2 * pad, W + 2 * pad) with a reflected border, of maps of any size but none.
+
+    The authors' code and torch know no border that is as wide as the map; a graph of any size has one path for all.
+    """
+    if not for_onnx() and min(x.shape[-2:]) > pad:
+        return F.pad(x, (pad, pad, pad, pad), mode="reflect")
+    rows, columns = (reflected(side, pad).to(x.device) for side in x.shape[-2:])
+    return x.index_select(2, rows).index_select(3, columns)
+
+
 class SAConv2d(ConvAWS2d):
     """Switchable atrous convolution, 3x3: two deformable convolutions blended cell by cell, between two contexts.
 
-    x += pre_context(mean of x); with p = 5x5 average of x (reflected border): s = switch(p), out = s * deform(x, w,
+    x += pre_context(mean of x); with p = 5x5 average of x (`bordered`): s = switch(p), out = s * deform(x, w,
     offset_s(p)) + (1 - s) * deform(x, w + weight_diff, offset_l(p), dilation 3); out += post_context(mean of out).
     w is the standardised weight, made once for both. At first s = 1 and all else is 0: a plain convolution.
 
@@ -169,9 +194,6 @@ class SAConv2d(ConvAWS2d):
     Args:
         inputs, outputs: channels.
         stride: step in cells.
-
-    Raises:
-        RuntimeError: (in forward) a map under 3x3, whose border cannot be reflected.
 
     Examples:
         >>> tuple(SAConv2d(4, 6, stride=2)(torch.zeros(1, 4, 5, 8)).shape)
@@ -190,13 +212,13 @@ class SAConv2d(ConvAWS2d):
             initialise(layer, nn.init.zeros_, bias=float(layer is self.switch))
 
     def _convolved(self, x: Tensor, norm: nn.BatchNorm2d | None) -> Tensor:
-        fast, pad = infers(x), POOL // 2
+        fast = infers(x)
         with own_precision(x):
             x = x.to(self.weight.dtype)
             x = x + self.pre_context(x.mean((2, 3), keepdim=True))
             if not torch.is_grad_enabled():  # faster to pool and to sample; the sums differ in the last bit
                 x = x.contiguous(memory_format=torch.channels_last)
-            pooled = F.avg_pool2d(F.pad(x, (pad, pad, pad, pad), mode="reflect"), POOL, stride=1)
+            pooled = F.avg_pool2d(bordered(x, POOL // 2), POOL, stride=1)
             pooled = pooled if fast else pooled.contiguous()
             switch, offsets = self.switch(pooled), self._offsets(pooled, fast)
             sources = (self.weight, self.weight_gamma, self.weight_beta, self.weight_diff)
