@@ -79,8 +79,9 @@ def lively(model: Any, spread: float = 0.5) -> None:
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):  # frozen ones and those of `norm_eval`, too
             part.train().momentum = 1.0
-        if hasattr(part, "downsample"):
-            torch.nn.init.constant_((part.bn3 if hasattr(part, "bn3") else part.bn2).weight, BRANCH)
+        last = getattr(part, "bn3", getattr(part, "bn2", None))
+        if last is not None and hasattr(part, "downsample"):  # a block of a ResNet
+            torch.nn.init.constant_(last.weight, BRANCH)
         if isinstance(part, Residual):
             torch.nn.init.constant_(part.conv2.bn.weight, BRANCH)
     with torch.no_grad():
