@@ -345,10 +345,10 @@ KEYS: dict[str, Key] = {
         "suppression is never part of the network; iou=, max_det= and agnostic_nms= set it",
     ),
     "half": Key(
-        "e",
+        "vpe",
         SWITCH,
-        "of onnx: weights and maps of 16 bits, of openvino weights; boxes and suppression stay at 32",
-        "tiny boxes need float32; amp= trains in mixed precision",
+        "maps of 16 bits, in an onnx file weights too, in openvino these alone; boxes and suppression stay at 32",
+        "amp= trains in mixed precision",
     ),
     "int8": Key(
         "e",
