@@ -14,6 +14,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torchvision import ops
 
 from tests.assigners.test_assigners import BY_NAME
 from tests.detectors.test_detectors import FAMILIES, TINY
@@ -23,6 +24,7 @@ from tinyyolo.assigners.points import FoveaAssigner, InsideAssigner, NearestAssi
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.config import load_model_yaml
 from tinyyolo.detectors.build import build_model
+from tinyyolo.layers.roi_align import roi_align
 
 GPU = torch.cuda.is_available()
 SIDE, CLASSES = 256, 3
@@ -166,6 +168,23 @@ def test_the_best_regions_are_those_of_the_cpu(name, machine):
         expected = here.detect(here.features(images), (SIDE, SIDE))
     for (boxes, *_), (own, *_) in zip(found, expected, strict=True):
         best_are_near(boxes.cpu(), own)
+
+
+def test_regions_are_pooled_by_torchvisions_operator(machine, monkeypatch):
+    """With deterministic algorithms its function takes a form in Python on a GPU, which torch compiles for minutes."""
+    function = sys.modules["torchvision.ops.roi_align"]
+    monkeypatch.setattr(function, "_roi_align", lambda *_: pytest.fail("the form in Python"))
+    monkeypatch.setattr(function, "is_compile_supported", lambda _: True)  # as where there is a GPU and Triton
+    given = torch.arange(16.0).view(1, 1, 4, 4).cuda(), torch.tensor([[0.0, 0, 0, 4, 4]]).cuda()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        found = roi_align(*given, size=2, scale=1.0)
+        with pytest.raises(pytest.fail.Exception, match="the form in Python"):
+            ops.roi_align(*given, 2)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert found.is_cuda
+    assert found.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # means of four cells each
 
 
 @pytest.mark.parametrize("name", RULES)

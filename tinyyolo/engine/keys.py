@@ -260,7 +260,12 @@ KEYS: dict[str, Key] = {
     ),
     "optimizer": Key("t", OPTIMIZER, "MuSGD, SGD, AdamW, ..."),
     "seed": Key("t", COUNT, "of weights, order and augmentation"),
-    "deterministic": Key("t", SWITCH, "only operations that give the same twice"),
+    "deterministic": Key(
+        "t",
+        SWITCH,
+        "only operations that give the same twice; gradients of RoIAlign and deformable convolutions have no such form"
+        " on a GPU, where two-stage trainings repeat nearly, not to the bit",
+    ),
     "rect": Key("tvp", SWITCH, "batches of one aspect ratio, less padding; val and predict: true"),
     "cos_lr": Key("t", SWITCH, "learning rate along a cosine"),
     "close_mosaic": Key("t", COUNT, "last epochs without mosaic"),
