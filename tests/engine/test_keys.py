@@ -44,7 +44,8 @@ def test_a_key_without_effect_is_refused_with_what_to_use(mode):
         ("predict", {"epochs": 3}),
         ("export", {"opset": 17}),
         ("export", {"simplify": True}),
-        ("val", {"half": True}),
+        ("train", {"half": True}),
+        ("val", {"int8": True}),
     ],
 )
 def test_refused(mode, given):
@@ -52,7 +53,7 @@ def test_refused(mode, given):
         resolve(mode, {}, given)
 
 
-@pytest.mark.parametrize("given", [{"augment": False}, {"tracker": None}, {"half": False}, {"copy_paste": 0}])
+@pytest.mark.parametrize("given", [{"augment": False}, {"tracker": None}, {"int8": False}, {"copy_paste": 0}])
 def test_what_asks_for_nothing_is_taken(given):
     resolve("predict", {}, given)
 

@@ -142,6 +142,14 @@ def test_differences_of_sets(change, seen):
     assert (found.boxes, found.scores, found.alone) == seen
 
 
+@pytest.mark.parametrize("mode", ["predict", "track", "val"])
+def test_a_file_has_a_precision_of_its_own(file, mode):
+    given = {"data": "toy.yaml"} if mode == "val" else {"source": np.zeros((64, 64, 3), np.uint8)}
+    said = "a precision of its own, float32; leave half= out, or give it to export"
+    with pytest.raises(UserError, match=f"^half=true: .*best.onnx has {said}$"):
+        getattr(Model(file), mode)(**given, half=True)
+
+
 def test_few_candidates_are_compared(own):
     """Of a region proposal network in a small image, too, there are fewer than are asked for."""
     batch = images(1, 32, 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -33,6 +34,8 @@ class Detector(BaseModel):
 
     Attributes:
         channels_last: whether to train on channels-last maps on a CPU; evaluation always does.
+        half_maps: whether layers and their maps are float16 where images are looked at (`look`); weights, decoding and
+            boxes are float32 all the same.
         pad_colour: RGB in [0, 1] of what fills up an image in the corner; None for one in the centre.
 
     Args:
@@ -84,6 +87,7 @@ class Detector(BaseModel):
         self.task = "detect"
         self.args: Any = {}
         self.criterion = None
+        self.half_maps = False
         self.export = False  # tracing: return y alone
         self.pt_path = None
 
@@ -178,6 +182,21 @@ class Detector(BaseModel):
         maps: list[Tensor] = self.neck(self.backbone(images.flip(1) if self.bgr else images))
         return maps
 
+    def at_precision(self, images: Tensor) -> Any:
+        """A context in which layers compute in float16, see `half_maps`; otherwise one that changes nothing.
+
+        By autocast, not by weights of 16 bits: pixels, and the places of a deformable convolution's taps, stay exact.
+        """
+        return torch.autocast(images.device.type, torch.float16) if self.half_maps else nullcontext()
+
+    def look(
+        self, images: Tensor, core: Core | None = None, least: MinScore | None = None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """From images (B, 3, H, W), RGB in [0, 1], to the neck's maps, boxes and scores; see `candidates`."""
+        with self.at_precision(images):
+            maps = self.features(images)
+            return maps, *self.candidates(maps, (images.shape[-2], images.shape[-1]), core, least)
+
     def predict(self, x: Tensor, profile: bool = False, augment: bool = False, embed: Any = None) -> Any:
         """Eval-mode forward of the engine: (y, maps), or vectors for `embed`. In train mode the maps alone.
 
@@ -189,14 +208,15 @@ class Detector(BaseModel):
         Raises:
             UserError: no such map.
         """
-        maps = self.features(x)
         if embed is not None:
+            with self.at_precision(x):
+                maps = self.features(x)
             if not embed or any(level not in range(len(maps)) for level in embed):
                 raise UserError(f"embed={embed}: expected maps of the neck; Choices: 0 (finest) to {len(maps) - 1}")
-            return list(torch.cat([maps[level].mean(dim=(2, 3)) for level in embed], dim=1).unbind())
+            return list(torch.cat([maps[level].float().mean(dim=(2, 3)) for level in embed], dim=1).unbind())
         if self.training:
-            return maps
-        boxes, scores = self.candidates(maps, (x.shape[-2], x.shape[-1]))
+            return self.features(x)
+        maps, boxes, scores = self.look(x)
         y = output_of(boxes, scores)
         return y if self.export else (y, maps)
 

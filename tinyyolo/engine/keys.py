@@ -260,7 +260,12 @@ KEYS: dict[str, Key] = {
     ),
     "optimizer": Key("t", OPTIMIZER, "MuSGD, SGD, AdamW, ..."),
     "seed": Key("t", COUNT, "of weights, order and augmentation"),
-    "deterministic": Key("t", SWITCH, "only operations that give the same twice"),
+    "deterministic": Key(
+        "t",
+        SWITCH,
+        "only operations that give the same twice; gradients of RoIAlign and deformable convolutions have no such form"
+        " on a GPU, where two-stage trainings repeat nearly, not to the bit",
+    ),
     "rect": Key("tvp", SWITCH, "batches of one aspect ratio, less padding; val and predict: true"),
     "cos_lr": Key("t", SWITCH, "learning rate along a cosine"),
     "close_mosaic": Key("t", COUNT, "last epochs without mosaic"),
@@ -345,10 +350,10 @@ KEYS: dict[str, Key] = {
         "suppression is never part of the network; iou=, max_det= and agnostic_nms= set it",
     ),
     "half": Key(
-        "e",
+        "vpe",
         SWITCH,
-        "of onnx: weights and maps of 16 bits, of openvino weights; boxes and suppression stay at 32",
-        "tiny boxes need float32; amp= trains in mixed precision",
+        "maps of 16 bits, in an onnx file weights too, in openvino these alone; boxes and suppression stay at 32",
+        "amp= trains in mixed precision",
     ),
     "int8": Key(
         "e",

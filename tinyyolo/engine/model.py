@@ -482,6 +482,10 @@ class Model(EngineModel):
         fixed = self.exported and not self.exported.get("dynamic")
         if fixed and (sides * 2)[:2] != (own := self.exported["imgsz"]):
             raise UserError(f"imgsz={imgsz}: {self.model_name} takes height, width {own}; export the checkpoint again")
+        if args["half"] and self.exported:
+            own = self.exported.get("precision", "float32")
+            words = f"{self.model_name} has a precision of its own, {own}; leave half= out, or give it to export"
+            raise UserError(f"half=true: {words}")
         return args
 
     def tell_other_pixels(self, args: Mapping[str, Any]) -> None:

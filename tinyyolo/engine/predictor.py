@@ -40,6 +40,7 @@ from tinyyolo.engine.predict.scenes import (
     load,
     look_at,
     scene_of,
+    set_half,
     size_of,
     stride_of,
 )
@@ -87,6 +88,7 @@ class TinyPredictor(DetectionPredictor):
         if isinstance(runtime := getattr(self.model, "model", None), Runtime):
             runtime.rules = self.rules
         self.tell_scores()
+        set_half(self.model, self.own["half"])
         holders = (self.model, self.model.model)  # the engine's wrapper holds what an export says of itself
         self.pad_colour = next((found for one in holders if (found := getattr(one, "pad_colour", None))), None)
         self.rendering = Rendering.of(self.own)

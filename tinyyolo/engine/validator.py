@@ -35,7 +35,7 @@ from tinyyolo.detectors.base import Detector, filled
 from tinyyolo.detectors.postprocess import AUTO, SHOWN_SCORE, class_indices, of_run, score_words
 from tinyyolo.engine.keys import BEST, LAST, OWN
 from tinyyolo.engine.predict.results import TinyResults
-from tinyyolo.engine.predict.scenes import is_fixed, stride_of
+from tinyyolo.engine.predict.scenes import is_fixed, set_half, stride_of
 from tinyyolo.engine.predict.whole import Whole
 from tinyyolo.engine.prepare import data_dict, split_dataset
 from tinyyolo.evaluation import AITOD_MAX_DETS, evaluate, format_table, operating_scores, write_json
@@ -166,6 +166,7 @@ class TinyValidator(DetectionValidator):
         self.image_of = positions(self.dataloader.dataset.annotations.image_ids, self.truth.image_ids)
         self.class_of = match_classes(self.names, self.truth)
         wrapper = SimpleNamespace(model=model) if isinstance(model, Detector) else model
+        set_half(wrapper, not self.training and self.own["half"])
         most = self.own.get("max_det")
         self.whole = Whole(self.dataloader.dataset, wrapper, self.rules, self.args.batch, most)
         self.found: dict[int, np.ndarray] = {}  # image of the truth -> (K, 6): the model's class, x, y, w, h, score

@@ -24,7 +24,7 @@ from tinyyolo.detectors.base import Detector
 from tinyyolo.detectors.postprocess import Postprocess, boxes_and_scores
 from tinyyolo.detectors.two_stage import centred_in
 from tinyyolo.export.runtime import Runtime
-from tinyyolo.io import Bar
+from tinyyolo.io import Bar, tell
 from tinyyolo.scenes.bands import Bands, rows_of
 from tinyyolo.scenes.picture import Picture, Scene
 from tinyyolo.scenes.raster import Raster, overview
@@ -306,7 +306,7 @@ def net_of(model: Any, rules: Postprocess) -> Any:
     def detector(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:
         net = model.model
         images = images.to(next(net.parameters()))
-        found = net.candidates(net.features(images), (images.shape[-2], images.shape[-1]), core, rules.least)
+        _, *found = net.look(images, core, rules.least)
         return [rules.candidates(*one) for one in zip(*found, strict=True)]
 
     def export(images: Tensor, core: Core) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -317,6 +317,17 @@ def net_of(model: Any, rules: Postprocess) -> Any:
         return [rules.candidates(boxes, scores) for boxes, scores in owned]
 
     return export if is_export(model) else detector
+
+
+def set_half(model: Any, half: bool) -> None:
+    """Let the engine's wrapper of a Detector compute as `half=` says, and tell what that is."""
+    if is_export(model):  # has its own precision: `Model.arguments` refuses half=true
+        return
+    model.model.half_maps = half
+    if half:
+        device = device_of(model).type
+        slow = ", which most processors take longer for than for float32" if device == "cpu" else ""
+        tell(f"half=true: maps in float16 on {device}{slow}; boxes and suppression in float32")
 
 
 def device_of(model: Any) -> torch.device:
