@@ -57,15 +57,15 @@ def test_no_box_moves(made, most):
             assert seen.seen > 10 and 0 < seen.boxes < CLOSE and seen.alone <= most * seen.seen, seen
 
 
-@pytest.mark.parametrize("name", ["tinyyolo-n", "faster-rcnn-r18-nwdrka"])
-def test_precision_is_what_it_was(name):
-    """On pictures with noise: equal places score alike, and either may come first."""
+@pytest.mark.parametrize(("name", "most"), [("tinyyolo-n", 0.003), ("faster-rcnn-r18-nwdrka", 0.01)])
+def test_precision_is_what_it_was(name, most):
+    """On pictures with noise: equal places score alike, and either may come first; so with regions of random weights."""
     net, half = pair(random(name))
     net.thresholds = half.thresholds = [0.1] * 3
     chance = torch.Generator().manual_seed(0)
     batches = [0.5 * (x + torch.rand(x.shape, generator=chance)) for x in trials((128, 160))[:2]]
     row = compared(net, lambda images, rules: rules.of_output(half.predict(images)), half, batches)
-    assert 0.1 < row.own_ap < 0.9 and 0 < abs(row.ap - row.own_ap) < 0.003, row
+    assert 0.1 < row.own_ap < 0.9 and 0 < abs(row.ap - row.own_ap) < most, row
 
 
 def test_val_predict_and_track_compute_in_halves(data, capsys, monkeypatch):
