@@ -59,7 +59,7 @@ def test_no_box_moves(made, most):
 
 @pytest.mark.parametrize(("name", "most"), [("tinyyolo-n", 0.003), ("faster-rcnn-r18-nwdrka", 0.01)])
 def test_precision_is_what_it_was(name, most):
-    """On pictures with noise: equal places score alike, and either may come first; so with regions of random weights."""
+    """On pictures with noise: equal places score alike, and either may come first; so do regions of random weights."""
     net, half = pair(random(name))
     net.thresholds = half.thresholds = [0.1] * 3
     chance = torch.Generator().manual_seed(0)
