@@ -314,20 +314,20 @@ class TinyHSV(RandomHSV):
     def apply_image(self, labels: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         """As upstream, into the same pixels."""
         image = labels["img"]
-        if not (self.hgain or self.sgain or self.vgain) or not is_grey(image):
+        if not (self.hgain or self.sgain or self.vgain) or (plane := grey_of(image)) is None:
             return super().apply_image(labels, params)
         gains = np.random.uniform(-1, 1, 3) * [self.hgain, self.sgain, self.vgain]  # noqa: NPY002 - upstream's state
         values = np.clip(np.arange(256, dtype=gains.dtype) * (gains[2] + 1), 0, 255).astype(np.uint8)
-        cv2.LUT(image, values, dst=image)
+        cv2.cvtColor(cv2.LUT(plane, values), cv2.COLOR_GRAY2BGR, dst=image)
         return labels
 
 
-def is_grey(image: np.ndarray) -> bool:
-    """Whether the three bands of an image (H, W, 3) uint8 are the same."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or np.ptp(image[0], axis=1).any():
-        return False
+def grey_of(image: np.ndarray) -> np.ndarray | None:
+    """The one band (H, W) of an image (H, W, 3) uint8 whose three are the same; None of any other."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or (image[0, :, 1:] != image[0, :, :1]).any():
+        return None
     blue, green, red = cv2.split(image)
-    return np.array_equal(blue, green) and np.array_equal(green, red)
+    return blue if np.array_equal(blue, green) and np.array_equal(green, red) else None
 
 
 class TinyFormat(Format):

@@ -153,6 +153,18 @@ def test_pixels_by_hand(tmp_path, name, expected, gdal, monkeypatch):
     np.testing.assert_array_equal(images.load(tmp_path / name), expected)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".pgm"])
+def test_grey_files_have_the_pixels_that_opencv_gives_in_colour(tmp_path, suffix):
+    """Every value, then noise; the JPEG lies on its side."""
+    noise, exif = np.random.default_rng(0).integers(0, 256, (40, 64), np.uint8), Image.Exif()
+    exif[0x0112] = 6
+    turned, file = {"exif": exif} if suffix == ".jpg" else {}, tmp_path / f"a{suffix}"
+    Image.fromarray(np.concatenate([np.arange(256, dtype=np.uint8).reshape(4, 64), noise])).save(file, **turned)
+    found = images.load(file)
+    assert found.shape == ((64, 44, 3) if turned else (44, 64, 3))
+    np.testing.assert_array_equal(found, cv2.imread(str(file), cv2.IMREAD_COLOR))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("gdal", (True, False))
 def test_values_of_16_bits_by_limits_and_by_percentiles(tmp_path, suffix, gdal, monkeypatch):

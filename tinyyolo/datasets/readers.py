@@ -45,8 +45,7 @@ def plain_content(path: Path) -> bytes | None:
     if path.suffix.lower() in RASTERS:
         return None
     with path.open("rb") as stream:
-        start = stream.read(4)
-        return None if start in tiff.MAGIC else start + stream.read()
+        return None if stream.peek(4)[:4] in tiff.MAGIC else stream.read()
 
 
 def read_by_gdal(path: str | Path) -> bool:

@@ -11,10 +11,21 @@ from ultralytics.data.augment import Format, Mosaic, RandomHSV
 from ultralytics.utils.instance import Instances
 
 from tests.support.sets import write_set
-from tinyyolo.compat import TinyFormat, TinyHSV, TinyMosaic, is_grey
+from tinyyolo.compat import TinyFormat, TinyHSV, TinyMosaic, grey_of
 from tinyyolo.datasets import spec as data_yaml
 from tinyyolo.datasets.train.dataset import TinyDataset
-from tinyyolo.datasets.train.paste import LEAST_MARGIN, PER_CLASS, TRIES, PasteTiny, blend, candidates, free_place
+from tinyyolo.datasets.train.paste import (
+    LEAST_MARGIN,
+    PER_CLASS,
+    TRIES,
+    Copy,
+    Crop,
+    PasteTiny,
+    blend,
+    candidates,
+    disjoint,
+    free_place,
+)
 from tinyyolo.engine.arguments import resolve
 
 SIDE = 100
@@ -130,9 +141,9 @@ def test_nothing_to_copy(labels):
 
 
 def test_no_room():
-    taken = np.array([[0.0, 0, SIDE, SIDE]]).T
+    taken = [(0.0, 0.0, SIDE, SIDE)]
     assert free_place((9, 9), (2, 2, 7, 7), taken, (SIDE, SIDE)) is None
-    assert free_place((SIDE, 9), (2, 2, 7, 7), taken[:, :0], (SIDE, SIDE)) is None
+    assert free_place((SIDE, 9), (2, 2, 7, 7), [], (SIDE, SIDE)) is None
 
 
 def plain_place(shape, inner, taken, size_hw):
@@ -148,13 +159,13 @@ def plain_place(shape, inner, taken, size_hw):
 def test_places_are_those_of_the_plain_rule_and_take_as_many_random_numbers():
     rng, found = np.random.default_rng(0), []
     for seed in range(200):
-        corner = rng.uniform(0, 80, (2, 30)).astype(np.float32)
-        taken = np.concatenate([corner, corner + rng.uniform(3, 25, (2, 30)).astype(np.float32)]).astype(float)
+        corner = rng.uniform(0, 80, (30, 2)).astype(np.float32)
+        taken = np.concatenate([corner, corner + rng.uniform(3, 25, (30, 2)).astype(np.float32)], axis=1).tolist()
         random.seed(seed)
         place = free_place((14, 18), (3.3, 2.2, 14.1, 11.9), taken, (SIDE, SIDE))
         state = random.getstate()
         random.seed(seed)
-        assert plain_place((14, 18), (3.3, 2.2, 14.1, 11.9), taken.T.tolist(), (SIDE, SIDE)) == place
+        assert plain_place((14, 18), (3.3, 2.2, 14.1, 11.9), taken, (SIDE, SIDE)) == place
         assert random.getstate() == state
         found.append(place)
     assert 20 < found.count(None) < 180
@@ -171,27 +182,46 @@ def plain_blend(image, crop, inner, place):
 
     weight = np.outer(along(height, inner[1], inner[3]), along(width, inner[0], inner[2]))[..., None]
     target, edge = image[y : y + height, x : x + width], 1 - weight
-    shift = ((target - crop.astype(np.float32)) * edge).sum((0, 1)) / max(float(edge.sum()), 1e-6)
-    target[:] = (weight * (crop + shift) + edge * target).clip(0, 255).astype(np.uint8)
+    shift = ((target - crop.astype(np.float32)) * edge).sum((0, 1), dtype=float) / max(edge.sum(dtype=float), 1e-6)
+    target[:] = (weight * (crop + shift.astype(np.float32)) + edge * target).clip(0, 255).astype(np.uint8)
 
 
-def test_blending_gives_the_bytes_of_the_plain_formula():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        height, width = rng.integers(4, 60, 2).tolist()
-        image, crop = (rng.integers(0, 256, (*hw, 3), np.uint8) for hw in ((90, 80), (height, width)))
+def copies_for(rng, shape, count, largest):
+    """Crops of noise with a box somewhere in them, at places of an image (h, w)."""
+    for _ in range(count):
+        height, width = rng.integers(4, largest, 2).tolist()
         (x1, x2), (y1, y2) = (np.sort(rng.uniform(0, side, 2)).tolist() for side in (width, height))
-        place = int(rng.integers(80 - width)), int(rng.integers(90 - height))
-        expected = image.copy()
-        plain_blend(expected, crop, (x1, y1, x2, y2), place)
-        blend(image, crop, (x1, y1, x2, y2), place)
+        crop = Crop(rng.integers(0, 256, (height, width, 3), np.uint8), (x1, y1, x2, y2))
+        yield Copy(crop, (int(rng.integers(shape[1] - width)), int(rng.integers(shape[0] - height))))
+
+
+def test_blending_gives_the_bytes_of_the_plain_formula_one_crop_after_the_other():
+    rng, runs = np.random.default_rng(0), list[int]()
+    for count, largest in [(1, 60)] * 100 + [(6, 25)] * 100 + [(12, 12)] * 100:
+        image = rng.integers(0, 256, (90, 80, 3), np.uint8)
+        copies, expected = [*copies_for(rng, image.shape, count, largest)], image.copy()
+        for (pixels, box), place in copies:
+            plain_blend(expected, pixels, box, place)
+        found = disjoint(copies)
+        assert [copied for some in found for copied in some] == copies
+        for apart in found:
+            blend(image, apart)
         np.testing.assert_array_equal(image, expected)
+        runs.append(len(found))
+    assert min(runs) == 1 and max(runs) > 3
+
+
+def test_runs_end_before_a_crop_that_meets_another():
+    crop = Crop(np.zeros((10, 6, 3), np.uint8), (2.0, 2, 4, 8))
+    first, beside, below, across = (Copy(crop, place) for place in ((0, 0), (6, 0), (0, 10), (5, 9)))
+    assert disjoint([first, beside, below]) == [[first, beside, below]]
+    assert disjoint([first, across, beside, below]) == [[first], [across], [beside, below]]
 
 
 def test_blend_keeps_the_object_and_the_far_surroundings():
     image, crop = np.full((20, 20, 3), 100, np.uint8), np.full((12, 12, 3), 50, np.uint8)
     crop[4:8, 4:8] = 90
-    blend(image, crop, np.array([4.0, 4, 8, 8]), (4, 4))
+    blend(image, [Copy(Crop(crop, (4.0, 4.0, 8.0, 8.0)), (4, 4))])
     assert (
         (image[8:12, 8:12] == 140).all()
         and (image[:4] == 100).all()
@@ -285,7 +315,7 @@ def test_our_colours_are_upstreams(grey):
     image = rng.integers(0, 256, (31, 45, 3), np.uint8)
     image[0] = image[0, :, :1]  # its first row is grey in any case
     image = np.repeat(image[..., :1], 3, axis=2) if grey else image
-    assert is_grey(image) == grey
+    assert (grey_of(image) is not None) == grey
     found = []
     for kind in (RandomHSV, TinyHSV):
         np.random.seed(2)  # noqa: NPY002 - ultralytics' augmentation draws from the global state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from copy import copy
@@ -47,7 +46,6 @@ from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Window
 
 read_images_by(load)
-NO_FILE = Path(os.devnull, "image.npy")  # one that is never there
 NO_IMAGE = np.zeros((1, 1, 3), np.uint8), (-1, -1), (1, 1)  # what stands in for one that is gone
 OWN_STEPS: dict[type, type] = {
     Mosaic: TinyMosaic,
@@ -57,6 +55,17 @@ OWN_STEPS: dict[type, type] = {
 }
 MOST_GONE = 0.5  # share of the images: a run does not go on without so many
 MAX_LISTED = 10  # problems printed one by one; the rest is counted
+
+
+class NoFile:
+    """Of any image a file that is not there, without asking the disk each time an image is read."""
+
+    def __getitem__(self, i: int) -> NoFile:
+        return self
+
+    def exists(self) -> bool:
+        """Never."""
+        return False
 
 
 class Label(dict[str, Any]):
@@ -162,9 +171,9 @@ class TinyDataset(YOLODataset):
         return [str(paths[i]) for i in self.rows]
 
     @property
-    def npy_files(self) -> list[Path]:
+    def npy_files(self) -> Any:
         """Of every image a file that is not there: upstream reads, renews or deletes a `.npy` beside an image."""
-        return [NO_FILE] * len(self.im_files)
+        return NoFile()
 
     @npy_files.setter
     def npy_files(self, paths: Any) -> None:

@@ -35,6 +35,13 @@ class Crop(NamedTuple):
     box: Box
 
 
+class Copy(NamedTuple):
+    """A crop and where its left upper corner is put."""
+
+    crop: Crop
+    place: Place
+
+
 class PasteTiny(BaseTransform):
     """Adds copies of other training objects to an image, every class as often as any other.
 
@@ -78,28 +85,27 @@ class PasteTiny(BaseTransform):
         height, width = labels["img"].shape[:2]
         instances.convert_bbox("xyxy")
         instances.denormalize(width, height)
-        image, count, classes = labels["img"].copy(), len(instances), list[int]()
-        taken = np.empty((4, count + wanted))  # columns, so that each side of all boxes lies together
-        taken[:, :count] = instances.bboxes.T
+        taken, count = [tuple(box) for box in instances.bboxes.tolist()], len(instances)
+        copies, classes = list[Copy](), list[int]()
         for _ in range(wanted):
             label = random.choice(self.classes)
             which = random.choice(self.bank[label])
             if (found := self.crop(which)) is None:
                 continue  # its image is gone
-            crop, (x1, y1, x2, y2) = found
-            known = count + len(classes)
-            place = free_place(crop.shape[:2], found.box, taken[:, :known], (height, width))
+            place = free_place(found.pixels.shape[:2], found.box, taken, (height, width))
             if place is not None:
-                blend(image, crop, found.box, place)
-                x, y = place
-                taken[:, known] = np.array((x1 + x, y1 + y, x2 + x, y2 + y), np.float32)
+                copies.append(Copy(found, place))
+                (x1, y1, x2, y2), (x, y) = found.box, place
+                taken.append(tuple(np.array((x1 + x, y1 + y, x2 + x, y2 + y), np.float32).tolist()))
                 classes.append(label)
-        if classes:
-            boxes = np.ascontiguousarray(taken[:, : count + len(classes)].T, np.float32)
+        if copies:
+            labels["img"] = labels["img"].copy()
+            for apart in disjoint(copies):
+                blend(labels["img"], apart)
+            boxes = np.concatenate([instances.bboxes, np.array(taken[count:], np.float32)], dtype=np.float32)
             outlines = np.zeros((0, 1000, 2), np.float32)
             labels["instances"] = Instances(boxes, outlines, bbox_format="xyxy", normalized=False)
             labels["cls"] = np.concatenate([labels["cls"], np.array(classes, np.float32).reshape(-1, 1)])
-            labels["img"] = image
         return labels
 
     def crop(self, which: tuple[int, int]) -> Crop | None:
@@ -155,50 +161,84 @@ def cut(dataset: Any, i: int, objects: Sequence[int]) -> dict[tuple[int, int], C
     return found
 
 
-def free_place(shape: tuple[int, int], inner: Box, taken: np.ndarray, size_hw: tuple[int, int]) -> Place | None:
-    """Corner (x, y) for a crop (h, w) whose object overlaps none of `taken` (4, M) xyxy, or None after some tries."""
+def free_place(shape: tuple[int, int], inner: Box, taken: Sequence[Box], size_hw: tuple[int, int]) -> Place | None:
+    """Corner (x, y) for a crop (h, w) whose object overlaps none of `taken`, or None after some tries."""
     if shape[0] >= size_hw[0] or shape[1] >= size_hw[1]:
         return None
-    (x1, y1, x2, y2), (left, top, right, bottom) = inner, taken
     for _ in range(TRIES):
         x, y = random.randint(0, size_hw[1] - shape[1]), random.randint(0, size_hw[0] - shape[0])
-        if not ((left < x2 + x) & (right > x1 + x) & (top < y2 + y) & (bottom > y1 + y)).any():
+        if not meets((inner[0] + x, inner[1] + y, inner[2] + x, inner[3] + y), taken):
             return x, y
     return None
 
 
-def blend(image: np.ndarray, crop: np.ndarray, inner: Box, place: Place) -> None:
-    """Write `crop` into `image` at `place`: whole within its box, fading out over the margin, of the new brightness.
+def meets(box: Box, others: Sequence[Box]) -> bool:
+    """Whether a box overlaps any of some dozens, most of which are told apart by one side."""
+    x1, y1, x2, y2 = box
+    return any(left < x2 and right > x1 and top < y2 and bottom > y1 for left, top, right, bottom in others)
 
-    The three bands of a pixel stand side by side in a row here: over a last axis of three, numpy is slow.
+
+def disjoint(copies: Sequence[Copy]) -> list[list[Copy]]:
+    """The copies in their order, in as few runs as keep those apart of which one is blended into another's margin."""
+    runs: list[list[Copy]] = [[]]
+    areas: list[Box] = []
+    for copied in copies:
+        (height, width), (x, y) = copied.crop.pixels.shape[:2], copied.place
+        if meets(area := (x, y, x + width, y + height), areas):
+            runs.append([])
+            areas.clear()
+        runs[-1].append(copied)
+        areas.append(area)
+    return runs
+
+
+def blend(image: np.ndarray, copies: Sequence[Copy]) -> None:
+    """Write crops into `image`: whole within their boxes, fading out over the margin, of the new brightness.
+
+    Their pixels lie behind one another here, in planes (3, N): numpy takes as long for one crop as for all of them,
+    which are disjoint.
     """
-    (height, width), (x, y) = crop.shape[:2], place
-    weight = ramp(height, inner[1], inner[3])[:, None] * ramp(width, inner[0], inner[2])
-    share = max(float((1 - weight).sum()), 1e-6)
-    weight = weight.repeat(3, axis=1)
+    sides = [copied.crop.pixels.shape[:2] for copied in copies]
+    ends = np.cumsum([height * width for height, width in sides]).tolist()
+    parts = [slice(end - height * width, end) for end, (height, width) in zip(ends, sides, strict=True)]
+    targets = [image[y : y + h, x : x + w] for (h, w), (x, y) in zip(sides, (c.place for c in copies), strict=True)]
+    fades = iter(ramps(copies))
+    bytes_old, bytes_new = np.empty((2, ends[-1], 3), np.uint8)
+    weight = np.empty(ends[-1], np.float32)
+    for copied, part, target in zip(copies, parts, targets, strict=True):
+        bytes_old[part].reshape(target.shape)[:] = target
+        bytes_new[part].reshape(target.shape)[:] = copied.crop.pixels
+        np.multiply(next(fades)[:, None], next(fades), out=weight[part].reshape(target.shape[:2]))
+    old, new = (np.array(pixels.T, np.float32, order="C") for pixels in (bytes_old, bytes_new))
     edge = 1 - weight
-    target = image[y : y + height, x : x + width]
-    old, new = target.reshape(height, -1).astype(np.float32), crop.reshape(height, -1).astype(np.float32)
-    bands = np.ascontiguousarray(((old - new) * edge).reshape(-1, 3).T)
-    shift = bands.cumsum(axis=1)[:, -1] / share
-    new += shift[bands_of(width)]
+    bands = (old - new) * edge
+    starts, counts = [part.start for part in parts], [height * width for height, width in sides]
+    sums = np.add.reduceat(np.concatenate([bands, edge[None]]), starts, axis=1, dtype=np.float64)
+    shifts = sums[:3] / np.maximum(sums[3], 1e-6)
+    new += shifts.astype(np.float32).repeat(counts, axis=1)
     new *= weight
     old *= edge
     new += old
-    target[:] = np.minimum(np.maximum(new, 0, out=new), 255, out=new).reshape(height, width, 3).astype(np.uint8)
+    mixed = np.minimum(np.maximum(new, 0, out=new), 255, out=new).astype(np.uint8).T
+    for part, target in zip(parts, targets, strict=True):
+        target[:] = mixed[part].reshape(target.shape)
 
 
-def ramp(length: int, start: float, end: float) -> np.ndarray:
-    """(length,) 1 at pixels between `start` and `end`, falling linearly to 0 at the ends."""
-    centres = centres_of(length)
-    rise, fall = centres / max(start, 0.5), centres[::-1] / max(length - end, 0.5)
-    return np.minimum(np.minimum(rise, fall), 1.0).astype(np.float32)
-
-
-@lru_cache
-def bands_of(width: int) -> np.ndarray:
-    """(3 * width,) the band of each value in a row of so many pixels."""
-    return np.tile(np.arange(3), width)
+def ramps(copies: Sequence[Copy]) -> list[np.ndarray]:
+    """Of each crop, along its height and along its width: 1 at pixels within the box, falling linearly to the ends."""
+    lengths, starts, ends = list[int](), list[float](), list[float]()
+    for copied in copies:
+        (height, width), (x1, y1, x2, y2) = copied.crop.pixels.shape[:2], copied.crop.box
+        lengths += [height, width]
+        starts += [max(y1, 0.5), max(x1, 0.5)]
+        ends += [max(height - y2, 0.5), max(width - x2, 0.5)]
+    centres = np.concatenate([centres_of(length) for length in lengths])
+    rise, fall = (
+        centres / np.repeat(starts, lengths),
+        (np.repeat(lengths, lengths) - centres) / np.repeat(ends, lengths),
+    )
+    every, place = np.minimum(np.minimum(rise, fall), 1.0).astype(np.float32), np.cumsum(lengths).tolist()
+    return [every[end - length : end] for end, length in zip(place, lengths, strict=True)]
 
 
 @lru_cache
