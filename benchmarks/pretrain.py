@@ -4,6 +4,8 @@
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/pretrain.py n --out ~/school --finish  # then: the rate falls to 0
     python benchmarks/pretrain.py n --out ~/school --ship    # then: weights/tinyyolo-n.pt, which travels in the package
 
+After a change of the network it need not begin from nothing: `--start FILE` takes over what fits of earlier weights.
+
 On a GPU beside cores that draw, all of it at once, with a rate that falls to 0 by the end of so many hours:
 
     python benchmarks/pretrain.py n --out ~/school --device 0 --workers 12 --batch 32 --pictures 8000 --hours 1
@@ -74,6 +76,16 @@ class Record:
         with new_file(self.file, overwrite=True) as stream:
             stream.write(old + json.dumps(row) + "\n")
         self.started = now
+
+
+def taken_over(start: Path, file: Path) -> None:
+    """Write what earlier weights have seen as the first line of a record, so that all of it is counted."""
+    card = checkpoint.load(start)["card"]
+    row = {"phase": "school", "epoch": 0, "pictures": card["pictures"], "cpu_s": 3600 * card["cpu_hours"]}
+    row |= {"start": start.name, "seed": card["seed"], "commit": card["commit"]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(file, overwrite=True) as stream:
+        stream.write(json.dumps(row) + "\n")
 
 
 def cpu_seconds() -> float:
@@ -147,6 +159,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="an epoch; default: as many as data/school.yaml says")
     parser.add_argument("--val", type=int, default=300, help="with --pictures: to validate on")
     parser.add_argument("--hours", type=float, help="learn from nothing for so long, with a falling rate")
+    parser.add_argument("--start", type=Path, help="shipped weights of another network, to begin from")
     words = parser.parse_args()
     folder = words.out.expanduser() / words.size
     if words.ship:
@@ -168,7 +181,9 @@ def main() -> None:
         model, settings = Model(last), {"resume": True}
     else:
         model = Model(f"tinyyolo-{words.size}.yaml")
-        settings |= {"name": "school", "epochs": EPOCHS, "pretrained": False}
+        settings |= {"name": "school", "epochs": EPOCHS, "pretrained": str(words.start) if words.start else False}
+        if words.start:
+            taken_over(words.start, folder / "record.jsonl")
     phase = "finish" if words.finish or words.hours else "school"
     model.add_callback("on_fit_epoch_end", Record(folder / "record.jsonl", phase))
     model.train(**settings)
