@@ -37,6 +37,7 @@ from tinyyolo.io import new_file
 
 EPOCHS = 100_000  # of the school: it ends when it is stopped
 FINISH = 30  # epochs with a falling rate
+VAL = 300  # pictures to validate on, as data/school.yaml has it
 BATCH = 16
 SETTINGS = {  # the scenes are various enough, and four of them in one picture take four times as long to draw
     "mosaic": 0.0,
@@ -45,6 +46,7 @@ SETTINGS = {  # the scenes are various enough, and four of them in one picture t
     "batch": BATCH,
     "scale": 0.3,
     "flipud": 0.5,
+    "device": "cpu",
     "workers": 0,
     "save_every": 20,
     "patience": 0,
@@ -80,7 +82,9 @@ class Record:
 
 def taken_over(start: Path, file: Path) -> None:
     """Write what earlier weights have seen as the first line of a record, so that all of it is counted."""
-    card = checkpoint.load(start)["card"]
+    card = checkpoint.load(start).get("card")
+    if not card:
+        raise ValueError(f"{start}: without a card: no weights that were shipped")
     row = {"phase": "school", "epoch": 0, "pictures": card["pictures"], "cpu_s": 3600 * card["cpu_hours"]}
     row |= {"start": start.name, "seed": card["seed"], "commit": card["commit"]}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,39 +148,55 @@ def school_of(pictures: int, val: int, file: Path) -> Path:
     return file
 
 
+def without_effect(words: argparse.Namespace, goes_on: bool) -> list[str]:
+    """The options that change nothing beside those given; `goes_on`: whether there is a school to go on with."""
+    every = ["seed", "epochs", "device", "workers", "batch", "pictures", "val", "hours", "start", "finish"]
+    if words.ship:
+        return every
+    if words.hours:
+        return ["epochs", "start", "finish", *([] if words.pictures else ["val"])]
+    if words.finish:
+        return ["start", *([] if words.pictures else ["val"])]
+    if goes_on:
+        return every
+    return ["epochs", *([] if words.pictures else ["val"])]
+
+
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", choices=("n", "s"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="default: 0")
     parser.add_argument("--finish", action="store_true")
-    parser.add_argument("--epochs", type=int, default=FINISH, help="of --finish")
+    parser.add_argument("--epochs", type=int, help=f"of --finish; default: {FINISH}")
     parser.add_argument("--ship", action="store_true")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw, on a GPU")
-    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--device", help="default: cpu")
+    parser.add_argument("--workers", type=int, help="processes that draw, on a GPU; default: 0")
+    parser.add_argument("--batch", type=int, help=f"default: {BATCH}")
     parser.add_argument("--pictures", type=int, help="an epoch; default: as many as data/school.yaml says")
-    parser.add_argument("--val", type=int, default=300, help="with --pictures: to validate on")
+    parser.add_argument("--val", type=int, help=f"with --pictures: to validate on; default: {VAL}")
     parser.add_argument("--hours", type=float, help="learn from nothing for so long, with a falling rate")
     parser.add_argument("--start", type=Path, help="shipped weights of another network, to begin from")
     words = parser.parse_args()
     folder = words.out.expanduser() / words.size
+    last = folder / "school/weights/last.pt"
+    if unused := [f"--{key}" for key in without_effect(words, goes_on=last.is_file()) if getattr(words, key)]:
+        parser.error(f"{', '.join(unused)}: nothing here takes it, see --help")
     if words.ship:
         print(json.dumps(ship(folder, WEIGHTS / f"tinyyolo-{words.size}.pt"), indent=1))
         return
-    last = folder / "school/weights/last.pt"
-    settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "seed": words.seed, "project": str(folder)}
-    settings |= {"device": words.device, "workers": words.workers, "batch": words.batch}
+    settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "seed": words.seed or 0, "project": str(folder)}
+    settings |= {key: value for key in ("device", "workers", "batch") if (value := getattr(words, key)) is not None}
     if words.pictures:
-        settings["data"] = str(school_of(words.pictures, words.val, folder / "school.yaml"))
+        settings["data"] = str(school_of(words.pictures, words.val or VAL, folder / "school.yaml"))
     if words.hours:
         model = Model(f"tinyyolo-{words.size}.yaml")
         settings |= {"name": "finish", "epochs": EPOCHS, "time": words.hours, "lrf": 0.01, "val": False}
         settings |= {"pretrained": False}
     elif words.finish:
-        model = Model(last)
-        settings |= {"name": "finish", "exist_ok": True, "epochs": words.epochs, "lrf": 0.01, "warmup_epochs": 0}
+        model, epochs = Model(last), words.epochs or FINISH
+        settings |= {"name": "finish", "exist_ok": True, "epochs": epochs, "lrf": 0.01, "warmup_epochs": 0}
     elif last.is_file():
         model, settings = Model(last), {"resume": True}
     else:

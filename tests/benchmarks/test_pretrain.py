@@ -62,3 +62,43 @@ def test_what_float16_cannot_hold_is_not_shipped(tmp_path):
     with pytest.raises(ValueError, match=r"backbone\.stem\.conv\.weight: beyond what float16 holds"):
         pretrain.ship(tmp_path, tmp_path / "a.pt")
     assert not (tmp_path / "a.pt").exists()
+
+
+def test_what_earlier_weights_have_seen_counts(tmp_path):
+    file = state(tmp_path / "old", 1.0)
+    with pytest.raises(ValueError, match=r"last\.pt: without a card"):
+        pretrain.taken_over(file, tmp_path / "record.jsonl")
+    content = checkpoint.load(file)
+    checkpoint.save(file, {**content, "card": {"pictures": 9000, "cpu_hours": 1.5, "seed": 0, "commit": "c"}})
+    state(tmp_path / "school", 2.0)
+    pretrain.taken_over(file, tmp_path / "record.jsonl")
+    first = (tmp_path / "record.jsonl").read_text()
+    record(tmp_path, ("school", 1), ("school", 2))
+    (tmp_path / "record.jsonl").write_text(first + (tmp_path / "record.jsonl").read_text())
+    card = pretrain.ship(tmp_path, tmp_path / "a.pt")
+    assert (card["pictures"], card["cpu_hours"]) == (11_000, 1.7) and json.loads(first)["start"] == "last.pt"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--val", "30"], "--val"),
+        (["--epochs", "3"], "--epochs"),
+        (["--finish", "--start", "a.pt", "--batch", "8"], "--start"),
+        (["--hours", "1", "--finish"], "--finish"),
+        (["--ship", "--seed", "1", "--hours", "2"], "--seed, --hours"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_an_error(tmp_path, monkeypatch, capsys, words, told):
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "n", "--out", str(tmp_path), *words])
+    with pytest.raises(SystemExit, match="2"):
+        pretrain.main()
+    assert f"error: {told}: nothing here takes it" in capsys.readouterr().err
+
+
+def test_a_school_goes_on_as_it_began(tmp_path, monkeypatch, capsys):
+    state(tmp_path / "n" / "school", 1.0)
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "n", "--out", str(tmp_path), "--device", "0", "--batch", "32"])
+    with pytest.raises(SystemExit, match="2"):
+        pretrain.main()
+    assert "error: --device, --batch: nothing here takes it" in capsys.readouterr().err
