@@ -51,9 +51,9 @@ def test_bash_completes(line, found, script, tmp_path, capsys):
 
 
 def test_models_come_by_name_and_by_file(script, tmp_path, capsys):
-    (tmp_path / "tinyyolo-n-mine.pt").touch()
-    expected = ["tinyyolo-n.yaml", "tinyyolo-n-mine.pt"]
-    assert replies("bash", script("bash", capsys), "tinyyolo val model=tinyyolo-n") == expected
+    (tmp_path / "tinyyolo-x-mine.pt").touch()
+    expected = ["tinyyolo-x.yaml", "tinyyolo-x-mine.pt"]
+    assert replies("bash", script("bash", capsys), "tinyyolo val model=tinyyolo-x") == expected
 
 
 def test_an_equals_sign_that_parts_no_words_stays(script, capsys):
