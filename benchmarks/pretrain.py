@@ -37,7 +37,6 @@ from tinyyolo.io import new_file
 
 EPOCHS = 100_000  # of the school: it ends when it is stopped
 FINISH = 30  # epochs with a falling rate
-VAL = 300  # pictures to validate on, as data/school.yaml has it
 BATCH = 16
 SETTINGS = {  # the scenes are various enough, and four of them in one picture take four times as long to draw
     "mosaic": 0.0,
@@ -74,22 +73,25 @@ class Record:
         row |= {"cpu_s": round(now - self.started, 1), "seed": trainer.args.seed, "commit": commit()}
         row |= {"machine": machine(device=trainer.args.device)}
         row |= {key.removeprefix("metrics/"): round(float(value), 5) for key, value in trainer.metrics.items()}
-        old = self.file.read_text(encoding="utf-8") if self.file.is_file() else ""
-        with new_file(self.file, overwrite=True) as stream:
-            stream.write(old + json.dumps(row) + "\n")
+        add_line(self.file, row)
         self.started = now
 
 
+def add_line(file: Path, row: dict[str, Any]) -> None:
+    """Add a line to a record, which is whole whenever this is killed."""
+    old = file.read_text(encoding="utf-8") if file.is_file() else ""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(file, overwrite=True) as stream:
+        stream.write(old + json.dumps(row) + "\n")
+
+
 def taken_over(start: Path, file: Path) -> None:
-    """Write what earlier weights have seen as the first line of a record, so that all of it is counted."""
+    """Add what earlier weights have seen to a record, so that all of it is counted."""
     card = checkpoint.load(start).get("card")
     if not card:
         raise ValueError(f"{start}: without a card: no weights that were shipped")
     row = {"phase": "school", "epoch": 0, "pictures": card["pictures"], "cpu_s": 3600 * card["cpu_hours"]}
-    row |= {"start": start.name, "seed": card["seed"], "commit": card["commit"]}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(file, overwrite=True) as stream:
-        stream.write(json.dumps(row) + "\n")
+    add_line(file, row | {"start": start.name, "seed": card["seed"], "commit": card["commit"]})
 
 
 def cpu_seconds() -> float:
@@ -139,10 +141,10 @@ def ship(folder: Path, target: Path) -> dict[str, Any]:
     return card
 
 
-def school_of(pictures: int, val: int, file: Path) -> Path:
-    """Write the school's data YAML with other numbers of pictures: of an epoch, and to validate on."""
+def school_of(pictures: int, val: int | None, file: Path) -> Path:
+    """Write the school's data YAML with other numbers of pictures: of an epoch, and, if given, to validate on."""
     content = yaml.safe_load((WEIGHTS.parent / "data/school.yaml").read_text(encoding="utf-8"))
-    content["toy"]["images"] = {"train": pictures, "val": val}
+    content["toy"]["images"] |= {"train": pictures} if val is None else {"train": pictures, "val": val}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
     return file
@@ -150,16 +152,10 @@ def school_of(pictures: int, val: int, file: Path) -> Path:
 
 def without_effect(words: argparse.Namespace, goes_on: bool) -> list[str]:
     """The options that change nothing beside those given; `goes_on`: whether there is a school to go on with."""
-    every = ["seed", "epochs", "device", "workers", "batch", "pictures", "val", "hours", "start", "finish"]
-    if words.ship:
-        return every
-    if words.hours:
-        return ["epochs", "start", "finish", *([] if words.pictures else ["val"])]
-    if words.finish:
-        return ["start", *([] if words.pictures else ["val"])]
-    if goes_on:
-        return every
-    return ["epochs", *([] if words.pictures else ["val"])]
+    if words.ship or (goes_on and not words.hours and not words.finish):
+        return ["seed", "epochs", "device", "workers", "batch", "pictures", "val", "hours", "start", "finish"]
+    phase = ["epochs", "start", "finish"] if words.hours else ["start"] if words.finish else ["epochs"]
+    return phase if words.pictures else [*phase, "val"]
 
 
 def main() -> None:
@@ -168,34 +164,35 @@ def main() -> None:
     parser.add_argument("size", choices=("n", "s"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, help="default: 0")
-    parser.add_argument("--finish", action="store_true")
+    parser.add_argument("--finish", action="store_true", default=None)
     parser.add_argument("--epochs", type=int, help=f"of --finish; default: {FINISH}")
     parser.add_argument("--ship", action="store_true")
     parser.add_argument("--device", help="default: cpu")
     parser.add_argument("--workers", type=int, help="processes that draw, on a GPU; default: 0")
     parser.add_argument("--batch", type=int, help=f"default: {BATCH}")
     parser.add_argument("--pictures", type=int, help="an epoch; default: as many as data/school.yaml says")
-    parser.add_argument("--val", type=int, help=f"with --pictures: to validate on; default: {VAL}")
+    parser.add_argument("--val", type=int, help="with --pictures: to validate on; default: as data/school.yaml says")
     parser.add_argument("--hours", type=float, help="learn from nothing for so long, with a falling rate")
     parser.add_argument("--start", type=Path, help="shipped weights of another network, to begin from")
     words = parser.parse_args()
     folder = words.out.expanduser() / words.size
     last = folder / "school/weights/last.pt"
-    if unused := [f"--{key}" for key in without_effect(words, goes_on=last.is_file()) if getattr(words, key)]:
-        parser.error(f"{', '.join(unused)}: nothing here takes it, see --help")
+    unused = [key for key in without_effect(words, goes_on=last.is_file()) if getattr(words, key) is not None]
+    if unused:
+        parser.error(f"{', '.join(f'--{key}' for key in unused)}: nothing here takes it, see --help")
     if words.ship:
         print(json.dumps(ship(folder, WEIGHTS / f"tinyyolo-{words.size}.pt"), indent=1))
         return
     settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "seed": words.seed or 0, "project": str(folder)}
     settings |= {key: value for key in ("device", "workers", "batch") if (value := getattr(words, key)) is not None}
     if words.pictures:
-        settings["data"] = str(school_of(words.pictures, words.val or VAL, folder / "school.yaml"))
+        settings["data"] = str(school_of(words.pictures, words.val, folder / "school.yaml"))
     if words.hours:
         model = Model(f"tinyyolo-{words.size}.yaml")
         settings |= {"name": "finish", "epochs": EPOCHS, "time": words.hours, "lrf": 0.01, "val": False}
         settings |= {"pretrained": False}
     elif words.finish:
-        model, epochs = Model(last), words.epochs or FINISH
+        model, epochs = Model(last), FINISH if words.epochs is None else words.epochs
         settings |= {"name": "finish", "exist_ok": True, "epochs": epochs, "lrf": 0.01, "warmup_epochs": 0}
     elif last.is_file():
         model, settings = Model(last), {"resume": True}
@@ -203,7 +200,10 @@ def main() -> None:
         model = Model(f"tinyyolo-{words.size}.yaml")
         settings |= {"name": "school", "epochs": EPOCHS, "pretrained": str(words.start) if words.start else False}
         if words.start:
-            taken_over(words.start, folder / "record.jsonl")
+            try:
+                taken_over(words.start, folder / "record.jsonl")
+            except ValueError as error:  # a UserError is one
+                parser.error(f"--start {error}")
     phase = "finish" if words.finish or words.hours else "school"
     model.add_callback("on_fit_epoch_end", Record(folder / "record.jsonl", phase))
     model.train(**settings)

@@ -73,7 +73,9 @@ def _of_other(data: bytes, rendering: Rendering) -> Pixels | None:
         head = header_of(data)
     except Image.DecompressionBombError:
         return None
-    if head is not None and head[0] == "L":  # OpenCV makes three bands of a grey file at half the speed of its decoding
+    if (
+        head is not None and head[0] == "L"
+    ):  # one band, then three of it: quicker than decoding into three, the same pixels
         image = opencv(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
         image = None if image is None else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     else:

@@ -182,8 +182,8 @@ def plain_blend(image, crop, inner, place):
 
     weight = np.outer(along(height, inner[1], inner[3]), along(width, inner[0], inner[2]))[..., None]
     target, edge = image[y : y + height, x : x + width], 1 - weight
-    shift = ((target - crop.astype(np.float32)) * edge).sum((0, 1), dtype=float) / max(edge.sum(dtype=float), 1e-6)
-    target[:] = (weight * (crop + shift.astype(np.float32)) + edge * target).clip(0, 255).astype(np.uint8)
+    shift = ((target - crop.astype(np.float32)) * edge).sum((0, 1)) / max(float(edge.sum()), 1e-6)
+    target[:] = (weight * (crop + shift) + edge * target).clip(0, 255).astype(np.uint8)
 
 
 def copies_for(rng, shape, count, largest):

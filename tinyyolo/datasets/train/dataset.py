@@ -58,10 +58,7 @@ MAX_LISTED = 10  # problems printed one by one; the rest is counted
 
 
 class NoFile:
-    """Of any image a file that is not there, without asking the disk each time an image is read."""
-
-    def __getitem__(self, i: int) -> NoFile:
-        return self
+    """A file that is not there, without asking the disk each time an image is read."""
 
     def exists(self) -> bool:
         """Never."""
@@ -171,13 +168,14 @@ class TinyDataset(YOLODataset):
         return [str(paths[i]) for i in self.rows]
 
     @property
-    def npy_files(self) -> Any:
+    def npy_files(self) -> list[Any]:
         """Of every image a file that is not there: upstream reads, renews or deletes a `.npy` beside an image."""
-        return NoFile()
+        return self.no_files
 
     @npy_files.setter
     def npy_files(self, paths: Any) -> None:
         """Upstream's places beside the images are not taken."""
+        self.no_files = [NoFile()] * len(paths)
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
         """As upstream; for an image that cannot be read any more, or has another size than at the start, a stand-in.

@@ -198,13 +198,15 @@ def blend(image: np.ndarray, copies: Sequence[Copy]) -> None:
     Their pixels lie behind one another here, in planes (3, N): numpy takes as long for one crop as for all of them,
     which are disjoint.
     """
-    sides = [copied.crop.pixels.shape[:2] for copied in copies]
-    ends = np.cumsum([height * width for height, width in sides]).tolist()
-    parts = [slice(end - height * width, end) for end, (height, width) in zip(ends, sides, strict=True)]
-    targets = [image[y : y + h, x : x + w] for (h, w), (x, y) in zip(sides, (c.place for c in copies), strict=True)]
-    fades = iter(ramps(copies))
-    bytes_old, bytes_new = np.empty((2, ends[-1], 3), np.uint8)
-    weight = np.empty(ends[-1], np.float32)
+    targets = []
+    for copied in copies:
+        (height, width), (x, y) = copied.crop.pixels.shape[:2], copied.place
+        targets.append(image[y : y + height, x : x + width])
+    counts = [target.shape[0] * target.shape[1] for target in targets]
+    ends = np.cumsum(counts)
+    starts, parts = ends - counts, [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+    bytes_old, bytes_new = np.empty((2, sum(counts), 3), np.uint8)
+    weight, fades = np.empty(sum(counts), np.float32), iter(ramps(copies))
     for copied, part, target in zip(copies, parts, targets, strict=True):
         bytes_old[part].reshape(target.shape)[:] = target
         bytes_new[part].reshape(target.shape)[:] = copied.crop.pixels
@@ -212,7 +214,6 @@ def blend(image: np.ndarray, copies: Sequence[Copy]) -> None:
     old, new = (np.array(pixels.T, np.float32, order="C") for pixels in (bytes_old, bytes_new))
     edge = 1 - weight
     bands = (old - new) * edge
-    starts, counts = [part.start for part in parts], [height * width for height, width in sides]
     sums = np.add.reduceat(np.concatenate([bands, edge[None]]), starts, axis=1, dtype=np.float64)
     shifts = sums[:3] / np.maximum(sums[3], 1e-6)
     new += shifts.astype(np.float32).repeat(counts, axis=1)
@@ -233,10 +234,8 @@ def ramps(copies: Sequence[Copy]) -> list[np.ndarray]:
         starts += [max(y1, 0.5), max(x1, 0.5)]
         ends += [max(height - y2, 0.5), max(width - x2, 0.5)]
     centres = np.concatenate([centres_of(length) for length in lengths])
-    rise, fall = (
-        centres / np.repeat(starts, lengths),
-        (np.repeat(lengths, lengths) - centres) / np.repeat(ends, lengths),
-    )
+    rise = centres / np.repeat(starts, lengths)
+    fall = (np.repeat(lengths, lengths) - centres) / np.repeat(ends, lengths)
     every, place = np.minimum(np.minimum(rise, fall), 1.0).astype(np.float32), np.cumsum(lengths).tolist()
     return [every[end - length : end] for end, length in zip(place, lengths, strict=True)]
 
