@@ -18,10 +18,10 @@ from tinyyolo.config import UserError
 from tinyyolo.engine import checkpoint
 
 TINY = {
-    "backbone.channels": [8, 8, 16, 16, 16],
-    "backbone.depths": [1, 1, 1, 1],
-    "neck.channels": [16, 16, 16, 16],
-    "head.hidden": [16, 16, 16, 16],
+    "backbone.channels": [8, 8, 16, 16],
+    "backbone.depths": [1, 1, 1],
+    "neck.channels": [16, 16, 16],
+    "head.hidden": [16, 16, 16],
 }
 RUN = {"imgsz": SIZE, "batch": 2, "epochs": 1, "plots": False, "workers": 0}
 

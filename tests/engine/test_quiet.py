@@ -30,7 +30,7 @@ sys.addaudithook(watch)
 FIRST
 from tinyyolo.cli import main
 data, image = sys.argv[1:3]
-tiny = ["backbone.channels=[8,8,16,16,16]", "neck.channels=[16,16,16,16]", "head.hidden=[16,16,16,16]"]
+tiny = ["backbone.channels=[8,8,16,16]", "neck.channels=[16,16,16]", "head.hidden=[16,16,16]"]
 assert main(["train", f"data={data}", "imgsz=96", "batch=2", "epochs=1", *tiny]) == 0
 assert main(["val", "model=runs/train/weights/best.pt", f"data={data}", "imgsz=96"]) == 0
 more = ["conf=0", "max_det=20", "show_labels=true"]

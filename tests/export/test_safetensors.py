@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.checkpoints import content
+from tests.support.checkpoints import SMALLEST, content
 from tests.support.command import command
 from tinyyolo import Model
 from tinyyolo.config import UserError
@@ -61,9 +61,7 @@ def test_its_weights_go_into_other_models(pair, tiny_set):
     for parameter in model.model.parameters():
         parameter.data.zero_()
     same(model.load(pair[1]).model.state_dict(), state)
-    overrides = {"backbone.channels": [4, 4], "backbone.depths": [1], "neck.channels": [4], "head.hidden": [4]}
-    overrides |= {"head.anchors": [[[6, 6], [10, 10]]], "backbone.weights": str(pair[1])}
-    built = Model("tinyyolo-n.yaml", overrides=overrides).model.backbone.state_dict()
+    built = Model("tinyyolo-n.yaml", overrides={**SMALLEST, "backbone.weights": str(pair[1])}).model.backbone.state_dict()
     same(built, {key.removeprefix("backbone."): x for key, x in state.items() if key.startswith("backbone.")})
 
 

@@ -13,6 +13,7 @@ from tinyyolo.engine import checkpoint
 SMALLEST = {  # 64 tensors
     "backbone.channels": [4, 4],
     "backbone.depths": [1],
+    "backbone.pools": 3,
     "neck.channels": [4],
     "head.anchors": [[[6, 6], [10, 10]]],
     "head.hidden": [4],
