@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", choices=("n", "s"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, help="default: 0")
+    parser.add_argument("--seed", type=int, help="default: 0; of --finish 1, for other pictures")
     parser.add_argument("--finish", action="store_true", default=None)
     parser.add_argument("--epochs", type=int, help=f"of --finish; default: {FINISH}")
     parser.add_argument("--ship", action="store_true")
@@ -183,7 +183,8 @@ def main() -> None:
     if words.ship:
         print(json.dumps(ship(folder, WEIGHTS / f"tinyyolo-{words.size}.pt"), indent=1))
         return
-    settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "seed": words.seed or 0, "project": str(folder)}
+    settings: dict[str, Any] = {**SETTINGS, "data": "school.yaml", "project": str(folder)}
+    settings["seed"] = int(bool(words.finish)) if words.seed is None else words.seed  # pictures of its own
     settings |= {key: value for key in ("device", "workers", "batch") if (value := getattr(words, key)) is not None}
     if words.pictures:
         settings["data"] = str(school_of(words.pictures, words.val, folder / "school.yaml"))
