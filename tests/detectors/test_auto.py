@@ -9,13 +9,13 @@ from tinyyolo import Model
 from tinyyolo.boxes.anchors import AnchorGrid
 from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.detectors.auto import (
-    DEFAULT_ANCHORS,
     coverage,
     describe,
     is_auto,
     mean_offsets,
     object_boxes,
     object_sizes,
+    per_cell,
     settle,
     uses_simd,
 )
@@ -28,10 +28,12 @@ def spec_with(**head):
     return load_model_yaml("tinyyolo-n.yaml", {**TINY, **{f"head.{k}": v for k, v in head.items()}})
 
 
-def test_builds_before_there_are_data():
-    model = build_model(spec_with(anchors="auto", constant="auto"), 2)
+@pytest.mark.parametrize(("name", "counts"), [("tinyyolo-n.yaml", [3, 2, 3]), ("tinyyolo-n-p5.yaml", [3, 2, 2, 2])])
+def test_builds_before_there_are_data(name, counts):
+    model = build_model(load_model_yaml(name, {"head.anchors": "auto", "head.constant": "auto"}), 2)
     assert model.yaml["head"]["anchors"] == "auto", "stays open until training"
-    assert model.bbox_head.grid.per_cell == [len(level) for level in DEFAULT_ANCHORS]
+    assert model.bbox_head.grid.per_cell == counts == per_cell(len(counts)), "as many as the YAML itself has"
+    assert [len(level) for level in load_model_yaml(name)["head"]["anchors"]] == counts
 
 
 @pytest.mark.parametrize("side", [5.0, 12.0, 40.0])

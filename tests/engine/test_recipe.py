@@ -63,7 +63,7 @@ class TestFreeze:
             (2, ["backbone.stem.", "backbone.stages.0."]),
             ([0, 2], ["backbone.stem.", "backbone.stages.1."]),
             ("backbone", ["backbone."]),
-            (["neck.top_down", "backbone.pool"], ["neck.top_down.", "backbone.pool."]),
+            (["neck.top_down", "backbone.stages.2"], ["neck.top_down.", "backbone.stages.2."]),
             (["backbone", "head"], ["backbone.", "bbox_head."]),
         ],
     )

@@ -282,10 +282,10 @@ class TestEmbed:
         model, picture = Model(weights), torch.from_numpy(cv2.imread(str(image))[..., ::-1].copy())
         (whole,) = model.embed(image, imgsz=SIZE, verbose=False)
         maps = model.model.eval().features(picture.permute(2, 0, 1)[None] / 255)
-        assert [m.shape[-1] for m in maps] == [24, 12, 6, 3]
+        assert [m.shape[-1] for m in maps] == [24, 12, 6]
         expected = torch.tensor([channel.mean().item() for m in maps for channel in m[0]])
         torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-3)
-        (two,) = model.predict(image, embed=[3, 0], imgsz=SIZE, verbose=False)
+        (two,) = model.predict(image, embed=[2, 0], imgsz=SIZE, verbose=False)
         torch.testing.assert_close(two, torch.cat([whole[-16:], whole[:16]]))
 
     @pytest.mark.parametrize("name", ["retinanet-r18-nwdrka", "faster-rcnn-r18-nwdrka", "detectors-slim-nwdrka"])
@@ -296,7 +296,7 @@ class TestEmbed:
 
     @pytest.mark.parametrize("levels", [[4], [-1], []])
     def test_no_such_map(self, weights, image, levels):
-        with pytest.raises(UserError, match=r"embed=.*Choices: 0 \(finest\) to 3"):
+        with pytest.raises(UserError, match=r"embed=.*Choices: 0 \(finest\) to 2"):
             Model(weights).embed(image, embed=levels, imgsz=SIZE)
 
     def test_nothing_can_be_written_of_them(self, weights, image, capsys):

@@ -18,7 +18,7 @@ from tinyyolo.engine import checkpoint
 from tinyyolo.engine.validator import TinyValidator
 from tinyyolo.evaluation import evaluate
 
-KEYS = {"imgsz": 128, "conf": 0.3, "batch": 2}
+KEYS = {"imgsz": 128, "conf": 0.2, "batch": 2}
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,8 @@ def test_its_weights_go_into_other_models(pair, tiny_set):
     for parameter in model.model.parameters():
         parameter.data.zero_()
     same(model.load(pair[1]).model.state_dict(), state)
-    built = Model("tinyyolo-n.yaml", overrides={**SMALLEST, "backbone.weights": str(pair[1])}).model.backbone.state_dict()
+    made = Model("tinyyolo-n.yaml", overrides={**SMALLEST, "backbone.weights": str(pair[1])})
+    built = made.model.backbone.state_dict()
     same(built, {key.removeprefix("backbone."): x for key, x in state.items() if key.startswith("backbone.")})
 
 

@@ -22,7 +22,7 @@ TARGETS = [
     },
 ]
 EXPECTED = {
-    "tinyyolo-n": {"names": 2170963584, "losses": [3.039252, 10.26915], "means": [40.00001, 3.561172e-05]},
+    "tinyyolo-n-p5": {"names": 2170963584, "losses": [3.039252, 10.26915], "means": [40.00001, 3.561172e-05]},
     "retinanet-r18-nwdrka": {"names": 1910927945, "losses": [38.88684, 7.930168], "means": [40.2865, 0.05963677]},
     "faster-rcnn-r18": {
         "names": 1195827233,

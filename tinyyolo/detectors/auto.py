@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -20,10 +21,8 @@ AUTO = "auto"
 BY_AXIS = ("m", "n")  # of SimD
 OFFSET_DIGITS = 3  # of m and n
 Objects = Sequence[tuple[Size, Tensor]]  # of each image the network input's height and width, and boxes (M, 4), px
-STRIDES = (4, 8, 16, 32)
-PER_LEVEL = (3, 2, 2, 2)  # anchors a cell, most where tiny objects live
-# Before there are data to fit to: squares that rise from 6 px by about a half each.
-DEFAULT_ANCHORS = (((6, 6), (10, 10), (15, 15)), ((22, 22), (32, 32)), ((48, 48), (72, 72)), ((110, 110), (180, 180)))
+FINEST = 4  # px, the first stride of an anchor YOLO; each level has twice the one before
+SMALLEST, RISE = 6, 1.5  # px: before there are data to fit to, squares that grow from level to level
 
 
 def is_auto(spec: Mapping[str, Any]) -> bool:
@@ -36,7 +35,7 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
 
     Args:
         spec: a model YAML.
-        wh: (K, 2) sizes of the training objects in px of the network input; None takes 12.7 px and `DEFAULT_ANCHORS`.
+        wh: (K, 2) sizes of the training objects in px of the network input; None takes 12.7 px and squares from 6 px.
         images: where these objects lie; none: m and n are 1.
 
     Returns:
@@ -61,7 +60,8 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
             elif value == AUTO and key == "constant":
                 value = constant
             elif value == AUTO and key == "anchors" and node.get("type") == "yolo":
-                fitted = DEFAULT_ANCHORS if known is None else fit_anchors(known, PER_LEVEL, STRIDES, constant)
+                counts = per_cell(len(node["hidden"]))
+                fitted = squares(counts) if known is None else fit_anchors(known, counts, strides_of(counts), constant)
                 value = [[list(map(float, size)) for size in level] for level in fitted]
             out[key] = value
         rule = out.get("assigner")
@@ -75,6 +75,28 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
     return walk(spec)
 
 
+def per_cell(levels: int) -> list[int]:
+    """Anchors a cell of an anchor YOLO of so many levels: most where tiny objects live, and as many where the last one
+    of three stands for all that is larger.
+
+    Examples:
+        >>> per_cell(3), per_cell(4)
+        ([3, 2, 3], [3, 2, 2, 2])
+    """
+    return [3 if level == 0 or (levels == 3 and level == 2) else 2 for level in range(levels)]
+
+
+def squares(counts: Sequence[int]) -> list[list[tuple[float, float]]]:
+    """Anchors of so many a cell and level that follow no objects."""
+    sides_px = iter([SMALLEST * RISE**i for i in range(sum(counts))])
+    return [[(side, side) for side in islice(sides_px, count)] for count in counts]
+
+
+def strides_of(levels: Sequence[Any]) -> list[int]:
+    """Strides of an anchor YOLO's levels, px."""
+    return [FINEST * 2**level for level in range(len(levels))]
+
+
 def grid_of(head: Mapping[str, Any]) -> AnchorGrid:
     """The anchors of a head's section that is settled.
 
@@ -85,7 +107,8 @@ def grid_of(head: Mapping[str, Any]) -> AnchorGrid:
     if anchors is None:
         raise UserError("m=auto, n=auto: only for assigners of anchors; expected numbers")
     if head.get("type") == "yolo":
-        grid = construct(AnchorGrid, {"strides": list(STRIDES), "sizes": anchors, "center_offset": 0.5}, "anchors")
+        given = {"strides": strides_of(anchors), "sizes": anchors, "center_offset": 0.5}
+        grid = construct(AnchorGrid, given, "anchors")
     else:
         grid = build({"grid": AnchorGrid}, anchors, "anchors")
     assert isinstance(grid, AnchorGrid)
@@ -166,7 +189,8 @@ def describe(spec: Mapping[str, Any]) -> str:
     """The anchors of a dense head and C, a line a level."""
     head = spec.get("head", {})
     lines = [f"constant C = {head['constant']} px"] if "constant" in head else []
-    for stride, level in zip(STRIDES, head.get("anchors", []) if head.get("type") == "yolo" else [], strict=False):
+    levels = head.get("anchors", []) if head.get("type") == "yolo" else []
+    for stride, level in zip(strides_of(levels), levels, strict=True):
         lines.append(f"anchors at stride {stride}: " + ", ".join(f"{w:g}x{h:g}" for w, h in level) + " px")
     return "\n".join(lines)
 
