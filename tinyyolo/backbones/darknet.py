@@ -11,10 +11,10 @@ from tinyyolo.config import whole
 
 
 class Darknet(nn.Module):
-    """Stem, then one stride-2 stage per level; P2 to P5 are returned.
+    """Stem, then one stride-2 stage per level; the map of each is returned, P2 first.
 
     Args:
-        channels: output channels of the stem (stride 2) and of the stages at stride 4, 8, 16, 32.
+        channels: output channels of the stem (stride 2) and of the stages at stride 4, 8, 16, and so on.
         depths: bottlenecks in the CSP block of each stage.
         in_channels: image channels.
         pools: max pools of 5 x 5 cells over the last map, one after the other (SPPF); 0: the map as it is. Each lets it
