@@ -83,6 +83,7 @@ def test_yaml_builds_runs_and_learns(name):
         ({"head.box_loss": {"ciou": "all"}}, "head.box_loss=.*: expected a number, found a word"),
         ({"head.gains": 3}, "head.gains=3: expected a mapping or null, found a whole number"),
         ({"head.anchors": [[[6, 6]]]}, "^head.anchors and hidden: they need one entry per level, 3"),
+        ({"head.anchors": "auto", "head.hidden": 3}, "^head.hidden=3: expected a list"),
         ({"head.anchors": [[[6, 0]]] * 3}, "^head.anchors need pairs .w, h. > 0 px as sizes of a level, got ..6, 0"),
         ({"head.constant": 0}, "head.constant=0: expected a number above 0"),
         ({"head.constant": ".nan"}, "head.constant=nan: expected finite numbers"),
