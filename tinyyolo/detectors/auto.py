@@ -60,8 +60,8 @@ def settle(spec: Mapping[str, Any], wh: Tensor | None = None, images: Objects = 
             elif value == AUTO and key == "constant":
                 value = constant
             elif value == AUTO and key == "anchors" and node.get("type") == "yolo":
-                levels = node.get("hidden")
-                counts = per_cell(len(levels) if isinstance(levels, Sequence) else 1)  # else it is refused as it is built
+                levels = node.get("hidden")  # what is none is refused as the head is built
+                counts = per_cell(len(levels) if isinstance(levels, Sequence) else 1)
                 fitted = squares(counts) if known is None else fit_anchors(known, counts, strides_of(counts), constant)
                 value = [[list(map(float, size)) for size in level] for level in fitted]
             out[key] = value
