@@ -73,9 +73,8 @@ def _of_other(data: bytes, rendering: Rendering) -> Pixels | None:
         head = header_of(data)
     except Image.DecompressionBombError:
         return None
-    if (
-        head is not None and head[0] == "L"
-    ):  # one band, then three of it: quicker than decoding into three, the same pixels
+    # Grey is read as one band, then made three: quicker than decoding into three, the same pixels.
+    if head is not None and head[0] == "L":
         image = opencv(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
         image = None if image is None else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     else:
