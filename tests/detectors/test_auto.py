@@ -1,5 +1,7 @@
 """anchors: auto and constant: auto are settled from the training objects, and a checkpoint keeps what was settled."""
 
+import re
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from tinyyolo.config import UserError, load_model_yaml
 from tinyyolo.detectors.auto import (
     coverage,
     describe,
+    grid_of,
     is_auto,
     mean_offsets,
     object_boxes,
@@ -34,6 +37,9 @@ def test_builds_before_there_are_data(name, counts):
     assert model.yaml["head"]["anchors"] == "auto", "stays open until training"
     assert model.bbox_head.grid.per_cell == counts == per_cell(len(counts)), "as many as the YAML itself has"
     assert [len(level) for level in load_model_yaml(name)["head"]["anchors"]] == counts
+    settled = settle(model.yaml)
+    assert list(grid_of(settled["head"]).strides) == list(model.bbox_head.grid.strides) == [4, 8, 16, 32][: len(counts)]
+    assert [int(n) for n in re.findall(r"at stride (\d+)", describe(settled))] == [4, 8, 16, 32][: len(counts)]
 
 
 @pytest.mark.parametrize("side", [5.0, 12.0, 40.0])
