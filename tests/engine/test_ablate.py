@@ -172,6 +172,24 @@ def test_a_run_that_was_cut_off_is_resumed_if_its_settings_are_the_same(bench, t
     assert "resume" not in record["command"]
 
 
+def test_a_folder_that_was_finished_before_keeps_the_commit_that_trained_it(bench, tiny_set, capsys):
+    from tinyyolo import Model
+    from tinyyolo.engine import checkpoint
+
+    folder = bench.runs / Job("default", 0, str(tiny_set)).name
+    bench.go("seeds=0", "only=default")
+    (folder / "peer.json").unlink()
+    Model("tinyyolo-n.yaml").save(folder / "weights" / "last.pt")
+    last = checkpoint.load(folder / "weights" / "last.pt")
+    checkpoint.save(folder / "weights" / "last.pt", {**last, "commit": "0123456789ab, ba9876543210+"})
+    (folder / "predictions.json").write_text("[]")
+    (bench.out / "three.jsonl").unlink()
+    assert "before" not in capsys.readouterr().out
+    assert bench.go("seeds=0", "only=default") == 0 and len(bench.trainings.words) == 1
+    assert f"{folder}: its figures are taken as they are" in capsys.readouterr().out
+    assert bench.records()[0]["commit"] == "0123456789ab, ba9876543210+"
+
+
 def test_state_of_a_folder(tmp_path):
     from tinyyolo import Model
     from tinyyolo.engine import checkpoint

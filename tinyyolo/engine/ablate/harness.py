@@ -149,6 +149,8 @@ class Harness:
         spent = logged_seconds(folder) if state != "new" else 0.0
         if state == "new" and folder.exists():
             shutil.rmtree(folder)
+        if state == "done":
+            print(f"{job.name}: it was finished before, {folder}: its figures are taken as they are", flush=True)
         known.write_text(fingerprint(settings), encoding="utf-8")
         start = time.monotonic()
         if state != "done" and not self.train(job, words, cpus, lock, again=state == "resume"):
@@ -226,7 +228,9 @@ def figures_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         out |= {"params": parse_json(read_bytes(folder / PEER), folder / PEER)["params"], "gflops": None}
         out["chosen"] = settings["epochs"] if settings["epochs"] > 1 else 0  # best.pt, by the split that is reported
     elif weights := weights_of(folder):
-        out |= cost(checkpoint.to_model(checkpoint.load(weights), weights), settings["imgsz"])
+        content = checkpoint.load(weights)
+        out |= cost(checkpoint.to_model(content, weights), settings["imgsz"])
+        out["commit"] = content.get("commit") or None  # that trained: a folder may have been finished before
     else:
         raise UserError(f"{folder}: it has neither best.pt nor last.pt")
     stem = Path(METRICS).stem
