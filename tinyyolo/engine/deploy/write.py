@@ -90,7 +90,7 @@ def compared(detector: Detector, runtime: Runtime, size_hw: Sequence[int], path:
     """
     precision = runtime.said["precision"]
     own, known = deepcopy(detector).cpu().float().eval(), TOLERANCES.get(precision)
-    seen = difference(own, runtime.detect, trials(size_hw), known.scores if known else FAINT)
+    seen = difference(own, runtime.detect, trials(size_hw), known.scores if known else FAINT, known)
     print(f"{path}: compared with the checkpoint on drawn images: {seen.words}")
     if known:
         check(path, seen, precision)
