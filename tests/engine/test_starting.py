@@ -203,16 +203,15 @@ class TestFiles:
         code = re.search(r'python -c "(.+)"', str(caught.value))[1]
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
         start = checkpoint.start_of("state.pt")
-        # Its first five layers are our backbone up to stride 8, and see the same.
+        # Its first three layers are our backbone up to stride 4, and see the same; at stride 8 we have a block more.
         ours, layers = build_model(load_model_yaml("tinyyolo-n.yaml")).eval(), theirs.model.eval().model
-        assert len([name for name in carry_over(ours, start).loaded if name.startswith("backbone.")]) == 78
+        assert len([name for name in carry_over(ours, start).loaded if name.startswith("backbone.")]) == 72
         x = torch.rand(1, 3, 64, 64)
         with torch.no_grad():
             maps = ours.backbone(x)
-            for i, layer in enumerate(layers[:5]):
+            for layer in layers[:3]:
                 x = layer(x)
-                if i in {2, 4}:
-                    torch.testing.assert_close(maps[i // 2 - 1], x)
+            torch.testing.assert_close(maps[0], x)
 
 
 @pytest.mark.slow
