@@ -16,7 +16,7 @@ from tinyyolo.config import UserError
 from tinyyolo.datasets.images import save
 from tinyyolo.engine.predict.unfinished import STORE, Unfinished, files_of
 
-KEYS = {"imgsz": 64, "conf": 0.4, "name": "p", "project": "runs", "verbose": False}
+KEYS = {"imgsz": 64, "conf": 0.3, "name": "p", "project": "runs", "verbose": False}
 OUTPUTS = ("save", "save_txt", "save_crop", "save_json", "save_geojson")
 WRITTEN = "tinyyolo.engine.predict.results:TinyResults.save_txt"
 PUT = "tinyyolo.scenes.bands:Bands.put"  # of a.png 4 rows and their detections, then of b.png
@@ -147,7 +147,7 @@ def test_another_parameter_starts_anew_and_says_so(place, capsys):
     assert interrupted(PUT, 3, conf=0.35) == KILLED
     (old,) = Path("runs").glob(f"{STORE}*")
     predict(**KEYS, save_txt=True)
-    assert f"{old.absolute()}: unfinished, with conf=0.35 where this run has 0.4" in capsys.readouterr().err
+    assert f"{old.absolute()}: unfinished, with conf=0.35 where this run has 0.3" in capsys.readouterr().err
     assert files(Path("runs/p-2"))["labels/a.txt"] == files(place / "runs" / "p")["labels/a.txt"] and old.is_dir()
 
 
