@@ -103,7 +103,7 @@ def test_a_shard_that_is_done_is_not_done_again(monkeypatch):
     before = files(Path("runs/p.shards"))
     monkeypatch.setattr("tinyyolo.engine.predict.scenes.net_of", lambda *_: lambda *_: pytest.fail("looked at again"))
     assert run(shard="1/2") == [] and files(Path("runs/p.shards")) == before
-    with pytest.raises(UserError, match=r"1-of-2.parquet: made with conf=0.4 where this has 0.5; exist_ok=true"):
+    with pytest.raises(UserError, match=r"1-of-2.parquet: made with conf=0.3 where this has 0.5; exist_ok=true"):
         run(shard="1/2", conf=0.5)
 
 
@@ -115,7 +115,7 @@ def test_missing_and_double_shards_are_named(tmp_path):
     with pytest.raises(UserError, match=r"shard 1 is there twice: .*p.shards/1-of-2.* and .*again/1-of-2"):
         merge(folder, tmp_path / "again")
     run(shard="1/2", name="other", conf=0.5)
-    with pytest.raises(UserError, match=r"made with (name=p|conf=0.4) where this has"):
+    with pytest.raises(UserError, match=r"made with (name=p|conf=0.3) where this has"):
         merge("runs/other.shards", folder)
     run(shard="1/3")
     with pytest.raises(UserError, match="shards of 3 and of 2"):
