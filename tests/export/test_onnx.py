@@ -155,6 +155,8 @@ def test_one_detection_may_be_moved_by_a_vote_at_its_limit():
     assert (twice.moved, twice.far_scores, twice.scores) == (2, 0.25, 0.0)
     with pytest.raises(UserError, match=r"by 0\.005 px at most, scores by 0\.25; at most 0\.01 px"):
         compare.check("a.onnx", twice, "float32")
+    with pytest.raises(UserError, match="are right for float16"):
+        compare.check("a.onnx", moved._replace(seen=300, moved=2, far_boxes=0.25), "float16")
 
 
 @pytest.mark.parametrize("mode", ["predict", "track", "val"])

@@ -16,13 +16,14 @@ from tinyyolo.export.runtime import Detections
 LEAST = 0.001  # score of the detections that are compared; less, where so many candidates of an image have less
 MOST = 300  # detections an image
 SAME_PLACE = 0.6  # px; two boxes of a class that are further apart are two detections
+MOVED = 0.002  # share of the detections, and one more, that may be farther off than a tolerance, whatever the precision
 
 
 class Tolerance(NamedTuple):
-    """How far an export may be off: boxes in px, scores, and the share of detections that are farther off or not there.
+    """How far an export may be off: boxes in px, scores, and the share of detections that only one of two has.
 
     A pair of scores that are closer than they can be told apart, or an IoU at the very threshold, may fall either way;
-    so may a candidate at the limit of those that vote, which moves the detection it votes on.
+    so may a candidate at the limit of those that vote, which moves the detection it votes on (`MOVED`).
     """
 
     boxes: float
@@ -133,9 +134,9 @@ def paired(
 def check(what: Any, seen: Difference, precision: str) -> None:
     """Raise UserError where an export differs from its checkpoint by more than its precision explains."""
     most = TOLERANCES[precision]
-    few = most.alone * seen.seen
-    others = seen.alone > few + (precision != "float32") or seen.moved > few + 1
-    if seen.boxes > most.boxes or seen.scores > most.scores or others:
+    alone = seen.alone > most.alone * seen.seen + (precision != "float32")
+    moved = seen.moved > MOVED * seen.seen + 1
+    if seen.boxes > most.boxes or seen.scores > most.scores or alone or moved:
         every = Difference(seen.seen, max(seen.boxes, seen.far_boxes), max(seen.scores, seen.far_scores), seen.alone)
         allowed = f"at most {most.boxes:g} px and {most.scores:g} are right for {precision}"
         raise UserError(f"{what}: not written: it finds something else than the checkpoint: {every.words}; {allowed}")
