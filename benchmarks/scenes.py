@@ -496,7 +496,7 @@ def matched(rows: np.ndarray, others: np.ndarray, score: float = SAME_SCORE) -> 
     out = np.zeros(len(rows), bool)
     boxes, rest = (torch.from_numpy(one[:, :4]).float() for one in (rows, others))
     labels, rest_labels = (torch.from_numpy(one[:, 5]).long() for one in (rows, others))
-    for i, j, _ in overlapping(boxes, rest, labels, rest_labels, SAME_IOU):
+    for i, j in overlapping(boxes, rest, labels, rest_labels, SAME_IOU):
         near = np.abs(rows[i.numpy(), 4] - others[j.numpy(), 4]) <= score
         out[i.numpy()[near]] = True
     return out

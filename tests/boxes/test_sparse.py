@@ -29,12 +29,21 @@ def test_pairs_are_those_of_the_full_matrix(least, largest):
     (boxes, groups), (others, other_groups) = (both[:300], both_groups[:300]), (both[200:], both_groups[200:])
     iou = box_iou(boxes, others)
     expected = ((iou.double() > least) & (groups[:, None] == other_groups)).nonzero().tolist()
-    found, values = [], []
-    for i, j, value in sparse.overlapping(boxes, others, groups, other_groups, least):
-        found += zip(i.tolist(), j.tolist(), strict=True)
-        values += value.tolist()
-    assert len(found) == len(set(found)) and sorted(map(list, found)) == expected and len(expected) > 20
-    assert values == [iou[i, j].item() for i, j in found]
+    found = torch.cat([torch.stack(pair, 1) for pair in sparse.overlapping(boxes, others, groups, other_groups, least)])
+    assert sorted(found.tolist()) == expected and len(expected) > 20
+
+
+@pytest.mark.parametrize("least", (0.1, 0.5, 0.65, 0.9))
+@pytest.mark.parametrize("largest", (1, 60))
+@pytest.mark.parametrize("shift", (0.0, -70.5))
+def test_pairs_of_a_set_with_itself_are_found_from_one_side_at_least(least, largest, shift):
+    boxes, _, groups = crowd(500, 90, largest=largest)
+    boxes = boxes + shift
+    iou = box_iou(boxes, boxes)
+    expected = ((iou.double() > least) & (groups[:, None] == groups)).triu(1).nonzero().tolist()
+    found = torch.cat([torch.stack(pair, 1) for pair in sparse.overlapping(boxes, boxes, groups, groups, least)])
+    assert (found[:, 0] != found[:, 1]).all() and len(found.unique(dim=0)) == len(found) < 2 * len(expected)
+    assert found.sort(dim=1).values.unique(dim=0).tolist() == expected and len(expected) > 20
 
 
 def survivors(boxes, scores, groups, iou):

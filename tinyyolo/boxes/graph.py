@@ -48,15 +48,16 @@ def falling(values: Tensor) -> Tensor:
 
 
 def ordered(group: Tensor, values: Tensor) -> Tensor:
-    """Indices that sort (N,) by rising group (N,) int64, and within one by falling value.
+    """Indices that sort (N,) by rising group (N,) int64, of at most 31 bits, and within one by falling float32 value.
 
     Examples:
         >>> ordered(torch.tensor([1, 0, 1]), torch.tensor([0.5, 0.25, 0.75])).tolist()
         [1, 2, 0]
     """
+    if not for_onnx():  # one sort of whole numbers, as which float32 are in order once the negative ones are turned
+        bits = (values + 0.0).view(torch.int32).long()  # -0 as 0
+        return ((group << 32) - (bits ^ ((bits >> 31) & 0x7FFFFFFF))).sort(stable=True).indices
     order = falling(values)
-    if not for_onnx():
-        return order[group[order].sort(stable=True).indices]
     place = torch.zeros_like(group).scatter(0, order, torch.arange(group.shape[0]))  # not every program sorts stably
     return (group * group.shape[0] + place).sort(dim=0, descending=False).indices
 

@@ -118,7 +118,7 @@ def electorate(boxes: Tensor, labels: Tensor, able: Tensor, able_labels: Tensor)
         [True, False, False]
     """
     heard = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for _, voter, _ in overlapping(able, boxes, able_labels, labels, VOTER_IOU - VOTER_SLACK):
+    for _, voter in overlapping(able, boxes, able_labels, labels, VOTER_IOU - VOTER_SLACK):
         heard[voter] = True
     return heard
 
@@ -156,7 +156,7 @@ def elected(detections: Rows, voters: Rows, votes: int) -> tuple[Tensor, Tensor]
     found = [*overlapping(own, boxes, own_groups, groups, VOTER_IOU - VOTER_SLACK)]
     if not found:  # no box has an area
         return own, own_scores / votes
-    detection, voter, _ = (torch.cat(column) for column in zip(*found, strict=True))
+    detection, voter = (torch.cat(column) for column in zip(*found, strict=True))
     by_score = ordered(detection, scores[voter])
     detection, voter = detection[by_score], voter[by_score]
     weights = scores[voter].double()  # double sums do not depend on their order as far as float32 shows

@@ -67,13 +67,13 @@ class Bands:
         path = self._path(part)
         if not path.is_file():
             return None
-        data = path.read_bytes()
-        digest, content = data[:DIGEST], data[DIGEST:]
-        if digest != self._digest(part, content):
+        data = np.fromfile(path, np.uint8)
+        content = data[DIGEST:]
+        if data[:DIGEST].tobytes() != self._digest(part, content.data):
             tell(f"{path}: damaged: computed anew")
             return None
-        rows = torch.from_numpy(np.frombuffer(content, "<f4", offset=COUNT.itemsize).reshape(-1, COLUMNS).copy())
-        return Found(rows[:, :4], rows[:, 4], rows[:, 5].long()), int(np.frombuffer(content, COUNT, 1)[0])
+        rows = torch.from_numpy(content[COUNT.itemsize :].view("<f4").reshape(-1, COLUMNS))
+        return Found(rows[:, :4], rows[:, 4], rows[:, 5].long()), int(content[: COUNT.itemsize].view(COUNT)[0])
 
     def all(self, count: int) -> Iterator[tuple[Found, int]]:
         """The first `count` bands, one by one.
@@ -94,5 +94,7 @@ class Bands:
     def _path(self, part: int | str) -> Path:
         return self.folder / f"{part}.band"
 
-    def _digest(self, part: int | str, content: bytes) -> bytes:
-        return hashlib.sha256(f"{self.key} {part} ".encode() + content).digest()
+    def _digest(self, part: int | str, content: bytes | memoryview) -> bytes:
+        digest = hashlib.sha256(f"{self.key} {part} ".encode())
+        digest.update(content)
+        return digest.digest()

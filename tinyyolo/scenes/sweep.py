@@ -139,12 +139,12 @@ def gathered(parts: Sequence[Found], able: Callable[[Tensor, Tensor], Tensor]) -
     """
     found = joined(parts)
     rows = able(found.scores, found.labels).nonzero().squeeze(1)
-    boxes, scores, labels = found.of(rows)
-    keys = torch.cat([boxes, labels[:, None].to(boxes)], dim=1).cpu().numpy()
-    falling = -scores.cpu().numpy()
+    falling = -found.scores[rows].cpu().numpy()
     order = np.argsort(falling, kind="stable")
     alike = np.diff(falling[order], prepend=np.nan) == 0  # as the one before
     some = np.flatnonzero(alike | np.append(alike[1:], False))  # few: sorting all by all keys takes ten times as long
     tied = order[some]
-    order[some] = tied[np.lexsort((*keys[tied].T, falling[tied]))]
+    boxes, _, labels = found.of(rows[torch.from_numpy(tied).to(rows.device)])
+    keys = torch.cat([boxes, labels[:, None].to(boxes)], dim=1).cpu().numpy()
+    order[some] = tied[np.lexsort((*keys.T, falling[tied]))]
     return found, rows[torch.from_numpy(order).to(rows.device)]

@@ -246,8 +246,9 @@ def once_at_seams(found: Found, windows: Sequence[Window], iou: float) -> Found:
         starts = sorted({getattr(window, name).core_start for window in windows})
         cores.append(torch.bucketize(middle, middle.new_tensor(starts), right=True))
     core, across = torch.stack(cores, 1), []
-    for i, j, _ in overlapping(found.boxes, found.boxes, found.labels, found.labels, iou):
-        other = (i < j) & (core[i] != core[j]).any(1)
+    for pair in overlapping(found.boxes, found.boxes, found.labels, found.labels, iou):
+        i, j = torch.stack(pair).sort(dim=0).values
+        other = (core[i] != core[j]).any(1)
         across += torch.stack([i[other], j[other]], 1).tolist()
     keep = torch.ones(len(core), dtype=torch.bool, device=core.device)
     for better, worse in sorted(across):
