@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import nms
 
-from tinyyolo.boxes.graph import ordered, ranks, traced
+from tinyyolo.boxes.graph import ordered, ranks, rows, traced
 from tinyyolo.boxes.sparse import overlapping, survive
 
 VOTER_IOU = 0.65  # candidates of a class that overlap a detection by this much vote on it
@@ -60,7 +60,7 @@ def grouped_nms(
         keep = best[_kept(boxes[best], scores[best], groups[best], iou)]
         if len(keep) >= most:
             return keep[:most]
-    return order[_kept(boxes[order], scores[order], groups[order], iou)][:most]
+    return order[_kept(rows(boxes, order), rows(scores, order), rows(groups, order), iou)][:most]
 
 
 def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
@@ -147,7 +147,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, votes: int
         >>> means.tolist() == [0.75, 0.4000000059604645], round(voted[0, 3].item(), 3)
         (True, 4.4)
     """
-    return elected((boxes[keep], scores[keep], labels[keep]), (boxes, scores, labels), votes)
+    return elected((rows(boxes, keep), rows(scores, keep), rows(labels, keep)), (boxes, scores, labels), votes)
 
 
 def elected(detections: Rows, voters: Rows, votes: int) -> tuple[Tensor, Tensor]:
@@ -157,14 +157,14 @@ def elected(detections: Rows, voters: Rows, votes: int) -> tuple[Tensor, Tensor]
     if not found:  # no box has an area
         return own, own_scores / votes
     detection, voter = (torch.cat(column) for column in zip(*found, strict=True))
-    by_score = ordered(detection, scores[voter])
-    detection, voter = detection[by_score], voter[by_score]
-    weights = scores[voter].double()  # double sums do not depend on their order as far as float32 shows
+    by_score = ordered(detection, rows(scores, voter))
+    detection, voter = rows(detection, by_score), rows(voter, by_score)
+    weights = rows(scores, voter).double()  # double sums do not depend on their order as far as float32 shows
     total = torch.zeros_like(own_scores, dtype=torch.float64)
     ballots = total.scatter_add(0, detection, weights)
     heard = ballots > 0  # a box without area overlaps nothing, not even itself
     sums = torch.zeros_like(own, dtype=torch.float64)
-    sums = sums.scatter_add(0, detection[:, None].expand(-1, 4), weights[:, None] * boxes[voter])
+    sums = sums.scatter_add(0, detection[:, None].expand(-1, 4), weights[:, None] * rows(boxes, voter))
     means = (sums / ballots[:, None].clamp(min=VOTER_LEAST)).to(own)
     counted = weights * (ranks(detection, own.shape[0]) < votes)
     best = total.scatter_add(0, detection, counted).to(own_scores)
@@ -312,8 +312,8 @@ def suppress(
     """
     if able is None:
         able = above(scores, min_score, labels).nonzero().squeeze(1)
-    groups = torch.zeros_like(able) if agnostic else labels[able]
-    keep = able[grouped_nms(boxes[able], scores[able], groups, iou, most=max_det)]
+    groups = torch.zeros_like(able) if agnostic else rows(labels, able)
+    keep = able[grouped_nms(rows(boxes, able), rows(scores, able), groups, iou, most=max_det)]
     if votes == 1:
         return boxes[keep], scores[keep], labels[keep]
     voted, means = vote(boxes, scores, labels, keep, votes)

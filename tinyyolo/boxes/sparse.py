@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tinyyolo.boxes.convert import sides
-from tinyyolo.boxes.graph import for_onnx, places, repeated
+from tinyyolo.boxes.graph import for_onnx, places, repeated, rows
 from tinyyolo.boxes.similarity import measure
 
 IOU = measure("iou")
@@ -47,11 +47,11 @@ def overlapping(
     left, top = others[:, 0].floor(), (others[:, 1] / ROW).floor()
     (west, east), (north, south) = extent(left), extent(top)
     # All rows of all groups are laid on one line, each as long as the widest, one after the other.
-    step, rows = (east - west).long() + 2, (south - north).long() + 1
-    whole = line_type(other_groups, rows * step)
+    step, lines = (east - west).long() + 2, (south - north).long() + 1
+    whole = line_type(other_groups, lines * step)
 
     def place(groups: Tensor, top: Tensor, left: Tensor) -> Tensor:
-        row = groups.to(whole) * rows.to(whole) + (top - north).to(whole)
+        row = groups.to(whole) * lines.to(whole) + (top - north).to(whole)
         return row * step.to(whole) + (left - west).to(whole)
 
     key, order = place(other_groups, top, left).sort(dim=0)
@@ -61,19 +61,21 @@ def overlapping(
         turn = torch.arange(boxes.shape[0])
     else:
         turn = place(groups, (boxes[:, 1] / ROW).floor(), boxes[:, 0]).argsort()
-    corner, size = boxes[turn, :2].double(), sides(boxes[turn]).double()
+    in_turn = rows(boxes, turn)
+    corner, size = in_turn[:, :2].double(), sides(in_turn).double()
     edge, slack = corner - torch.stack([west, north * ROW]).double(), 1e-6 * (corner.abs() + size) + 1e-3
     before, after = edge - (1 / least - 1) * size - slack, edge + (1 - least) * size + slack
     if boxes is others:  # whichever of two begins further left finds the other
         before[:, 0] = edge[:, 0]
-    first_row = (before[:, 1] / ROW).floor().long().clamp(min=0).minimum(rows)
-    count = ((after[:, 1] / ROW).floor().long().clamp(min=-1).minimum(rows - 1) - first_row + 1).clamp(min=0)
+    first_row = (before[:, 1] / ROW).floor().long().clamp(min=0).minimum(lines)
+    count = ((after[:, 1] / ROW).floor().long().clamp(min=-1).minimum(lines - 1) - first_row + 1).clamp(min=0)
     at, row = ramps(first_row, count)
-    box = turn[at]
-    base = (groups[box] * rows + row) * step
-    first = places(key, (base + before[at, 0].floor().long().clamp(min=0).minimum(step - 1)).to(whole))
-    last = base + after[at, 0].floor().long().clamp(min=-1).minimum(step - 2)
-    found = (places(key, last.to(whole), right=True) - first).clamp(min=0)
+    box = rows(turn, at)
+    base = (rows(groups, box) * lines + row) * step
+    begin = before[:, 0].floor().long().clamp(min=0).minimum(step - 1)
+    end = after[:, 0].floor().long().clamp(min=-1).minimum(step - 2)
+    first = places(key, (base + rows(begin, at)).to(whole))
+    found = (places(key, (base + rows(end, at)).to(whole), right=True) - first).clamp(min=0)
     if for_onnx():
         yield near_pairs(boxes, others, box, order, *ramps(first, found), least)
         return
@@ -106,9 +108,9 @@ def near_pairs(
     boxes: Tensor, others: Tensor, box: Tensor, order: Tensor, which: Tensor, place: Tensor, least: float
 ) -> tuple[Tensor, Tensor]:
     """Of the pairs of box[which] and order[place] those of an IoU over `least`."""
-    i, j = box[which], order[place]
-    near = (IOU.aligned(boxes[i], others[j]).double() > least).nonzero().squeeze(1)
-    return i[near], j[near]
+    i, j = rows(box, which), rows(order, place)
+    near = (IOU.aligned(rows(boxes, i), rows(others, j)).double() > least).nonzero().squeeze(1)
+    return rows(i, near), rows(j, near)
 
 
 def ramps(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,7 @@ def ramps(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         [[0, 0, 1], [5, 6, 9]]
     """
     which = repeated(count)
-    return which, torch.arange(which.shape[0], device=count.device) - (count.cumsum(0) - count - first)[which]
+    return which, torch.arange(which.shape[0], device=count.device) - rows(count.cumsum(0) - count - first, which)
 
 
 def survive(boxes: Tensor, groups: Tensor, iou: float) -> Tensor:
