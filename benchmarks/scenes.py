@@ -4,6 +4,7 @@
     python benchmarks/scenes.py peers best.pt annotations.json images/     # beside SAHI and supervision
     python benchmarks/scenes.py seams best.pt annotations.json images/     # halos of 0 to 128 px; objects near a cut
     python benchmarks/scenes.py memory best.pt annotations.json images/ --sides 3000 20000 30000
+    python benchmarks/scenes.py unite - - - --objects 100000               # how long joining the windows takes
     python benchmarks/scenes.py mosaic - annotations.json images/ --out scenes/    # files alone: PNG, GeoTIFF, truth
 
 A scene is real images side by side, whole ones in an order by seed, mirrored where an image comes again; its truth is
@@ -43,6 +44,7 @@ STRIDE = 32  # sides of a scene are its multiples, so that one forward at full s
 GREY = 114  # where no image lies, as the engine pads
 SUFFIXES = {"tiled": ".tif", "striped": ".tif", "png": ".png"}
 METRES = 0.3  # of a pixel
+ROOM, CANDIDATES = 40.0, 12  # px from drawn object to object, and what the network finds of each
 HALOS = (0, 16, 32, 64, 96, 128)
 SAME_IOU, SAME_SCORE = 0.9, 0.02  # of a detection in windows that is the one of the whole scene
 NEAR = 16  # px from a cut
@@ -578,6 +580,37 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
     table(f"Memory of `tinyyolo predict`, {args.layout}, {keys_of(args)}", head, rows)
 
 
+def unite(args: argparse.Namespace, folder: Path) -> None:
+    """Joining the bands of a scene of so many drawn objects, each found by a dozen candidates: CPU time."""
+    import torch
+
+    from tinyyolo.detectors.postprocess import Postprocess
+    from tinyyolo.engine.predict.scenes import united
+    from tinyyolo.scenes.bands import Bands
+    from tinyyolo.scenes.sweep import Found
+
+    rules, lines = Postprocess(args.conf, votes=4), []
+    for count in args.objects:
+        rng = np.random.default_rng(0)
+        side = int(ROOM * count**0.5)
+        middle = np.repeat(rng.uniform(0, side, (count, 2)), CANDIDATES, 0)
+        middle += rng.normal(0, 0.5, middle.shape)
+        boxes = np.hstack([middle - 4, middle + 4]) + rng.normal(0, 0.25, (len(middle), 4))
+        rows = torch.from_numpy(np.c_[boxes, rng.uniform(0.001, 1, len(boxes))]).float()
+        bands, band = Bands(folder / f"bands-{count}"), rows[:, 1].clamp(0, side - 1).div(640).long()
+        for i in range(int(band.max()) + 1):
+            mine = rows[band == i]
+            bands.put(i, Found(mine[:, :4], mine[:, 4], torch.zeros(len(mine), dtype=torch.int64)))
+        took = []
+        for _ in range(args.rounds):
+            start = time.process_time()
+            found, _ = united(rules, bands, int(band.max()) + 1, None)
+            took.append(time.process_time() - start)
+        lines.append(f"{count:,} | {len(rows):,} | {len(found.scores):,} | {min(took):.2f}")
+    head = ("objects", "candidates", "detections", "CPU s")
+    table(f"Joining a scene's bands, conf {args.conf}, 1 thread, the quickest of {args.rounds}", head, lines)
+
+
 def mosaic(args: argparse.Namespace, folder: Path) -> None:
     """Write PNG, GeoTIFF and truth."""
     made = mosaic_of(args, args.side)
@@ -588,7 +621,7 @@ def mosaic(args: argparse.Namespace, folder: Path) -> None:
         print(f"{scene}: {said(args, made, truth)}")
 
 
-PARTS = {"mosaic": mosaic, "recall": recall, "peers": peers, "seams": seams, "memory": memory}
+PARTS = {"mosaic": mosaic, "recall": recall, "peers": peers, "seams": seams, "memory": memory, "unite": unite}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -600,7 +633,7 @@ def main(words: Sequence[str] | None = None) -> None:
     after = words.index("--") if "--" in words else len(words)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=[*PARTS, "all"])
-    parser.add_argument("model", type=Path, help="a checkpoint; - for mosaic")
+    parser.add_argument("model", type=Path, help="a checkpoint; - for mosaic and unite")
     parser.add_argument("annotations", type=Path, help="COCO JSON")
     parser.add_argument("images", type=Path)
     parser.add_argument("--side", type=int, default=6000, help="px that a scene has at least")
@@ -608,7 +641,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--whole", type=int, default=1920, help="px, of scenes that `seams` looks at in one forward")
     parser.add_argument("--scenes", type=int, default=2, help="of `seams`")
     parser.add_argument("--halos", type=int, nargs="+", default=list(HALOS), help="px, of `seams`")
-    parser.add_argument("--rounds", type=int, default=1, help="of `peers`")
+    parser.add_argument("--rounds", type=int, default=1, help="of `peers` and `unite`")
+    parser.add_argument("--objects", type=int, nargs="+", default=[10_000, 100_000], help="of `unite`")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--conf", type=float, default=0.25)
     parser.add_argument("--ignore", nargs="*", default=[])

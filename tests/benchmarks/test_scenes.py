@@ -125,3 +125,11 @@ def test_the_command_writes_scenes_and_their_truth(small, tmp_path, capsys):
     assert truth["images"] == [{"id": 1, "file_name": "scene.tif", "width": 128, "height": 128}]
     assert cv2.imread(str(tmp_path / "made" / "scene.png")).shape == (128, 128, 3)
     assert "128 x 128 px, 20 images" in capsys.readouterr().out
+
+
+def test_joining_is_measured_of_drawn_objects(capsys):
+    scenes.main(["unite", "-", "-", "-", "--objects", "50", "200"])
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    few, many = rows[2:]
+    assert few[1:3] == ["50", "600"] and many[1:3] == ["200", "2,400"]
+    assert 50 <= int(few[3]) <= 60 and 200 <= int(many[3]) <= 240

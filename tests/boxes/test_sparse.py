@@ -6,6 +6,7 @@ from torchvision.ops import box_iou, nms
 
 from tinyyolo.boxes import nms as own
 from tinyyolo.boxes import sparse
+from tinyyolo.boxes.graph import ordered
 
 
 def crowd(count, side, seed=0, largest=1.0):
@@ -89,3 +90,28 @@ def test_many_boxes_take_this_way_by_the_same_rule(monkeypatch):
     called = []
     monkeypatch.setattr(own, "survive", lambda *given: called.append(1) or sparse.survive(*given))
     assert torch.equal(own.grouped_nms(boxes, scores, groups, 0.5), few) and called
+
+
+def test_a_place_beyond_32_bits_is_a_place():
+    """Three boxes and their copies, in the corners of a million by a million px: 62,501 rows x 10^6 px > 2^31."""
+    corners = torch.tensor([[0.0, 0], [999_990, 999_990], [0, 999_990]])
+    boxes = torch.cat([corners, corners + 8], 1)
+    groups = torch.zeros(3, dtype=torch.int64)
+    assert sparse.line_type(groups, torch.tensor(62_501 * 1_000_000)) == torch.int64
+    assert sparse.line_type(groups, torch.tensor(1000)) == torch.int32
+    assert sparse.line_type(groups + 1, torch.tensor(1 << 30)) == torch.int64  # two groups of 2^30 places
+    [pairs] = sparse.overlapping(boxes, boxes.flip(0), groups, groups, 0.5)
+    assert sorted(torch.stack(pairs, 1).tolist()) == [[0, 2], [1, 1], [2, 0]]
+    twice = torch.cat([boxes, boxes])
+    assert sparse.survive(twice, torch.zeros(6, dtype=torch.int64), 0.5).tolist() == [True] * 3 + [False] * 3
+
+
+def test_order_by_group_and_falling_value():
+    groups = torch.tensor([2, 0, 2, 0, 2, 0, 2, 0])
+    values = torch.tensor([0.0, 1e-30, -0.0, -1.5, 3e38, -2.0, -1e-30, 1e-30])
+    assert ordered(groups, values).tolist() == [1, 7, 3, 5, 4, 0, 2, 6]
+    rng = torch.Generator().manual_seed(2)
+    groups = torch.randint(5, (3000,), generator=rng)
+    values = (torch.randn(3000, generator=rng) * 9).round() / 9
+    rows = sorted(range(3000), key=lambda i: (groups[i].item(), -values[i].item()))  # stable
+    assert ordered(groups, values).tolist() == rows
