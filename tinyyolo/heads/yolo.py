@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from tinyyolo.assigners.assignment import IGNORE
 from tinyyolo.assigners.base import Assigner
@@ -27,6 +27,7 @@ from tinyyolo.together import of_batch
 
 QUALITIES = ("one", "iou", "nwd")  # what a positive anchor's class score learns
 MOST_KNOWN = 16  # cores: corners, edges and the middle of a scene, and of the next one
+PATCHES = 256  # looked at at once, filled up: for each other number oneDNN would make, and keep, other code
 LOSSES = ("box", "cls")
 
 
@@ -209,12 +210,15 @@ class YoloHead(DenseHead):
             at = ((row >= begin) & (row < begin + cells * each)).nonzero().squeeze(1)
             place = row[at] - begin
             cell, which = torch.unique_consecutive(image[at] * cells + place // each, return_inverse=True)
-            if len(cell) * (2 * reach + 1) ** 2 < cells * len(x):
+            some = pad(cell, (0, -len(cell) % PATCHES))
+            if len(some) * (2 * reach + 1) ** 2 < cells * len(x):
                 y, across = (
-                    cell % cells // width + read_y.start + own_y.start,
-                    cell % width + read_x.start + own_x.start,
+                    some % cells // width + read_y.start + own_y.start,
+                    some % width + read_x.start + own_x.start,
                 )
-                found = branch(patches(x, cell // cells, y, across, reach))[..., reach, reach]
+                parted = (column.split(PATCHES) for column in (some // cells, y, across))
+                shown = (patches(x, *where, reach) for where in zip(*parted, strict=True))
+                found = torch.cat([branch(patch)[..., reach, reach] for patch in shown])
             else:
                 found = of_part(branch, x, part).permute(0, 2, 3, 1).reshape(-1, each * BOX)[cell]
             out[at] = found.view(-1, each, BOX)[which, place % each].to(out)

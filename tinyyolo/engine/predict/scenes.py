@@ -29,7 +29,7 @@ from tinyyolo.scenes.bands import Bands, rows_of
 from tinyyolo.scenes.picture import Picture, Scene
 from tinyyolo.scenes.raster import Raster, overview
 from tinyyolo.scenes.rendering import AS_DECLARED, Rendering, thinned
-from tinyyolo.scenes.sweep import Found, gathered, joined, sweep
+from tinyyolo.scenes.sweep import Found, gathered, give_back, joined, sweep
 from tinyyolo.scenes.tiling import Tiling
 from tinyyolo.scenes.windows import Span, Window
 from tinyyolo.sizes import ENGINE_STRIDE, PAD
@@ -204,6 +204,7 @@ def look_at(
                 if bar is not None:
                     bar.add(len(group))
             bands.put(i, joined(parts), empty)
+            give_back()
 
 
 def united(rules: Postprocess, bands: Bands, count: int, max_det: int | None) -> tuple[Found, int]:
