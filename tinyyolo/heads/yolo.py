@@ -216,8 +216,8 @@ class YoloHead(DenseHead):
                     some % cells // width + read_y.start + own_y.start,
                     some % width + read_x.start + own_x.start,
                 )
-                parted = (column.split(PATCHES) for column in (some // cells, y, across))
-                shown = (patches(x, *where, reach) for where in zip(*parted, strict=True))
+                parted = torch.stack([some // cells, y, across]).split(PATCHES, dim=1)
+                shown = (patches(x, which_image, down, right, reach) for which_image, down, right in parted)
                 found = torch.cat([branch(patch)[..., reach, reach] for patch in shown])
             else:
                 found = of_part(branch, x, part).permute(0, 2, 3, 1).reshape(-1, each * BOX)[cell]
