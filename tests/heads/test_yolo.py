@@ -276,7 +276,7 @@ def test_candidates_of_a_core_are_those_of_the_whole(core):
 def test_boxes_of_a_core_are_those_of_the_whole_where_a_class_scores_more(core, monkeypatch):
     """Few of each level, at its edges too: there the box branch sees their patches, never a level."""
     torch.manual_seed(0)
-    monkeypatch.setattr(yolo, "PATCHES", 2)
+    monkeypatch.setattr(yolo, "PATCHES", 1)
     head, size = two_levels().eval(), (120, 128)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -291,8 +291,11 @@ def test_boxes_of_a_core_are_those_of_the_whole_where_a_class_scores_more(core, 
     assert int(wanted.sum()) == 6 and torch.equal(same, scores)
     assert_close(fewer[wanted], boxes[wanted])
     assert not fewer[~wanted].any()
-    assert {shape[2:] for shape in shown if shape[0]} == {(3, 3)} and sum(shape[0] for shape in shown) <= 8
-    assert {shape[0] for shape in shown} <= {0, 2}  # of one size, the last filled up
+    assert {shape[2:] for shape in shown} == {(3, 3)} and sum(shape[0] for shape in shown) <= 6
+    monkeypatch.setattr(yolo, "PATCHES", 4)
+    shown.clear()
+    assert_close(head.candidates(maps, size, core, least)[0], fewer)
+    assert {shape[0] for shape in shown} - {0} == {4}  # the last of a level are filled up
 
 
 def test_boxes_at_some_anchors_are_those_of_all():

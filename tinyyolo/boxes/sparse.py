@@ -19,21 +19,21 @@ ROW = 16.0  # px, height of the rows that boxes are hung into: about that of a t
 
 
 def overlapping(
-    boxes: Tensor, others: Tensor, groups: Tensor, other_groups: Tensor, least: float
+    boxes: Tensor, others: Tensor, groups: Tensor, other_groups: Tensor, least: float, itself: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All pairs of a group that overlap by more than `least`: rows of `boxes` and of `others`, some at a time.
 
     IoU over t asks for an overlap of t times either side, so what overlaps a box of width w at x begins within
     [x - (1 / t - 1) w, x + (1 - t) w], and so with heights: `others` are hung into rows by their top and sorted by
     their left edge there, and each box searches that stretch of its rows, neighbours one after the other, whose
-    stretches lie near each other in memory. The IoU is float32, as torchvision's. Pairs of some boxes with themselves,
-    given twice, are two boxes each, in one of the two orders or in both.
+    stretches lie near each other in memory. The IoU is float32, as torchvision's.
 
     Args:
         boxes: (N, 4) float32 xyxy px, finite.
         others: (M, 4) the same.
         groups, other_groups: (N,), (M,) int64 from 0.
         least: bound of the IoU, over 0.
+        itself: `others` are `boxes`, of which two are wanted in one order at least: see `among`.
 
     Examples:
         >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 1, 4, 5], [50, 0, 54, 4]])
@@ -55,7 +55,7 @@ def overlapping(
         return row * step.to(whole) + (left - west).to(whole)
 
     key, order = place(other_groups, top, left).sort(dim=0)
-    if boxes is others:
+    if itself:
         turn = order
     elif for_onnx():
         turn = torch.arange(boxes.shape[0])
@@ -65,7 +65,7 @@ def overlapping(
     corner, size = in_turn[:, :2].double(), sides(in_turn).double()
     edge, slack = corner - torch.stack([west, north * ROW]).double(), 1e-6 * (corner.abs() + size) + 1e-3
     before, after = edge - (1 / least - 1) * size - slack, edge + (1 - least) * size + slack
-    if boxes is others:  # whichever of two begins further left finds the other
+    if itself:  # whichever of two begins further left finds the other
         before[:, 0] = edge[:, 0]
     first_row = (before[:, 1] / ROW).floor().long().clamp(min=0).minimum(lines)
     count = ((after[:, 1] / ROW).floor().long().clamp(min=-1).minimum(lines - 1) - first_row + 1).clamp(min=0)
@@ -79,9 +79,9 @@ def overlapping(
     if for_onnx():
         yield near_pairs(boxes, others, box, order, *ramps(first, found), least)
         return
-    if boxes is others:
-        itself = (first <= at) & (at < first + found)
-        first, found = torch.where(itself, at + 1, first), torch.where(itself, first + found - at - 1, found)
+    if itself:
+        own = (first <= at) & (at < first + found)  # its row: nobody before it there, nor itself
+        first, found = torch.where(own, at + 1, first), torch.where(own, first + found - at - 1, found)
     ends = found.cumsum(0)
     start = 0
     while start < len(box):
@@ -89,6 +89,21 @@ def overlapping(
         stop = max(start + 1, int(torch.searchsorted(ends, done + PAIRS, right=True)))
         yield near_pairs(boxes, others, box[start:stop], order, *ramps(first[start:stop], found[start:stop]), least)
         start = stop
+
+
+def among(boxes: Tensor, groups: Tensor, least: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """`overlapping` of some boxes with each other: rows i < j, some pairs at a time, each once or twice.
+
+    Of two boxes one begins further left, or where the other does, and finds it: half of the way is saved.
+
+    Examples:
+        >>> boxes = torch.tensor([[1.0, 0, 5, 4], [0, 0, 4, 4], [50, 0, 54, 4]])
+        >>> [[x.tolist() for x in pair] for pair in among(boxes, torch.tensor([0, 0, 0]), 0.5)]
+        [[[0], [1]]]
+    """
+    for pair in overlapping(boxes, boxes, groups, groups, least, itself=True):
+        i, j = torch.stack(pair).sort(dim=0).values
+        yield i, j
 
 
 def extent(cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,10 +162,10 @@ def survive(boxes: Tensor, groups: Tensor, iou: float) -> Tensor:
 def _decide(boxes: Tensor, groups: Tensor, iou: float) -> Tensor:
     """`survive` at once: in each round all boxes are kept that no better undecided one overlaps."""
     keep = torch.ones(len(groups), dtype=torch.bool, device=boxes.device)
-    found = [torch.stack(pair) for pair in overlapping(boxes, boxes, groups, groups, iou)]
+    found = [*among(boxes, groups, iou)]
     if not found:
         return keep
-    better, worse = torch.cat(found, dim=1).sort(dim=0).values
+    better, worse = (torch.cat(column) for column in zip(*found, strict=True))
     while len(better):
         waits = torch.zeros_like(keep)
         waits[worse] = True

@@ -17,7 +17,7 @@ from ultralytics.utils import LOGGER
 
 from tinyyolo.boxes.convert import Core, centres
 from tinyyolo.boxes.nms import electorate
-from tinyyolo.boxes.sparse import overlapping
+from tinyyolo.boxes.sparse import among
 from tinyyolo.config import UserError
 from tinyyolo.datasets.scene_files import open_scene
 from tinyyolo.detectors.base import Detector
@@ -247,8 +247,7 @@ def once_at_seams(found: Found, windows: Sequence[Window], iou: float) -> Found:
         starts = sorted({getattr(window, name).core_start for window in windows})
         cores.append(torch.bucketize(middle, middle.new_tensor(starts), right=True))
     core, across = torch.stack(cores, 1), []
-    for pair in overlapping(found.boxes, found.boxes, found.labels, found.labels, iou):
-        i, j = torch.stack(pair).sort(dim=0).values
+    for i, j in among(found.boxes, found.labels, iou):
         other = (core[i] != core[j]).any(1)
         across += torch.stack([i[other], j[other]], 1).tolist()
     keep = torch.ones(len(core), dtype=torch.bool, device=core.device)
