@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,39 +44,17 @@ def overlapping(
     """
     if not for_onnx() and not (len(boxes) and len(others)):
         return
-    # What a float32 is rounded down to is exact, as is a sixteenth of it: nothing is cast before it is whole.
-    left, top = others[:, 0].floor(), (others[:, 1] / ROW).floor()
-    (west, east), (north, south) = extent(left), extent(top)
-    # All rows of all groups are laid on one line, each as long as the widest, one after the other.
-    step, lines = (east - west).long() + 2, (south - north).long() + 1
-    whole = line_type(other_groups, lines * step)
-
-    def place(groups: Tensor, top: Tensor, left: Tensor) -> Tensor:
-        row = groups.to(whole) * lines.to(whole) + (top - north).to(whole)
-        return row * step.to(whole) + (left - west).to(whole)
-
-    key, order = place(other_groups, top, left).sort(dim=0)
+    line = Line.of(others, other_groups)
+    key, order = line.place(others, other_groups).sort(dim=0)
     if itself:
         turn = order
     elif for_onnx():
         turn = torch.arange(boxes.shape[0])
     else:
-        turn = place(groups, (boxes[:, 1] / ROW).floor(), boxes[:, 0]).argsort()
-    in_turn = rows(boxes, turn)
-    corner, size = in_turn[:, :2].double(), sides(in_turn).double()
-    edge, slack = corner - torch.stack([west, north * ROW]).double(), 1e-6 * (corner.abs() + size) + 1e-3
-    before, after = edge - (1 / least - 1) * size - slack, edge + (1 - least) * size + slack
-    if itself:  # whichever of two begins further left finds the other
-        before[:, 0] = edge[:, 0]
-    first_row = (before[:, 1] / ROW).floor().long().clamp(min=0).minimum(lines)
-    count = ((after[:, 1] / ROW).floor().long().clamp(min=-1).minimum(lines - 1) - first_row + 1).clamp(min=0)
-    at, row = ramps(first_row, count)
-    box = rows(turn, at)
-    base = (rows(groups, box) * lines + row) * step
-    begin = before[:, 0].floor().long().clamp(min=0).minimum(step - 1)
-    end = after[:, 0].floor().long().clamp(min=-1).minimum(step - 2)
-    first = places(key, (base + rows(begin, at)).to(whole))
-    found = (places(key, (base + rows(end, at)).to(whole), right=True) - first).clamp(min=0)
+        turn = line.place(boxes, groups).argsort()
+    at, begin, end = line.stretches(rows(boxes, turn), rows(groups, turn), least, onward=itself)
+    box, first = rows(turn, at), places(key, begin)
+    found = (places(key, end, right=True) - first).clamp(min=0)
     if for_onnx():
         yield near_pairs(boxes, others, box, order, *ramps(first, found), least)
         return
@@ -104,6 +83,59 @@ def among(boxes: Tensor, groups: Tensor, least: float) -> Iterator[tuple[Tensor,
     for pair in overlapping(boxes, boxes, groups, groups, least, itself=True):
         i, j = torch.stack(pair).sort(dim=0).values
         yield i, j
+
+
+class Line(NamedTuple):
+    """All rows of all groups, one after the other and each as long as the widest, on which boxes have a place.
+
+    Attributes:
+        west, north: () float32, where rows begin, px, and which is the first of a group.
+        step, lines: () int64, places of a row and rows of a group.
+        whole: type of places.
+    """
+
+    west: Tensor
+    north: Tensor
+    step: Tensor
+    lines: Tensor
+    whole: torch.dtype
+
+    @classmethod
+    def of(cls, boxes: Tensor, groups: Tensor) -> Line:
+        """On which these boxes (N, 4), of `groups` (N,), have a place."""
+        (west, east), (north, south) = (extent(cells) for cells in cells_of(boxes))
+        step, lines = (east - west).long() + 2, (south - north).long() + 1
+        return cls(west, north, step, lines, line_type(groups, lines * step))
+
+    def place(self, boxes: Tensor, groups: Tensor) -> Tensor:
+        """(N,) where the left upper corners of boxes are; an order at least, where they are beyond the rows."""
+        left, top = cells_of(boxes)
+        row = groups.to(self.whole) * self.lines.to(self.whole) + (top - self.north).to(self.whole)
+        return row * self.step.to(self.whole) + (left - self.west).to(self.whole)
+
+    def stretches(self, boxes: Tensor, groups: Tensor, least: float, onward: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Which box, first and last place (P,) of each stretch where what overlaps it by `least` has its corner.
+
+        `onward`: only what does not begin further left: whichever of two begins there finds the other.
+        """
+        corner, size = boxes[:, :2].double(), sides(boxes).double()
+        edge = corner - torch.stack([self.west, self.north * ROW]).double()
+        slack = 1e-6 * (corner.abs() + size) + 1e-3  # against the rounding of float32 boxes
+        before, after = edge - (1 / least - 1) * size - slack, edge + (1 - least) * size + slack
+        if onward:
+            before[:, 0] = edge[:, 0]
+        first_row = (before[:, 1] / ROW).floor().long().clamp(min=0).minimum(self.lines)
+        last_row = (after[:, 1] / ROW).floor().long().clamp(min=-1).minimum(self.lines - 1)
+        at, row = ramps(first_row, (last_row - first_row + 1).clamp(min=0))
+        base = (rows(groups, at) * self.lines + row) * self.step
+        begin = before[:, 0].floor().long().clamp(min=0).minimum(self.step - 1)
+        end = after[:, 0].floor().long().clamp(min=-1).minimum(self.step - 2)
+        return at, (base + rows(begin, at)).to(self.whole), (base + rows(end, at)).to(self.whole)
+
+
+def cells_of(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) the pixel that boxes begin in, and the row: whole, as what a float32 is rounded down to is exact."""
+    return boxes[:, 0].floor(), (boxes[:, 1] / ROW).floor()
 
 
 def extent(cells: Tensor) -> tuple[Tensor, Tensor]:
