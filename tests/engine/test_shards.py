@@ -1,6 +1,7 @@
 """Shards of a prediction, joined, are one run, to the byte, whatever order they come in."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def equal_to_one_run(place):
     assert Path("runs/p/predictions.json").read_bytes() == (place / "runs/p/predictions.json").read_bytes()
     for name in MAPS:
         assert Path(name).read_bytes() == (place / name).read_bytes()
+
+
+def test_rows_are_candidates_until_they_are_joined(place, caplog):
+    run(shard="1/3", out=None, verbose=True)
+    told = [line for line in caplog.messages if line.startswith("image ")]
+    assert any(re.search(r"[1-9][\d,]* candidates? in its rows, not joined yet", line) for line in told), told
 
 
 @pytest.mark.parametrize("count", (2, 3))  # of ten images, which are fewer than 4 x 3: of three each has rows of them

@@ -165,6 +165,14 @@ class SceneResults(TinyResults):
     def orig_img(self, image: np.ndarray) -> None:
         self.drawn = None if getattr(image, "blank", False) else np.asarray(image)
 
+    def verbose(self) -> str:
+        """As upstream; of a shard's rows of windows the candidates, as what they make is not known before the merge."""
+        if self.bands is None:
+            words: str = super().verbose()
+            return words
+        count = sum(len(scores) for (_, scores, _), _ in self.bands.values())
+        return f"{count:,} candidate{'s' * (count != 1)} in its rows, not joined yet, "
+
     def plot(self, *args: Any, **kwargs: Any) -> Any:
         """As upstream, of a scene that can be shown at its own size; of a larger one its sheet, see `plots.scene`.
 
