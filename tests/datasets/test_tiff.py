@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
 from tests.support.tiff import DEFLATE, LZW, NONE, write_tiff
 from tinyyolo.datasets import images, tiff
@@ -105,3 +107,38 @@ def test_damaged_directories_are_none(tmp_path):
     assert tiff.read(b"II*\0" + b"\xff" * 40) is None and tiff.read(b"PNG") is None
     circle = content[: at + 2 + 12 * content[at]] + at.to_bytes(4, "little") + content[at + 6 + 12 * content[at] :]
     assert tiff.read(circle).pages == 1
+
+
+@pytest.mark.parametrize("sort", ["RGB", "CMYK", "palette", "MINISBLACK"])
+def test_places_on_the_map_are_read_without_a_warning(tmp_path, sort, capfd):
+    """OpenCV's TIFF reader warns on stderr of each tag that it does not know, file by file."""
+    bands = drawn({"RGB": 3, "CMYK": 4}.get(sort, 1), 8)
+    sizes = {"width": W, "height": H, "count": len(bands), "dtype": "uint8", "photometric": sort}
+    nodata = {} if sort == "palette" else {"nodata": 7}
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 0.5, 0.5)}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **sizes, **place, **nodata) as file:
+        file.update_tags(of="a scene")
+        if sort == "palette":
+            file.write_colormap(1, {i: (255 - i, i, i // 2, 255) for i in range(256)})
+        file.write(bands)
+    found = read(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
+    first = bands[0].astype(int)
+    if sort == "palette":
+        np.testing.assert_array_equal(found, np.stack([first // 2, first, 255 - first], -1))
+    elif sort != "CMYK":
+        np.testing.assert_array_equal(np.broadcast_to(found, (H, W, 3)), expected(bands))
+
+
+def test_a_palette_is_colours_without_gdal_too_and_its_nodata_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: None)
+    sizes = {"width": 3, "height": 1, "count": 1, "dtype": "uint8", "photometric": "palette"}
+    for nodata in (None, 0):
+        with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **sizes, nodata=nodata) as file:
+            file.write_colormap(1, {0: (10, 20, 30, 255), 1: (255, 0, 0, 255), 2: (0, 128, 0, 255)})
+            file.write(np.array([[[0, 1, 2]]], np.uint8))
+        if nodata is None:
+            assert images.load(tmp_path / "a.tif").tolist() == [[[30, 20, 10], [0, 0, 255], [0, 128, 0]]]
+        else:
+            with pytest.raises(ValueError, match=r"nodata, told by their place in a palette: pip install"):
+                images.load(tmp_path / "a.tif")

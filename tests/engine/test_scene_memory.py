@@ -38,7 +38,7 @@ BLOCK = 512
 
 
 def draw(path, side, net):
-    """A tiled GeoTIFF: noise in every seventh block, or for a real network objects in all, more in some than in others."""
+    """A tiled GeoTIFF: noise in every seventh block; for a real network objects, more in some blocks than in others."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (3, BLOCK, BLOCK), dtype=np.uint8)
     towns = [draw_scene(rng, BLOCK, "aerial", objects=(n, n))[0].transpose(2, 0, 1) for n in range(0, 130, 10)]

@@ -21,6 +21,7 @@ EXTRA, SAMPLE_FORMAT = 338, 339
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 COLOURS = rb'sample="(\d{1,4})" role="colorinterp">(\w+)<'  # in GDAL_METADATA
 PLACE = frozenset({33550, 33922, 34264, 34735})  # pixel scale, tie points, transformation, keys of GeoTIFF
+UNKNOWN = PLACE | {34736, 34737, 50844, GDAL_METADATA, GDAL_NODATA}  # to OpenCV, which warns of each in each file
 USED = {KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, ORIENTATION, SAMPLES, COUNTS, PLANAR, PREDICTOR}
 USED |= {TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS, EXTRA, SAMPLE_FORMAT}
 USED |= {GDAL_METADATA, GDAL_NODATA}
@@ -135,6 +136,8 @@ class Directory(NamedTuple):
         """What the file says that only GDAL knows how to read; "" if nothing."""
         if not self.plain and list(self.declared.values()) not in ([], self.names):
             return "it declares what its bands are in GDAL's own way"
+        if self.photometric == PALETTE and self.nodata is not None:
+            return "it has nodata, told by their place in a palette"
         return "it has a mask" if self.masked else ""
 
     @property
@@ -183,10 +186,10 @@ def _directory(data: Any, at: int, order: str, big: bool) -> tuple[dict[int, byt
 
 
 def said_anew(data: bytes, found: Directory, changes: Mapping[int, tuple[int, ...] | None]) -> bytes:
-    """The file with another directory behind it, in which some tags are changed (None: left out), of one page."""
+    """The file with another directory behind it, of one page: some tags changed (None: left out), UNKNOWN left out."""
     order, big = found.order, found.big
     room, offset = (8, "Q") if big else (4, "I")
-    entries = {tag: entry for tag, entry in found.entries.items() if tag not in changes}
+    entries = {tag: entry for tag, entry in found.entries.items() if tag not in changes and tag not in UNKNOWN}
     given = {tag: values for tag, values in changes.items() if values is not None}
     at = len(data) + len(data) % 2
     spare, after = b"", at + (8 if big else 2) + (20 if big else 12) * (len(entries) + len(given)) + room
@@ -214,13 +217,15 @@ def pixels(
         found: its first directory.
         decode: what reads a file's content by OpenCV, unchanged.
         wanted: bands of the file, from 0, that are red, green and blue, or grey; the first three, or the first of two,
-            unless given. Of a palette, YCbCr or CMYK they are those of the colours that it stands for.
+            unless given. Of a palette (all three unless given), YCbCr or CMYK they are those of the colours that it
+            stands for.
     """
     if found.depth not in ("uint8", "uint16"):
         return None
-    wanted = range(3 if found.bands >= 3 else 1) if wanted is None else wanted
+    wanted = range(3 if found.bands >= 3 or found.photometric == PALETTE else 1) if wanted is None else wanted
     if not found.plain:  # colours of a palette, YCbCr, CMYK, 1 and 12 bits
-        image = decode(data) if found.bands == 1 or found.first(PLANAR, 1) != BAND_BY_BAND else None
+        apart = found.bands > 1 and found.first(PLANAR, 1) == BAND_BY_BAND
+        image = None if apart else decode(said_anew(data, found, {}))
         image = None if image is None else image.reshape(*image.shape[:2], -1)
         if image is None or image.shape[2] not in (1, 3, 4):
             return None
