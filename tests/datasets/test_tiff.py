@@ -130,15 +130,47 @@ def test_places_on_the_map_are_read_without_a_warning(tmp_path, sort, capfd):
         np.testing.assert_array_equal(np.broadcast_to(found, (H, W, 3)), expected(bands))
 
 
-def test_a_palette_is_colours_without_gdal_too_and_its_nodata_are_refused_by_name(tmp_path, monkeypatch):
+KINDS = {  # name -> bands, type, values below, how they are written
+    "nodata in one band": (3, "uint16", 2048, {"photometric": "RGB", "nodata": 3}),
+    "white is zero": (1, "uint8", 256, {"photometric": "MINISWHITE", "nodata": 9}),
+    "alpha": (4, "uint16", 2048, {"photometric": "RGB", "alpha": "yes", "interleave": "band"}),
+    "five bands": (5, "uint8", 256, {"photometric": "RGB", "nodata": 0, "interleave": "pixel"}),
+    "grey and alpha": (2, "uint16", 4096, {"alpha": "yes", "interleave": "pixel"}),
+    "two values": (1, "uint8", 2, {"nbits": 1}),
+    "two values, one nodata": (1, "uint8", 2, {"nbits": 1, "nodata": 1}),
+    "four bits": (1, "uint8", 16, {"nbits": 4}),
+    "eleven bits": (3, "uint16", 2048, {"nbits": 11, "photometric": "RGB"}),
+    "twelve bits": (1, "uint16", 4096, {"nbits": 12}),
+    "palette": (1, "uint8", 256, {"photometric": "palette"}),
+    "palette of two": (1, "uint8", 2, {"photometric": "palette", "nbits": 1}),
+    "palette with nodata": (1, "uint8", 16, {"photometric": "palette", "nodata": 0}),
+}
+REFUSED = {
+    "two values, one nodata": "nodata, told by one of two values",
+    "four bits": "4 bits",
+    "eleven bits": "11 bits",
+    "twelve bits": "12 bits",
+    "palette of two": "1 bit",
+    "palette with nodata": "nodata, told by their place in a palette",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_gdal_pixels_are_the_same_or_refused_in_a_line(tmp_path, kind, monkeypatch, capfd):
+    count, dtype, below, how = KINDS[kind]
+    bands = np.random.default_rng(0).integers(0, below, (count, H, W)).astype(dtype)
+    bands[:, :9] = how.get("nodata", 0)
+    path = tmp_path / "a.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=W, height=H, count=count, dtype=dtype, **how) as file:
+        if "palette" in kind:
+            file.write_colormap(1, {i: ((i * 37) % 256, (i * 91) % 256, (i * 53) % 256, 255) for i in range(below)})
+        file.write(bands)
+    by_gdal = images.load(path)
+    capfd.readouterr()
     monkeypatch.setattr("tinyyolo.scenes.find_spec", lambda name: None)
-    sizes = {"width": 3, "height": 1, "count": 1, "dtype": "uint8", "photometric": "palette"}
-    for nodata in (None, 0):
-        with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **sizes, nodata=nodata) as file:
-            file.write_colormap(1, {0: (10, 20, 30, 255), 1: (255, 0, 0, 255), 2: (0, 128, 0, 255)})
-            file.write(np.array([[[0, 1, 2]]], np.uint8))
-        if nodata is None:
-            assert images.load(tmp_path / "a.tif").tolist() == [[[30, 20, 10], [0, 0, 255], [0, 128, 0]]]
-        else:
-            with pytest.raises(ValueError, match=r"nodata, told by their place in a palette: pip install"):
-                images.load(tmp_path / "a.tif")
+    if kind in REFUSED:
+        with pytest.raises(ValueError, match=rf"{REFUSED[kind]}: pip install"):
+            images.load(path)
+    else:
+        np.testing.assert_array_equal(images.load(path), by_gdal)
+        assert capfd.readouterr().err == ""

@@ -42,13 +42,13 @@ def decode(data: bytes, rendering: Rendering = AS_DECLARED) -> Pixels | None:
     values, valid = found
     if values.dtype != np.uint8 or rendering.stretch is not None:
         colours = np.broadcast_to(values[..., ::-1], (*values.shape[:2], 3))
-        values = eight_bits(colours, rendering.stretch, valid, "")[..., ::-1]
+        values = eight_bits(colours, rendering.stretch, None if valid is None else valid[..., ::-1], "")[..., ::-1]
     values = values if values.shape[2] == 3 else values.repeat(3, axis=2)
-    return Pixels(np.ascontiguousarray(values), valid)
+    return Pixels(np.ascontiguousarray(values), None if valid is None else np.asarray(valid.any(axis=2)))
 
 
 def _of_tiff(data: bytes, rendering: Rendering) -> Pixels | None:
-    """Values (H, W, 1 or 3) of a TIFF, blue first."""
+    """Values (H, W, 1 or 3) of a TIFF, blue first, and which of them are valid, of that shape or of one band."""
     found = tiff.read(data)
     if found is None or math.prod(found.size_hw) > MOST_PIXELS:
         return None
@@ -60,15 +60,15 @@ def _of_tiff(data: bytes, rendering: Rendering) -> Pixels | None:
         return None
     valid, nodata = None, found.nodata
     if nodata is not None and names != ["palette"]:
-        valid = (image != nodata).any(axis=2)
+        valid = image != (np.iinfo(image.dtype).max - nodata if found.photometric == tiff.WHITE_IS_ZERO else nodata)
     elif found.plain and "alpha" in names:
         alpha = tiff.pixels(data, found, opencv, [names.index("alpha")])
-        valid = None if alpha is None else alpha[..., 0] > 0
+        valid = None if alpha is None else alpha[..., :1] > 0
     return Pixels(image, valid)
 
 
 def _of_other(data: bytes, rendering: Rendering) -> Pixels | None:
-    """Values (H, W, 3) of any other format, blue first."""
+    """Values (H, W, 3) of any other format, blue first, and which of them are valid, (H, W, 1)."""
     try:
         head = header_of(data)
     except Image.DecompressionBombError:
@@ -87,7 +87,7 @@ def _of_other(data: bytes, rendering: Rendering) -> Pixels | None:
         whole = opencv(data)  # as it is stored
         if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
             alpha = tiff.UPRIGHT[orientation if orientation in tiff.UPRIGHT else 1](whole[..., 3])
-    valid = None if alpha is None or alpha.shape != image.shape[:2] or alpha.all() else alpha > 0
+    valid = None if alpha is None or alpha.shape != image.shape[:2] or alpha.all() else alpha[..., None] > 0
     if rendering.bands is not None:
         names = ["gray"] if mode.startswith(GREY) else ["red", "green", "blue"]
         layers = [image[..., 2 - i] for i in range(len(names))]

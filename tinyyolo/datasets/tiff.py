@@ -136,8 +136,11 @@ class Directory(NamedTuple):
         """What the file says that only GDAL knows how to read; "" if nothing."""
         if not self.plain and list(self.declared.values()) not in ([], self.names):
             return "it declares what its bands are in GDAL's own way"
-        if self.photometric == PALETTE and self.nodata is not None:
-            return "it has nodata, told by their place in a palette"
+        bits, palette = max(self.tags.get(BITS, (1,))), self.photometric == PALETTE
+        if bits < 16 and bits not in ((4, 8) if palette else (1, 8)):
+            return f"its values have {bits} bit{'s' * (bits > 1)}"
+        if self.nodata is not None and (palette or bits == 1):
+            return f"it has nodata, told by {'their place in a palette' if palette else 'one of two values'}"
         return "it has a mask" if self.masked else ""
 
     @property
@@ -268,7 +271,7 @@ def _wide(data: bytes, found: Directory, grey: Mapping[int, Any], decode: Any) -
     if count > 1 and found.first(COMPRESSION, 1) not in LOSSLESS:
         return None
     tile = found.first(TILE_WIDTH, width)
-    change = {**grey, WIDTH: (width * count,), PREDICTOR: (1,)}
+    change = {**grey, WIDTH: (width * count,), PREDICTOR: None}
     change |= {TILE_WIDTH: (tile * count,)} if TILE_WIDTH in found.tags else {}
     image: np.ndarray | None = decode(said_anew(data, found, grey if count == 1 else change))
     if image is None or image.ndim != 2:

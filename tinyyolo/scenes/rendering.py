@@ -256,7 +256,7 @@ def eight_bits(
     Args:
         values: the image.
         stretch: as `Rendering.stretch`, its pairs in the order of the image's bands.
-        valid: (H, W) bool, which pixels count; all unless given.
+        valid: (H, W) bool, which pixels count, or (H, W, 3), in which bands; all unless given.
         name: of the image in messages.
 
     Raises:
@@ -274,8 +274,11 @@ def eight_bits(
         height, width = values.shape[:2]
         cells = zip(thinned((height, width)), (height, width), strict=True)
         parts = [np.ix_(*(((np.arange(n) + 0.5) * side / n).astype(int) for n, side in cells))]
-    sample = np.concatenate([values[part].reshape(-1, values.shape[2]) for part in parts])
-    kept = slice(None) if valid is None else np.concatenate([valid[part].ravel() for part in parts])
-    sample = sample[kept]
-    limits = limits_of(name, [band[np.isfinite(band)] for band in sample.T], stretch)
+    bands = values.shape[2]
+    sample = np.concatenate([values[part].reshape(-1, bands) for part in parts])
+    counted = np.isfinite(sample)
+    if valid is not None:
+        valid = np.broadcast_to(valid.reshape(*values.shape[:2], -1), values.shape)
+        counted &= np.concatenate([valid[part].reshape(-1, bands) for part in parts])
+    limits = limits_of(name, [band[known] for band, known in zip(sample.T, counted.T, strict=True)], stretch)
     return stretched(values, limits)
