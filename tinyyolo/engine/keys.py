@@ -107,7 +107,7 @@ TILE = Kind(
     "auto, off, or px (32 or more)", lambda v: v in ("auto", "off", False) or SIDE.holds(v)
 )  # YAML reads off as false
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
-OVERLAP = Kind("px (1 or more), or a share of the window from 0 to .5", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
+OVERLAP = Kind("px (1 or more), or a share of the window, 0 to below 1", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
 BANDS, STRETCH = Kind(BANDS_WORDS, is_bands), Kind(STRETCH_WORDS, is_stretch)
 SCORE = Kind(
     "auto, a number from 0 to 1, or scores by class in quotes such as '{ship: 0.1, car: 0.3}'",
