@@ -104,7 +104,7 @@ BATCH = Kind(
 )
 # YAML reads off as false.
 TILE = Kind(
-    "auto, off, or px (32 or more)", lambda v: v in ("auto", "off", False) or SIDE.holds(v)
+    "auto, off, or px (32 to 32768)", lambda v: v in ("auto", "off", False) or SIDE.holds(v)
 )  # YAML reads off as false
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window, 0 to below 1", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
