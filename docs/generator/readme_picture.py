@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from tinyyolo import Model
 from tinyyolo.datasets.drawn.school import draw_school
-from tinyyolo.datasets.images import load, save
+from tinyyolo.datasets.images import save
 
 PICTURE = Path(__file__).parent.parent / "airfield.jpg"
 SEED, SIDE, ROWS = 63, 832, 608  # an airfield and a town; of the square scene the upper part is shown
 OBJECTS, SIDE_PX = (90, 140), (16.0, 5.0)
-QUALITY = 88
 
 
 def main() -> None:
@@ -24,8 +23,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scene = save(Path(folder) / "scene.png", drawn[:ROWS])
         Model("tinyyolo-n.pt").predict(scene, save=True, project=folder, name="run")
-        shown = load(Path(folder) / "run" / "scene.jpg")
-    cv2.imwrite(str(PICTURE), shown, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        shutil.copyfile(Path(folder) / "run" / "scene.jpg", PICTURE)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def draw(path, side, net):
     """A tiled GeoTIFF: noise in every seventh block; for a real network objects, more in some blocks than in others."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (3, BLOCK, BLOCK), dtype=np.uint8)
-    towns = [draw_scene(rng, BLOCK, "aerial", objects=(n, n))[0].transpose(2, 0, 1) for n in range(0, 130, 10)]
+    counts = range(0, 130, 10) if net == "real" else ()
+    towns = [draw_scene(rng, BLOCK, "aerial", objects=(n, n))[0].transpose(2, 0, 1) for n in counts]
     shape = {"width": side, "height": side, "count": 3, "dtype": "uint8", "photometric": "rgb", "BIGTIFF": "YES"}
     tiles = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1}
     with rasterio.open(path, "w", driver="GTiff", **shape, **tiles) as file:
@@ -49,7 +50,7 @@ def draw(path, side, net):
             for j, x in enumerate(range(0, side, BLOCK)):
                 height, width = min(BLOCK, side - y), min(BLOCK, side - x)
                 block = noise if (i + 3 * j) % 7 == 0 else np.full_like(noise, 90)
-                if net == "real":
+                if towns:
                     block = np.roll(towns[(5 * i + j) % len(towns)], (31 * i, 17 * j), (1, 2))
                 file.write(block[:, :height, :width], window=Window(x, y, width, height))
 

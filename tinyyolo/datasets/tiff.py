@@ -81,10 +81,15 @@ class Directory(NamedTuple):
         return (w, h) if self.first(ORIENTATION, 1) >= 5 else (h, w)
 
     @property
+    def bits(self) -> int:
+        """Of a value, of the band that has most."""
+        return max(self.tags.get(BITS, (1,)))
+
+    @property
     def depth(self) -> str:
         """numpy's name of the type of a band; 12 bits come in 16, fewer than 8 in 8."""
-        most, sort = max(self.tags.get(BITS, (1,))), max(self.tags.get(SAMPLE_FORMAT, (1,)))
-        return f"{FORMATS.get(sort, 'complex')}{next((b for b in (8, 16, 32) if most <= b), 64)}"
+        sort = max(self.tags.get(SAMPLE_FORMAT, (1,)))
+        return f"{FORMATS.get(sort, 'complex')}{next((b for b in (8, 16, 32) if self.bits <= b), 64)}"
 
     @property
     def photometric(self) -> int:
@@ -95,7 +100,7 @@ class Directory(NamedTuple):
     def plain(self) -> bool:
         """Whether its bands are stored as they are, whole bytes each."""
         photometric = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
-        return photometric and max(self.tags.get(BITS, (1,))) in (8, 16)
+        return photometric and self.bits in (8, 16)
 
     @property
     def placed(self) -> bool:
@@ -136,7 +141,7 @@ class Directory(NamedTuple):
         """What the file says that only GDAL knows how to read; "" if nothing."""
         if not self.plain and list(self.declared.values()) not in ([], self.names):
             return "it declares what its bands are in GDAL's own way"
-        bits, palette = max(self.tags.get(BITS, (1,))), self.photometric == PALETTE
+        bits, palette = self.bits, self.photometric == PALETTE
         if bits < 16 and bits not in ((4, 8) if palette else (1, 8)):
             return f"its values have {bits} bit{'s' * (bits > 1)}"
         if self.nodata is not None and (palette or bits == 1):
@@ -226,8 +231,8 @@ def pixels(
     if found.depth not in ("uint8", "uint16"):
         return None
     wanted = range(3 if found.bands >= 3 or found.photometric == PALETTE else 1) if wanted is None else wanted
+    apart = found.bands > 1 and found.first(PLANAR, 1) == BAND_BY_BAND
     if not found.plain:  # colours of a palette, YCbCr, CMYK, 1 and 12 bits
-        apart = found.bands > 1 and found.first(PLANAR, 1) == BAND_BY_BAND
         image = None if apart else decode(said_anew(data, found, {}))
         image = None if image is None else image.reshape(*image.shape[:2], -1)
         if image is None or image.shape[2] not in (1, 3, 4):
@@ -236,7 +241,7 @@ def pixels(
         return image if image.shape[2] == 1 else np.ascontiguousarray(image[..., [2 - band for band in wanted[::-1]]])
     grey: dict[int, Any] = {BITS: found.tags[BITS][:1], SAMPLES: (1,), PLANAR: (1,), PHOTOMETRIC: (BLACK_IS_ZERO,)}
     grey |= dict.fromkeys((EXTRA, SAMPLE_FORMAT, ORIENTATION))
-    if found.bands > 1 and found.first(PLANAR, 1) == BAND_BY_BAND:
+    if apart:
         bands = [_band(data, found, i, grey, decode) for i in wanted]
         image = None if any(band is None for band in bands) else np.stack(bands, axis=-1)  # type: ignore[arg-type]
     elif found.bands in (3, 4):

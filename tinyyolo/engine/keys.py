@@ -103,9 +103,7 @@ BATCH = Kind(
     lambda v: number(-1).holds(v) and (v == -1 or 0 < v < 1 or ONE_UP.holds(v)),
 )
 # YAML reads off as false.
-TILE = Kind(
-    "auto, off, or px (32 to 32768)", lambda v: v in ("auto", "off", False) or SIDE.holds(v)
-)  # YAML reads off as false
+TILE = Kind("auto, off, or px (32 to 32768)", lambda v: v in ("auto", "off", False) or SIDE.holds(v))
 ZOOM = Kind("a number from .05 to 20", number(0.05, 20).holds)
 OVERLAP = Kind("px (1 or more), or a share of the window, 0 to below 1", lambda v: FACTOR.holds(v) or ONE_UP.holds(v))
 BANDS, STRETCH = Kind(BANDS_WORDS, is_bands), Kind(STRETCH_WORDS, is_stretch)
