@@ -107,6 +107,7 @@ MISTAKES = [
     (["train", "head.gains.box=abc"], "head.gains={'box': 'abc'"),
     (["train", "head.hidden=3"], "head.hidden=3: expected"),
     (["predict"], "source= is missing"),
+    (["predict", "surce=x.png"], "surce: unknown argument; did you mean 'source'?"),
     (["val"], "model="),
     (["predict", "model=missing.pt", "source=x.png"], "missing.pt: no such checkpoint"),
     (["info", "modle=tinyyolo-n.yaml"], "modle"),

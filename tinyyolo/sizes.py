@@ -25,6 +25,7 @@ NAMED = (
 BOUNDS = tuple(size.low for size in NAMED)  # px, where a name begins: 2, 8, 16, 32, 64
 SMALLEST = BOUNDS[0]  # px; a narrower box is more often a slip of the mouse than an object
 FARTHEST = 1e6  # px; no scene has a side this long
+THINNEST = 1e-6  # px; a side below it is what rounding leaves of none
 SHRINK = 1.5  # an image whose longer side is over so many times the network's loses what is tiny
 SEEN = 4  # px, longer side of the smallest object that is still seen as one
 MOST_PIXELS = 2**29  # of an image, as its file or its annotations say; DOTA's scenes have up to 400 million

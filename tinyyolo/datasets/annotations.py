@@ -13,7 +13,7 @@ from tinyyolo.boxes.convert import areas as box_areas
 from tinyyolo.boxes.convert import sides
 from tinyyolo.config import UserError, suggest
 from tinyyolo.io import CONTROL
-from tinyyolo.sizes import FARTHEST
+from tinyyolo.sizes import FARTHEST, THINNEST
 
 # Faults that make the numbers wrong for everyone; a strict reader stops at the first of them. All others only cost
 # the box or image concerned, or nothing, and are listed in `Annotations.problems`.
@@ -380,11 +380,12 @@ def box_faults(boxes: np.ndarray) -> np.ndarray:
     """(K,) text, why each box (K, 4) xyxy has no area a detector could learn: '' for a good one.
 
     Examples:
-        >>> box_faults(np.array([[0, 0, 4, 4], [0, 0, 0, 4], [0, 0, np.nan, 1], [0, 0, 1e9, 1]])).tolist()
+        >>> box_faults(np.array([[0, 0, 4, 4], [0, 0, 1e-9, 4], [0, 0, np.nan, 1], [0, 0, 1e9, 1]])).tolist()
         ['', 'empty box', 'not a number', 'huge box']
     """
-    with np.errstate(invalid="ignore"):
-        solid, huge = (boxes[:, 2:] > boxes[:, :2]).all(axis=1), (abs(boxes) > FARTHEST).any(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        solid = (boxes[:, 2:] - boxes[:, :2] > THINNEST).all(axis=1)
+        huge = (abs(boxes) > FARTHEST).any(axis=1)
     if solid.all() and not huge.any():
         return np.zeros(len(boxes), "U1")  # the rule, and by far faster than to choose a word for each
     return np.select([~np.isfinite(boxes).all(axis=1), ~solid, huge], BOX_FAULTS, "")

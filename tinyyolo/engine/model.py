@@ -408,9 +408,9 @@ class Model(EngineModel):
 
     def _look(self, mode: str, source: Any, stream: bool, predictor: Any, kwargs: Mapping[str, Any]) -> Any:
         """Predict or track."""
-        check_source(source)
         given = with_file(mode, kwargs)
         args = self.arguments(mode, {"conf": AUTO, "batch": 1, "rect": True, "save": False, **DRAWING}, given)
+        check_source(source)  # after the keys: surce= is told, not that source= is missing
         if said := [
             f"{key}={shown(given[key])}" for key in SHOWN if given.get(key) is not None and not is_files(source)
         ]:
