@@ -380,8 +380,10 @@ def box_faults(boxes: np.ndarray) -> np.ndarray:
     """(K,) text, why each box (K, 4) xyxy has no area a detector could learn: '' for a good one.
 
     Examples:
-        >>> box_faults(np.array([[0, 0, 4, 4], [0, 0, 1e-9, 4], [0, 0, np.nan, 1], [0, 0, 1e9, 1]])).tolist()
+        >>> box_faults(np.array([[0, 0, 4, 4], [0, 0, 0, 4], [0, 0, np.nan, 1], [0, 0, 1e9, 1]])).tolist()
         ['', 'empty box', 'not a number', 'huge box']
+        >>> box_faults(np.array([[0, 0, 5e-10, 4], [0, 0, 0.001, 4]])).tolist()  # rounding left the first of no width
+        ['empty box', '']
     """
     with np.errstate(invalid="ignore", over="ignore"):
         solid = (sides(boxes) > THINNEST).all(axis=1)
